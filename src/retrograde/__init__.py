@@ -1,0 +1,1 @@
+"""Whole-machine time-travel debugging on stock QEMU."""

@@ -1,0 +1,1 @@
+"""The recording: one directory on disk. Runs nothing."""

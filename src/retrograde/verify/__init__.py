@@ -1,0 +1,1 @@
+"""Truth: the scenario retrograde grew from, and comparison with slow oracles."""

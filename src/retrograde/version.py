@@ -1,0 +1,3 @@
+"""The version of retrograde, kept in recordings as the tool that made them."""
+
+__version__ = "0.1.0"

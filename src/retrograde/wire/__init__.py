@@ -1,0 +1,1 @@
+"""Bytes of the protocols we speak, without any knowledge of QEMU."""
