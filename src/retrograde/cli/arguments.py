@@ -1,0 +1,38 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import click
+
+from retrograde.errors import UsageError
+from retrograde.recording.bundle import Recording
+
+
+class RecordingArgument(click.ParamType):
+    """A recording by the path of its directory, opened."""
+
+    name = "recording"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Recording:
+        """Open it; RecordingError goes through to main()."""
+        del param, ctx
+        return value if isinstance(value, Recording) else Recording.open(str(value))
+
+
+RECORDING = click.argument("recording", type=RecordingArgument(), metavar="NAME.retro")
+
+FORCE = click.option(
+    "--force", is_flag=True, help="Try even when QEMU or an input is not the recorded one."
+)
+
+QEMU = click.option("--qemu", metavar="PROGRAM", help="The qemu-system-* to use.")
+
+
+def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse numbers that are not above zero."""
+    del ctx
+    if value is not None and not value > 0:
+        raise UsageError(f"--{param.name} must be above zero, not {value}.")
+    return value

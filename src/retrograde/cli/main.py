@@ -1,0 +1,91 @@
+"""The `retrograde` command: finds the subcommand, turns errors into exit codes.
+
+Subcommands are imported when used, so that `--help` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from retrograde.errors import RetrogradeError
+from retrograde.version import __version__
+
+COMMANDS = {
+    "doctor": "What is here, what works, what each quirk probe found.",
+    "demo": "Record a real kernel's boot, replay it, prove it runs backwards.",
+    "record": "Record a machine: its QEMU arguments follow --.",
+    "info": "What a recording holds.",
+    "replay": "Run a recording; its console goes to stdout.",
+    "verify": "Prove a recording: forwards, backwards, at random positions.",
+    "debug": "Open gdb on a recording, able to go both ways.",
+    "pack": "Make one compressed file of a recording.",
+    "unpack": "Restore a packed recording.",
+}
+
+
+class LazyCommands(click.Group):
+    """A group that knows its commands by name and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names in the order a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None when there is none of that name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"retrograde.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show a traceback with errors.")
+def retrograde(debug: bool) -> None:
+    """Record any QEMU guest once, then go anywhere in its execution, both ways."""
+    del debug  # read by main(), also when parsing fails
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `retrograde` program."""
+    run(retrograde, sys.argv[1:])
+
+
+def run(command: click.Command, arguments: list[str]) -> None:
+    """Run `command` and exit: errors as two sentences on stderr, with their exit code."""
+    show_traceback = "--debug" in arguments[:2]
+    try:
+        status = command.main(arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except RetrogradeError as error:
+        if show_traceback:
+            raise
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        _say("Interrupted.")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader left (`| head`); keep Python from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(text: str) -> None:
+    click.echo(f"retrograde: {text}", err=True)

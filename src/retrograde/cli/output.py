@@ -1,0 +1,99 @@
+"""What commands print: tables for people, one JSON document for programs.
+
+Results go to stdout, progress and warnings to stderr. Progress is silent when stderr is
+no terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+Progress = Callable[[int], None]
+"""Called with the position reached so far."""
+
+
+def print_json(document: object) -> None:
+    """Print a document of builtin types or msgspec structs."""
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def print_facts(facts: Mapping[str, str], title: str = "") -> None:
+    """Print names and values in two columns."""
+    table = _table(title)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    _console().print(table)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print rows under headers."""
+    table = _table(title)
+    table.show_header = True
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def warn(text: str) -> None:
+    """Say something the user should know; does not change the result."""
+    click.echo(f"retrograde: warning: {text}", err=True)
+
+
+@contextlib.contextmanager
+def progress(doing: str, total: int | None) -> Iterator[Progress]:
+    """Show a bar over positions on stderr while `doing`; `total` None when unknown."""
+    if not sys.stderr.isatty():
+        yield lambda _position: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:_}"),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda position: bar.update(task, completed=position)
+
+
+def human_bytes(count: int) -> str:
+    """Return a size for people: `3.7 MB`."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _table(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title or None, title_justify="left", box=box.SIMPLE, show_header=False)

@@ -1,0 +1,28 @@
+"""`retrograde pack`: one compressed file of a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from retrograde.cli.arguments import RECORDING
+from retrograde.cli.output import JSON_OPTION, human_bytes, print_json
+from retrograde.recording.bundle import Recording
+
+
+@click.command("pack")
+@RECORDING
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: NAME.retro.tar.zst")
+@JSON_OPTION
+def command(recording: Recording, output: Path | None, as_json: bool) -> None:
+    """Make one file (tar, zstd) to send to somebody; the cache stays behind."""
+    from retrograde.recording.archive import pack
+
+    target = output or Path(recording.name + ".tar.zst")
+    pack(recording, target)
+    size = target.stat().st_size
+    if as_json:
+        print_json({"packed": str(target), "bytes": size})
+    else:
+        click.echo(f"{target}: {human_bytes(size)}")

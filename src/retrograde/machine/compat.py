@@ -1,0 +1,28 @@
+"""Which QEMU may replay a recording: the one that made it."""
+
+from __future__ import annotations
+
+from retrograde.errors import QemuMismatch
+from retrograde.machine.qemu import Qemu
+from retrograde.recording.bundle import Recording
+
+
+def qemu_for(recording: Recording, program: str | None = None, *, force: bool = False) -> Qemu:
+    """Return the QEMU to replay `recording` with, after checking its inputs.
+
+    Record/replay holds only between identical builds and identical files: raises
+    QemuMismatch or InputChanged unless `force`, EnvironmentLacks when there is no QEMU.
+    """
+    qemu = Qemu.find(recording.manifest.machine.target, program)
+    if force:
+        return qemu
+    recorded = recording.manifest.qemu
+    if qemu.full_version != recorded.version or qemu.digest != recorded.sha256:
+        build = "another build of " if qemu.full_version == recorded.version else ""
+        raise QemuMismatch(
+            f"{recording.name} was recorded by QEMU {recorded.version}; "
+            f"{qemu.path} is {build}{qemu.full_version}.",
+            "Install that QEMU or name it with --qemu; --force tries this one all the same.",
+        )
+    recording.check_inputs()
+    return qemu

@@ -1,0 +1,112 @@
+"""QMP with deadlines: the monitor of one QEMU, over an inherited socket.
+
+qemu.qmp does the protocol; this adds a deadline and a named error to every wait, and
+keeps the events that tell whether the machine runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Mapping
+from typing import Any, cast
+
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+
+from retrograde.errors import InternalError, QemuRefused, QemuTimeout
+from retrograde.machine.process import QemuProcess
+
+ANSWER_SECONDS = 30.0
+"""How long QEMU may take to answer a command. savevm of 1 GB takes about 2 s."""
+
+DYING_SECONDS = 2.0
+"""How long after losing the connection we wait to learn the exit status."""
+
+
+class Monitor:
+    """The QMP connection of one QEMU process."""
+
+    def __init__(self, process: QemuProcess) -> None:
+        self._process = process
+        self._client = QMPClient(process.name)
+        self._stops = EventListener(("STOP", "SHUTDOWN"))
+        self._client.register_listener(self._stops)
+
+    async def connect(self, link: socket.socket, seconds: float = ANSWER_SECONDS) -> None:
+        """Take over `link`, the other end of QEMU's monitor, and negotiate."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._client.connect(link)
+        except TimeoutError:
+            raise self._process.timed_out("starting", seconds) from None
+        except QMPError as error:
+            await self._settle()
+            raise self._process.died("starting") from error
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Any:
+        """Run one QMP command and return what it returns.
+
+        Raises QemuRefused when QEMU answers with an error, QemuDied when it ends
+        before the answer, QemuTimeout after `seconds`.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._client.execute(command, cast("dict[str, object]", arguments))
+        except TimeoutError:
+            raise self._process.timed_out(f"the QMP command {command}", seconds) from None
+        except ExecuteError as error:
+            what = f"QEMU refused {command}: {str(error).rstrip('.')}."
+            raise QemuRefused(what, detail=self._process.stderr()) from error
+        except QMPError as error:
+            await self._settle()
+            raise self._process.died(f"answering {command}") from error
+
+    async def human(self, line: str, seconds: float = ANSWER_SECONDS) -> str:
+        """Run one human monitor command and return its text, which may be an error."""
+        answer = await self.execute("human-monitor-command", {"command-line": line}, seconds)
+        if not isinstance(answer, str):
+            raise InternalError(f"QMP answered {line!r} with {type(answer).__name__}, not text.")
+        return answer.replace("\r\n", "\n").strip()
+
+    async def obey(self, line: str, seconds: float = ANSWER_SECONDS) -> None:
+        """Run a human monitor command that is silent when it works; else QemuRefused."""
+        if answer := await self.human(line, seconds):
+            raise QemuRefused(f"QEMU refused `{line}`: {answer.rstrip('.')}.")
+
+    def forget_stops(self) -> None:
+        """Drop stop events that came so far, before an action that will cause one."""
+        self._stops.clear()
+
+    async def stop_event(self) -> str:
+        """Wait for the machine to stop: 'STOP', or 'SHUTDOWN' at the end of the log.
+
+        Has no deadline of its own: the caller watches progress. Raises QemuDied when
+        QEMU ends instead.
+        """
+        stop = asyncio.ensure_future(self._stops.get())
+        gone = asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait((stop, gone), return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                return str(stop.result()["event"])
+            raise self._process.died("running the machine")
+        finally:
+            stop.cancel()
+            gone.cancel()
+
+    async def close(self) -> None:
+        """Drop the connection; never raises because QEMU already did."""
+        with contextlib.suppress(QMPError, EOFError, OSError, TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._client.disconnect()
+
+    async def _settle(self) -> None:
+        """Give a dying QEMU the moment it needs, so that its exit status is known."""
+        with contextlib.suppress(QemuTimeout):
+            await self._process.wait(DYING_SECONDS)

@@ -1,0 +1,148 @@
+"""One QEMU process: start it, know when it dies and why, leave nothing behind.
+
+Everything a QEMU needs from us travels over inherited descriptors (sockets, memory
+files), so that there is no name on any file system to clean up after a crash. The
+kernel kills the child when we die (PR_SET_PDEATHSIG, set by util-linux's setpriv
+because running Python between fork and exec is not safe beside threads).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrograde.errors import QemuDied, QemuTimeout
+
+STDERR_KEPT = 8192
+"""Bytes of QEMU's last words that go into an error."""
+
+EXIT_SECONDS = 10.0
+"""How long a QEMU that was asked to end may take before it is killed."""
+
+
+def wipe_environment() -> dict[str, str]:
+    """Return the environment QEMU runs in: ours without what would change its behaviour.
+
+    QEMU_AUDIO_DRV and friends pick host devices, MALLOC_* and LD_* change the binary
+    whose digest the manifest keeps.
+    """
+    dropped = ("QEMU_", "LD_", "MALLOC_", "G_MESSAGES")
+    return {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+
+
+class QemuProcess:
+    """A running QEMU. Made by `start`; always ended by `kill` or `wait`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, stderr_fd: int, name: str) -> None:
+        self._process = process
+        self._stderr_fd = stderr_fd
+        self._name = name
+
+    @classmethod
+    async def start(
+        cls, argv: Sequence[str], *, pass_fds: Sequence[int] = (), interactive: bool = False
+    ) -> QemuProcess:
+        """Run `argv` with only `pass_fds` inherited, in a deleted working directory.
+
+        `interactive` leaves it our standard input and output, for a guest console on
+        the terminal. Raises QemuDied when the program cannot be started.
+        """
+        stderr_fd = os.memfd_create("qemu-stderr")
+        setpriv = shutil.which("setpriv")
+        guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        stream = None if interactive else asyncio.subprocess.DEVNULL
+        nowhere = tempfile.mkdtemp(prefix="retrograde-")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *guard,
+                *argv,
+                stdin=stream,
+                stdout=stream,
+                stderr=stderr_fd,
+                pass_fds=tuple(pass_fds),
+                env=wipe_environment(),
+                cwd=nowhere,
+                start_new_session=not interactive,
+            )
+        except OSError as error:
+            os.close(stderr_fd)
+            raise QemuDied(f"{argv[0]} could not be started: {error}.") from error
+        finally:
+            # A deleted working directory: no relative name can reach any file.
+            Path(nowhere).rmdir()
+        return cls(process, stderr_fd, Path(argv[0]).name)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def name(self) -> str:
+        """Base name of the program, for messages."""
+        return self._name
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    def stderr(self) -> str:
+        """Return the last `STDERR_KEPT` bytes QEMU printed on stderr, as text."""
+        if self._stderr_fd < 0:
+            return ""
+        size = os.fstat(self._stderr_fd).st_size
+        start = max(0, size - STDERR_KEPT)
+        return os.pread(self._stderr_fd, STDERR_KEPT, start).decode(errors="replace")
+
+    def died(self, doing: str) -> QemuDied:
+        """Make the error that says QEMU ended while we were `doing` something."""
+        code = self.returncode
+        if code is not None and code < 0:
+            how = f"was ended by {signal.Signals(-code).name}"
+        elif code is not None:
+            how = f"exited with status {code}"
+        else:
+            how = "closed its connection"
+        return QemuDied(f"{self._name} {how} while {doing}.", detail=self.stderr())
+
+    def timed_out(self, doing: str, seconds: float) -> QemuTimeout:
+        """Make the error that says QEMU did not finish `doing` within `seconds`."""
+        return QemuTimeout(
+            f"{self._name} did not finish {doing} within {seconds:g} s.",
+            "`retrograde doctor` tells which defects of this QEMU are known.",
+            detail=self.stderr(),
+        )
+
+    async def wait(self, seconds: float | None = None) -> int:
+        """Wait for the end and return the exit status; raises QemuTimeout after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._process.wait()
+        except TimeoutError:
+            raise self.timed_out("ending", seconds or 0) from None
+
+    def terminate(self) -> None:
+        """Ask QEMU to end as if it was quit (SIGTERM); `wait` tells when it has."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    async def kill(self) -> None:
+        """End the process at once, reap it and close what we held. Safe to repeat."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        # Shielded: a cancelled caller must still not leave a zombie.
+        await asyncio.shield(self._process.wait())
+
+    def close(self) -> None:
+        """Forget QEMU's stderr; the process must have ended."""
+        if self._stderr_fd >= 0:
+            os.close(self._stderr_fd)
+            self._stderr_fd = -1

@@ -1,0 +1,186 @@
+"""What QEMU is installed and what it can do: asked of the binary, never guessed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrograde.errors import EnvironmentLacks
+
+OLDEST = (7, 2)
+"""The oldest QEMU that retrograde is tested with (Debian 12's own)."""
+
+ASK_SECONDS = 20.0
+
+_PACKAGES = {
+    "x86_64": "qemu-system-x86",
+    "i386": "qemu-system-x86",
+    "aarch64": "qemu-system-arm",
+    "arm": "qemu-system-arm",
+    "sparc": "qemu-system-sparc",
+    "sparc64": "qemu-system-sparc",
+    "ppc": "qemu-system-ppc",
+    "ppc64": "qemu-system-ppc",
+    "mips": "qemu-system-mips",
+    "mipsel": "qemu-system-mips",
+    "mips64": "qemu-system-mips",
+    "mips64el": "qemu-system-mips",
+}
+
+
+@dataclass(frozen=True)
+class MachineType:
+    """One board QEMU offers: its name, its alias and the id of its RAM, if any."""
+
+    name: str
+    alias: str
+    ram_id: str
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """One installed `qemu-system-*`."""
+
+    path: Path
+    target: str
+    version: tuple[int, int, int]
+    full_version: str
+
+    @classmethod
+    def find(cls, target: str, program: str | None = None) -> Qemu:
+        """Find QEMU for `target`: `program`, or `qemu-system-TARGET` on PATH.
+
+        Raises EnvironmentLacks when it is missing, is not a QEMU, is too old, or was
+        built without TCG.
+        """
+        name = program or f"qemu-system-{target}"
+        found = shutil.which(name)
+        if found is None:
+            raise EnvironmentLacks(f"{name} is not installed.", install_hint(target))
+        full_version, version = _ask_version(Path(found))
+        if version[:2] < OLDEST:
+            raise EnvironmentLacks(
+                f"{name} is QEMU {_dotted(version)}, older than {_dotted(OLDEST)}.",
+                "Install a newer one; 10.0 is recommended (Debian: bookworm-backports).",
+            )
+        qemu = cls(Path(found).resolve(), target, version, full_version)
+        if "tcg" not in qemu.accelerators:
+            raise EnvironmentLacks(
+                f"{name} was built without TCG, the only accelerator that can record.",
+                install_hint(target),
+            )
+        return qemu
+
+    @functools.cached_property
+    def accelerators(self) -> tuple[str, ...]:
+        """Accelerators of this binary, from `-accel help`."""
+        lines = _ask(self.path, "-M", "none", "-accel", "help").splitlines()
+        return tuple(line.strip() for line in lines[1:] if line.strip())
+
+    @functools.cached_property
+    def help_text(self) -> str:
+        """QEMU's own `-help`, which lists only the options this build has."""
+        return _ask(self.path, "-help")
+
+    @property
+    def has_sandbox(self) -> bool:
+        """Whether `-sandbox on` (seccomp) exists."""
+        return "-sandbox on" in self.help_text
+
+    @property
+    def has_plugins(self) -> bool:
+        """Whether TCG plugins can be loaded."""
+        return "-plugin " in self.help_text
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the binary in hex."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @functools.cached_property
+    def machine_types(self) -> tuple[MachineType, ...]:
+        """All boards (QMP query-machines)."""
+        script = '{"execute":"qmp_capabilities"}{"execute":"query-machines"}{"execute":"quit"}'
+        words = ("-M", "none", "-nodefaults", "-display", "none", "-qmp", "stdio")
+        for line in _ask(self.path, *words, stdin=script).splitlines():
+            answer = json.loads(line).get("return")
+            if isinstance(answer, list):
+                return tuple(
+                    MachineType(m["name"], m.get("alias", ""), m.get("default-ram-id", ""))
+                    for m in answer
+                )
+        raise EnvironmentLacks(f"{self.path.name} does not list its machines over QMP.")
+
+    def machine_type(self, name: str) -> MachineType | None:
+        """Return the board called `name` (or having it as alias); None when absent."""
+        return next((m for m in self.machine_types if name in (m.name, m.alias)), None)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a handful of frozen objects a process
+    def machine_properties(self, machine: str) -> frozenset[str]:
+        """Names of the properties `-M machine,help` lists."""
+        text = _ask(self.path, "-M", f"{machine},help")
+        return frozenset(re.findall(r"^\s+([\w.-]+)=<", text, re.MULTILINE))
+
+    def default_ram_bytes(self, machine: str) -> int:
+        """Return the RAM size the board has without `-m`, in bytes."""
+        script = (
+            '{"execute":"qmp_capabilities"}{"execute":"query-memory-size-summary"}'
+            '{"execute":"quit"}'
+        )
+        words = ("-M", machine, "-S", "-accel", "tcg", "-display", "none", "-qmp", "stdio")
+        quiet = ("-serial", "null", "-net", "none", "-monitor", "none")
+        for line in _ask(self.path, *words, *quiet, stdin=script).splitlines():
+            answer = json.loads(line).get("return", {})
+            if isinstance(answer, dict) and "base-memory" in answer:
+                return int(answer["base-memory"])
+        raise EnvironmentLacks(f"{self.path.name} does not tell the RAM size of {machine}.")
+
+
+def install_hint(target: str) -> str:
+    """Return the sentence that says how to get QEMU for `target` on Debian and Ubuntu."""
+    package = _PACKAGES.get(target, "qemu-system-misc")
+    return f"Install it: apt-get install --no-install-recommends {package} qemu-utils"
+
+
+def installed_targets() -> tuple[str, ...]:
+    """Return the targets of all `qemu-system-*` on PATH, sorted."""
+    found = set()
+    for folder in map(Path, os.get_exec_path()):
+        if folder.is_dir():
+            # qemu-system-amd64 and the like are links to the real ones.
+            programs = (p for p in folder.glob("qemu-system-*") if not p.is_symlink())
+            found |= {program.name.removeprefix("qemu-system-") for program in programs}
+    return tuple(sorted(name for name in found if re.fullmatch(r"\w+", name)))
+
+
+def _ask_version(path: Path) -> tuple[str, tuple[int, int, int]]:
+    text = _ask(path, "--version").partition("\n")[0]
+    match = re.fullmatch(r"QEMU emulator version ((\d+)\.(\d+)\.(\d+).*)", text)
+    if not match:
+        raise EnvironmentLacks(
+            f"{path} does not answer --version as a QEMU system emulator does.",
+            "Name a qemu-system-* program.",
+        )
+    return match[1], (int(match[2]), int(match[3]), int(match[4]))
+
+
+def _ask(path: Path, *words: str, stdin: str = "") -> str:
+    try:
+        answer = subprocess.run(
+            [path, *words], input=stdin, capture_output=True, text=True, timeout=ASK_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EnvironmentLacks(f"{path} {' '.join(words)} does not run: {error}.") from error
+    return answer.stdout
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

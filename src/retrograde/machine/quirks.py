@@ -1,0 +1,84 @@
+"""Known defects of stock QEMU under record/replay, as data, with their remedies.
+
+A quirk is applied when the machine is recorded and kept in the manifest, because most
+remedies change the machine and must then be the same in every replay. Which quirks a
+machine needs is asked of the QEMU at hand (does this board have an HPET?), not derived
+from its version. `docs/quirks.md` tells the evidence for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retrograde.errors import UsageError
+from retrograde.machine.qemu import Qemu
+
+X86 = frozenset({"x86_64", "i386"})
+
+
+@dataclass(frozen=True)
+class Quirk:
+    """One defect: whom it hits, what it does, what cures it.
+
+    `machine_option` and `global_option` are the remedies that go on the command line.
+    """
+
+    name: str
+    targets: frozenset[str]
+    symptom: str
+    remedy: str
+    machine_option: str = ""
+    global_option: str = ""
+    no_snapshot: bool = False
+
+    def hits(self, qemu: Qemu, machine: str) -> bool:
+        """Whether `machine` of this QEMU has the part that is defective."""
+        if qemu.target not in self.targets:
+            return False
+        option = self.machine_option.partition("=")[0]
+        return not option or option in qemu.machine_properties(machine)
+
+
+VAPIC = Quirk(
+    "x86-vapic",
+    X86,
+    "loading a snapshot taken mid-run deadlocks: kvmvapic's post-load waits for the vCPU "
+    "while the main loop holds the replay mutex (hw/i386/vapic.c)",
+    "the paravirtual APIC page is switched off: -global apic-common.vapic=off",
+    global_option="apic-common.vapic=off",
+)
+HPET = Quirk(
+    "x86-hpet",
+    X86,
+    "a replay continued from a snapshot taken after the guest programmed the HPET stalls",
+    "the board gets no HPET: -machine hpet=off",
+    machine_option="hpet=off",
+)
+TOD = Quirk(
+    "s390x-tod",
+    frozenset({"s390x"}),
+    "a replay that begins from a snapshot at position 0 hangs: the TOD clock's timer is "
+    "restored as already expired",
+    "no snapshot is made at position 0; replays begin from reset",
+    no_snapshot=True,
+)
+
+QUIRKS: tuple[Quirk, ...] = (VAPIC, HPET, TOD)
+
+
+def quirks_for(qemu: Qemu, machine: str, without: frozenset[str] = frozenset()) -> list[Quirk]:
+    """Return the quirks whose remedies a recording of `machine` gets.
+
+    `without` names quirks the user wants left alone; UsageError for an unknown name.
+    """
+    if unknown := without - {quirk.name for quirk in QUIRKS}:
+        raise UsageError(
+            f"There is no quirk called {sorted(unknown)[0]!r}.",
+            f"Known are: {', '.join(quirk.name for quirk in QUIRKS)}.",
+        )
+    return [q for q in QUIRKS if q.name not in without and q.hits(qemu, machine)]
+
+
+def quirks_named(names: tuple[str, ...]) -> list[Quirk]:
+    """Return the quirks a manifest names, ignoring those a later version dropped."""
+    return [quirk for quirk in QUIRKS if quirk.name in names]

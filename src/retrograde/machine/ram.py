@@ -1,0 +1,55 @@
+"""Guest RAM as memory we share with QEMU: reading it is reading a map.
+
+The RAM is an anonymous memory file (memfd) that QEMU opens as /dev/fd/N through
+`memory-backend-file,share=on`. It has no name, so nothing can be left behind; a
+recording made with a shared file must be replayed with one, because the backend names
+the RAM block in snapshots (QEMU: backends/hostmem-file.c, migration/ram.c).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DIGEST_BYTES = 16
+
+
+class GuestRam:
+    """`size` bytes of guest RAM; `fd` is what QEMU inherits."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.fd = os.memfd_create("guest-ram")
+        os.ftruncate(self.fd, size)
+        self._map = mmap.mmap(self.fd, size)
+
+    def view(self) -> memoryview:
+        """Return the bytes in place. Valid until `close`; changes while the guest runs."""
+        return memoryview(self._map)
+
+    def array(self) -> NDArray[np.uint8]:
+        """Return the bytes in place as an array of shape (size,)."""
+        import numpy as np
+
+        return np.frombuffer(self._map, dtype=np.uint8)
+
+    def digest(self) -> str:
+        """Return BLAKE2b of all RAM in hex; the guest must be stopped."""
+        return hashlib.blake2b(self._map, digest_size=DIGEST_BYTES).hexdigest()
+
+    def close(self) -> None:
+        """Give the memory back, unless somebody still holds a view of it."""
+        if self.fd < 0:
+            return
+        os.close(self.fd)
+        self.fd = -1
+        # A caller that kept an array keeps the map alive until the array goes.
+        with contextlib.suppress(BufferError):
+            self._map.close()

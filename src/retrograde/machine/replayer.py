@@ -1,0 +1,227 @@
+"""One QEMU replaying a recording, parked at a known position.
+
+A replayer goes forward by running and backward by loading a snapshot; it knows no
+more history than that (the timeline does). It never uses QEMU's own `replay-seek`,
+`bs` and `bc`: these choose a snapshot by position alone (replay/replay-debugging.c),
+and we keep snapshots without RAM that only we can load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from retrograde.errors import InternalError, PositionError, QemuRefused, QemuTimeout
+from retrograde.machine.command import Launch, replay_command
+from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.monitor import Monitor
+from retrograde.machine.process import EXIT_SECONDS, QemuProcess
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.ram import GuestRam
+from retrograde.machine.wiring import Wiring, fd_path
+from retrograde.recording.bundle import Recording
+
+INITIAL = "init"
+"""Name of the snapshot of position 0."""
+
+STALL_SECONDS = 20.0
+"""A replay whose position has not moved for so long is stuck."""
+
+LOOK_SECONDS = 0.5
+"""How often a running replay is asked for its position."""
+
+SAVE_TRIES = 200
+"""QEMU refuses a snapshot while asynchronous events are queued (replay-snapshot.c)."""
+
+
+class Replayer:
+    """A QEMU process replaying `recording`. Made by `start`; always ended by `close`."""
+
+    def __init__(self, recording: Recording, process: QemuProcess, wiring: Wiring) -> None:
+        self.recording = recording
+        self.process = process
+        self.monitor = Monitor(process)
+        self._wiring = wiring
+        self._gdb: GdbRemote | None = None
+        self._position = 0
+        self._at_end = False
+
+    @classmethod
+    async def start(
+        cls, recording: Recording, qemu: Qemu, *, console: Path | None = None, plugin: str = ""
+    ) -> Self:
+        """Start QEMU on `recording`, parked at position 0.
+
+        `console` is where the guest's console goes (default: nowhere on disk), `plugin`
+        the value of QEMU's -plugin. Raises QemuDied with QEMU's words when it does not
+        start.
+        """
+        wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
+        process: QemuProcess | None = None
+        try:
+            launch = _launch(recording, qemu, wiring, console, plugin)
+            process = await QemuProcess.start(
+                replay_command(recording.manifest.machine, launch), pass_fds=wiring.pass_fds
+            )
+            wiring.release_theirs()
+            replayer = cls(recording, process, wiring)
+            await replayer.monitor.connect(wiring.monitor_link)
+            await replayer._ask_position()
+        except BaseException:
+            if process:
+                await process.kill()
+                process.close()
+            wiring.close()
+            raise
+        return replayer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def position(self) -> int:
+        """The position the machine is parked at."""
+        return self._position
+
+    @property
+    def ram(self) -> GuestRam:
+        """Guest RAM in place; PositionError... no: InternalError when it is not shared."""
+        if self._wiring.ram is None:
+            raise InternalError("This recording's RAM is not a shared memory file.")
+        return self._wiring.ram
+
+    async def gdb(self) -> GdbRemote:
+        """Return the link to QEMU's gdbstub, opened on first use."""
+        if self._gdb is None:
+            self._gdb = await GdbRemote.connect(self._wiring.gdb_link)
+        return self._gdb
+
+    async def run_to(self, position: int, progress: Callable[[int], None] | None = None) -> None:
+        """Run forward to `position`, at or ahead of here.
+
+        Raises PositionError when the replay ends before it, QemuTimeout when the replay
+        stops advancing, QemuDied when QEMU ends.
+        """
+        if position < self._position:
+            raise InternalError(f"run_to({position:_}) is behind {self._position:_}.")
+        if position == self._position:
+            return  # a break at the current position is silently lost (docs/quirks.md)
+        await self.monitor.execute("replay-break", {"icount": position})
+        await self._run(progress)
+        if self._position != position:
+            raise PositionError(
+                f"The replay ended at {self._position:_}, before {position:_}.",
+                "The recording is shorter than it says: `retrograde verify` tells more.",
+            )
+
+    async def run_to_end(self, progress: Callable[[int], None] | None = None) -> int:
+        """Run to the end of the log and return the position there."""
+        if not self._at_end:
+            await self._run(progress)
+        return self._position
+
+    async def rewind(self) -> None:
+        """Go back to position 0 by loading the snapshot made there."""
+        if self._position == 0 and not self._at_end:
+            return
+        await self.load(INITIAL, 0, ram=None)
+
+    async def save(self, tag: str) -> None:
+        """Save the machine's state as snapshot `tag`, with its RAM unless that is shared.
+
+        Runs nothing: the position stays. Raises QemuRefused when QEMU does not agree.
+        """
+        await self._leave_out_ram(self._wiring.ram is not None)
+        for _ in range(SAVE_TRIES):
+            answer = await self.monitor.human(f"savevm {tag}")
+            if not answer:
+                return
+            if "Try once more later" not in answer:
+                break
+        raise QemuRefused(f"QEMU refused savevm at {self._position:_}: {answer.rstrip('.')}.")
+
+    async def load(self, tag: str, position: int, ram: bytes | memoryview | None) -> None:
+        """Load snapshot `tag`, made at `position`.
+
+        `ram` is the guest RAM that goes with it when `save` left it out; None for a
+        snapshot that has it.
+        """
+        if self._at_end:
+            raise InternalError("A replayer that reached the end of the log cannot go back.")
+        await self.monitor.execute("replay-delete-break")
+        if ram is not None:
+            self.ram.view()[:] = ram
+        await self._leave_out_ram(ram is not None)
+        await self.monitor.obey(f"loadvm {tag}")
+        await self._ask_position()
+        if self._position != position:
+            raise InternalError(f"Snapshot {tag} is of {self._position:_}, not {position:_}.")
+
+    async def close(self) -> None:
+        """End QEMU and give everything back. Safe to repeat."""
+        if self._gdb is not None:
+            await self._gdb.close()
+            self._gdb = None
+        await self.process.kill()
+        await self.monitor.close()
+        self.process.close()
+        self._wiring.close()
+
+    async def _run(self, progress: Callable[[int], None] | None) -> None:
+        self.monitor.forget_stops()
+        await self.monitor.execute("cont")
+        stopped = asyncio.ensure_future(self.monitor.stop_event())
+        try:
+            await self._watch(stopped, progress)
+            self._at_end = stopped.result() == "SHUTDOWN"
+        finally:
+            stopped.cancel()
+        await self._ask_position()
+
+    async def _watch(
+        self, stopped: asyncio.Future[str], progress: Callable[[int], None] | None
+    ) -> None:
+        """Wait until the machine stops; raise QemuTimeout when it no longer advances."""
+        clock = asyncio.get_running_loop().time
+        seen, seen_at = -1, clock()
+        while not (await asyncio.wait((stopped,), timeout=LOOK_SECONDS))[0]:
+            position = await self._query()
+            if position != seen:
+                seen, seen_at = position, clock()
+            elif clock() - seen_at > STALL_SECONDS:
+                raise QemuTimeout(
+                    f"The replay is stuck at {position:_}.",
+                    "`retrograde doctor` tells which defects of this QEMU are known.",
+                    detail=self.process.stderr(),
+                )
+            if progress:
+                progress(position)
+
+    async def _query(self) -> int:
+        answer = await self.monitor.execute("query-replay", seconds=STALL_SECONDS)
+        return int(answer["icount"])
+
+    async def _ask_position(self) -> None:
+        self._position = await self._query()
+
+    async def _leave_out_ram(self, leave_out: bool) -> None:
+        """Set whether savevm and loadvm skip shared RAM (migration/ram.c)."""
+        capability = {"capability": "x-ignore-shared", "state": leave_out}
+        await self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+
+def _launch(
+    recording: Recording, qemu: Qemu, wiring: Wiring, console: Path | None, plugin: str
+) -> Launch:
+    raise NotImplementedError

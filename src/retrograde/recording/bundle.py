@@ -1,0 +1,289 @@
+"""The recording directory: opening one, checking it, and making a new one.
+
+::
+
+    boot.retro/
+      manifest.json     see manifest
+      inputs/NAME       files the machine was started with
+      replay.log        QEMU's rr log, untouched
+      machine.qcow2     vmstate image with the snapshot of position 0
+      console.log       bytes of the first serial port
+      cache/            derived data, safe to delete
+
+A recording is written as `boot.retro.partial` and renamed when its manifest is final.
+What a crash leaves under that name opens as an incomplete recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from retrograde.errors import EnvironmentLacks, InputChanged, RecordingError, UsageError
+from retrograde.position import parse_position
+from retrograde.recording.manifest import (
+    MANIFEST_LIMIT,
+    FileDigest,
+    InputFile,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+    input_name,
+)
+
+if TYPE_CHECKING:
+    from retrograde.recording.console import ConsoleMap
+    from retrograde.recording.rrlog import RrLog
+
+MANIFEST = "manifest.json"
+LOG = "replay.log"
+CONSOLE = "console.log"
+IMAGE = "machine.qcow2"
+INPUTS = "inputs"
+CACHE = "cache"
+PARTIAL = ".partial"
+
+COPY_LIMIT = 64 << 20
+"""Inputs up to this many bytes are copied; larger ones are linked to where they are."""
+
+
+class Recording:
+    """A recording on disk, opened for reading. Made by `Recording.open`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Recording:
+        """Open the recording at `path`.
+
+        Reads the manifest only. Raises RecordingError (ManifestError, FormatTooNew)
+        when there is none, it is not valid, or a file of the recording is missing.
+        """
+        folder = Path(path)
+        try:
+            with (folder / MANIFEST).open("rb") as file:
+                data = file.read(MANIFEST_LIMIT + 1)
+        except OSError as error:
+            raise RecordingError(
+                f"{folder} is not a recording: {error.strerror} reading its {MANIFEST}.",
+                "Name a directory made by `retrograde record` (packed ones: unpack first).",
+            ) from error
+        recording = cls(folder.absolute(), decode_manifest(data, folder.name))
+        recording._check_files()
+        return recording
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.path.name}: {self.manifest.machine.target}, end {self.end:_}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the directory."""
+        return self.path.name
+
+    @property
+    def log_path(self) -> Path:
+        """QEMU's rr log."""
+        return self.path / LOG
+
+    @property
+    def console_path(self) -> Path:
+        """Bytes of the first serial port."""
+        return self.path / CONSOLE
+
+    @property
+    def image_path(self) -> Path:
+        """The qcow2 image that holds the snapshot of position 0."""
+        return self.path / IMAGE
+
+    @property
+    def cache(self) -> Path:
+        """Where derived data lives; may not exist."""
+        return self.path / CACHE
+
+    def input_path(self, name: str) -> Path:
+        """Path of the input called `name`."""
+        return self.path / INPUTS / name
+
+    @property
+    def complete(self) -> bool:
+        """Whether QEMU finished the log itself."""
+        return self.manifest.complete
+
+    @functools.cached_property
+    def end(self) -> int:
+        """The last position a replay reaches."""
+        if self.manifest.complete:
+            return self.manifest.end
+        return self.log().summary().end
+
+    def log(self) -> RrLog:
+        """Open the rr log for reading."""
+        from retrograde.recording.rrlog import RrLog
+
+        return RrLog.open(self.log_path, salvage=not self.complete)
+
+    @functools.cached_property
+    def console(self) -> ConsoleMap:
+        """The console's bytes and the position of each. Reads the whole log once."""
+        from retrograde.recording.console import ConsoleMap
+
+        return ConsoleMap.of(self.log(), self.console_path.read_bytes())
+
+    def resolve(self, expression: str | int) -> int:
+        """Turn a position expression into a position; raises PositionError."""
+        return parse_position(str(expression), self.end, self._find_console)
+
+    def _find_console(self, text: str) -> int | None:
+        wanted = text.encode()
+        found = next(self.console.find(wanted), None)
+        return found and self.console.position_of(found[0] + len(wanted) - 1)
+
+    def check_inputs(self) -> None:
+        """Compare all inputs with their digests; raises InputChanged."""
+        for recorded in self.manifest.inputs:
+            self._check_input(recorded)
+
+    def _check_input(self, recorded: InputFile) -> None:
+        path = self.input_path(recorded.name)
+        try:
+            with path.open("rb") as file:
+                found = digest_file(file)
+        except OSError as error:
+            raise InputChanged(
+                f"The input {recorded.name} of {self.name} is gone: {error.strerror}.",
+                f"Put the original back at {path}; its SHA-256 is {recorded.sha256}.",
+            ) from error
+        if found.sha256 != recorded.sha256:
+            raise InputChanged(
+                f"The input {recorded.name} of {self.name} changed since it was recorded.",
+                f"Put the original back at {path}; its SHA-256 is {recorded.sha256}.",
+            )
+
+    def check_digests(self) -> None:
+        """Compare the recording's own files with the manifest; raises RecordingError."""
+        for name, recorded in self.manifest.files.items():
+            with (self.path / name).open("rb") as file:
+                found = digest_file(file)
+            if found != recorded:
+                raise RecordingError(
+                    f"{name} of {self.name} is not what was recorded "
+                    f"({found.bytes} bytes, {recorded.bytes} recorded).",
+                    "The copy is damaged: take the recording from its source again.",
+                )
+
+    def _check_files(self) -> None:
+        for name in (LOG, IMAGE, CONSOLE):
+            if not (self.path / name).is_file():
+                raise RecordingError(
+                    f"{self.name} has no {name}.", "Take the recording from its source again."
+                )
+
+
+class Draft:
+    """A recording being made, in `NAME.partial` beside its final place."""
+
+    def __init__(self, final: Path, folder: Path) -> None:
+        self.final = final
+        self.path = folder
+        self.inputs: list[InputFile] = []
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> Draft:
+        """Make the directory; raises UsageError when the output is already there."""
+        final = Path(path).absolute()
+        folder = final.with_name(final.name + PARTIAL)
+        for taken in (final, folder):
+            if taken.exists() or taken.is_symlink():
+                raise UsageError(
+                    f"{taken} is already there.", "Choose another name or remove it first."
+                )
+        try:
+            (folder / INPUTS).mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be made: {error.strerror}.", "Choose a writable place."
+            ) from error
+        return cls(final, folder)
+
+    def add_input(self, source: Path) -> InputFile:
+        """Take in a file the machine starts with: copied when small, linked when large.
+
+        Raises UsageError when it cannot be read, EnvironmentLacks when the disk is full.
+        """
+        try:
+            with source.open("rb") as file:
+                digest = digest_file(file)
+        except OSError as error:
+            raise UsageError(
+                f"{source} cannot be read: {error.strerror}.", "Check the QEMU arguments."
+            ) from error
+        name = input_name(source.name, {known.name for known in self.inputs})
+        entry = InputFile(name=name, sha256=digest.sha256, bytes=digest.bytes)
+        target = self.path / INPUTS / name
+        if digest.bytes <= COPY_LIMIT:
+            with disk_errors_named(self.path):
+                shutil.copyfile(source, target)
+        else:
+            target.symlink_to(source.resolve())
+        self.inputs.append(entry)
+        return entry
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest so that a crash leaves the old one or the new one."""
+        new = self.path / (MANIFEST + ".new")
+        with disk_errors_named(self.path):
+            with new.open("wb") as file:
+                file.write(encode_manifest(manifest))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.path / MANIFEST)
+
+    def finish(self, manifest: Manifest) -> Recording:
+        """Write the final manifest, with the files' digests, and take the final name."""
+        files = {}
+        for name in (LOG, CONSOLE, IMAGE):
+            path = self.path / name
+            path.touch()
+            with path.open("rb") as file:
+                files[name] = digest_file(file)
+        self.write_manifest(msgspec.structs.replace(manifest, files=files))
+        self.path.rename(self.final)
+        return Recording.open(self.final)
+
+    def discard(self) -> None:
+        """Remove everything: for a machine that never started."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors_named(place: Path) -> Iterator[None]:
+    """Turn an OSError while writing into an EnvironmentLacks that names `place`."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentLacks(
+            f"{place} cannot be written: {error.strerror}.",
+            "Free some space or choose another place.",
+        ) from error
+
+
+def digest_file(file: BinaryIO) -> FileDigest:
+    """Return size and SHA-256 of an open file."""
+    digest = hashlib.file_digest(file, "sha256")
+    return FileDigest(bytes=file.seek(0, os.SEEK_END), sha256=digest.hexdigest())
+
+
+def now() -> str:
+    """Return the time as the manifest keeps it: UTC, ISO 8601, whole seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

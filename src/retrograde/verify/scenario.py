@@ -1,0 +1,157 @@
+"""The scenario retrograde grew from: stock gdb, stock QEMU, forwards and backwards.
+
+Step STEPS instructions, step them back comparing every pc, forward again comparing every
+pc, set a breakpoint on each, run on, and reverse-continue: the machine must stand at the
+last of them again. Here QEMU's own stub does the reversing, from the snapshot at
+position 0; it is the independent witness for what our timeline answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from retrograde.errors import AnswerNo, EnvironmentLacks
+from retrograde.machine.isa import isa_for
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.wiring import GdbListener
+from retrograde.recording.bundle import Recording
+from retrograde.verify.gdbmi import GdbFailed, GdbMi
+
+Report = Callable[[str], None]
+
+
+class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scenario saw. `stopped` tells where `continue` ended.
+
+    `stopped` is "end" when it reached the break one instruction before the end,
+    "breakpoint" when an instruction of the first steps was executed again before.
+    """
+
+    steps: int
+    first_pc: int
+    last_pc: int
+    stopped: str
+    stopped_at: int
+
+
+def seconds_to_replay(recording: Recording) -> float:
+    """Return a deadline for one replay of the whole recording, in seconds.
+
+    A replay takes about as long as the recording did (measured: 0.7 to 2 times); a
+    reverse-continue is two of them. Generous, because it only ends what is stuck.
+    """
+    return 120.0 + 20.0 * recording.manifest.seconds
+
+
+async def run_scenario(
+    recording: Recording,
+    qemu: Qemu,
+    *,
+    steps: int = 10,
+    gdb: str = "gdb",
+    report: Report = lambda _text: None,
+) -> ScenarioResult:
+    """Run the scenario with real gdb.
+
+    Raises AnswerNo with the first differing position when the machine does not run
+    backwards exactly, EnvironmentLacks when gdb is missing or does not know the
+    architecture, QemuError when QEMU misbehaves.
+    """
+    with GdbListener() as listener:
+        async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
+            last = recording.end - 1
+            scenario = _Scenario(recording, gdb, listener, steps, report)
+            with contextlib.closing(scenario):
+                await asyncio.to_thread(scenario.walk)
+                await replayer.monitor.execute("replay-break", {"icount": last})
+                await asyncio.to_thread(scenario.run_on)
+                stopped_at = await replayer.ask_position()
+                await asyncio.to_thread(scenario.come_back, stopped_at)
+            return ScenarioResult(
+                steps=steps,
+                first_pc=scenario.pcs[0],
+                last_pc=scenario.pcs[-1],
+                stopped="end" if stopped_at == last else "breakpoint",
+                stopped_at=stopped_at,
+            )
+
+
+class _Scenario:
+    """The blocking half, run in a thread: gdb and what it saw."""
+
+    def __init__(
+        self, recording: Recording, gdb: str, listener: GdbListener, steps: int, report: Report
+    ) -> None:
+        self._isa = isa_for(recording.manifest.machine.target)
+        self._deadline = seconds_to_replay(recording)
+        self._steps = steps
+        self._report = report
+        self._listener = listener
+        self._gdb = GdbMi(gdb)
+        self.pcs: list[int] = []
+
+    def close(self) -> None:
+        self._gdb.__exit__(None, None, None)
+
+    def walk(self) -> None:
+        """Attach, step forward, back, and forward again."""
+        self._attach()
+        self._report(f"stepping forward {self._steps} instructions")
+        for _ in range(self._steps):
+            self.pcs.append(self._gdb.pc())
+            self._gdb.move("stepi", self._deadline)
+        self._report(f"stepping backward {self._steps} instructions")
+        for position in reversed(range(self._steps)):
+            self._gdb.move("reverse-stepi", self._deadline)
+            self._expect(position, "stepping backward")
+        self._report(f"stepping forward {self._steps} instructions again")
+        for position in range(self._steps):
+            self._expect(position, "stepping forward again")
+            self._gdb.move("stepi", self._deadline)
+
+    def run_on(self) -> None:
+        """Set breakpoints on all steps and continue to the break or to one of them."""
+        for pc in dict.fromkeys(self.pcs):
+            self._gdb.command(f"break *{pc:#x}")
+        self._report("running to the end")
+        self._gdb.move("continue", self._deadline)
+
+    def come_back(self, stopped_at: int) -> None:
+        """Reverse-continue to the last of the steps."""
+        self._report(f"running backward from {stopped_at:_}")
+        self._gdb.move("reverse-continue", self._deadline)
+        self._expect(self._steps - 1, "running backward")
+
+    def _attach(self) -> None:
+        self._report("attaching gdb")
+        architecture = self._isa.gdb_architecture
+        try:
+            self._gdb.command(f"set architecture {architecture}")
+        except GdbFailed as error:
+            raise EnvironmentLacks(
+                f"This gdb does not know the architecture {architecture}.",
+                "Install it: apt-get install gdb-multiarch",
+            ) from error
+        if self._isa.byte_order == "big":
+            self._gdb.command("set endian big")
+        log = self._gdb.connect(self._listener.path)
+        for feature in ("ReverseStep+", "ReverseContinue+"):
+            if not re.search(re.escape(feature), log):
+                raise AnswerNo(
+                    f"QEMU does not offer {feature} to gdb.",
+                    "Its gdbstub cannot reverse this target; use another QEMU.",
+                )
+
+    def _expect(self, position: int, doing: str) -> None:
+        pc, expected = self._gdb.pc(), self.pcs[position]
+        if pc != expected:
+            raise AnswerNo(
+                f"At position {position:_}, {doing}: pc is {pc:#x}, was {expected:#x}.",
+                "This machine does not run backwards exactly; `retrograde doctor` may know why.",
+            )
