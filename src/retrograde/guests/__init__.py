@@ -1,0 +1,18 @@
+"""Guests to record: the reference guest (a Debian kernel) and the built-in tiny ones.
+
+The built-in guests need nothing but QEMU; the reference guest needs a Debian host with
+a package mirror in reach, and raises EnvironmentLacks where there is none.
+"""
+
+from retrograde.guests.builtin import builtin_guest, builtin_names, builtin_targets
+from retrograde.guests.guest import Guest, Pattern
+from retrograde.guests.reference import reference_guest
+
+__all__ = (
+    "Guest",
+    "Pattern",
+    "builtin_guest",
+    "builtin_names",
+    "builtin_targets",
+    "reference_guest",
+)

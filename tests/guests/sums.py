@@ -1,0 +1,130 @@
+"""What the x86_64 guests should compute, worked out again in Python from their sources."""
+
+from __future__ import annotations
+
+import struct
+
+_MASK = (1 << 64) - 1
+
+
+def mix(total: int, value: int) -> int:
+    return ((total << 7 & _MASK | total >> 57) + value) & _MASK
+
+
+def xorshift(x: int) -> int:
+    x ^= x << 13 & _MASK
+    x ^= x >> 7
+    return x ^ (x << 17 & _MASK)
+
+
+def _signed(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def tiny() -> int:
+    x, total = 1, 0
+    for _phase in range(8):
+        for _ in range(250_000):
+            x = xorshift(x)
+        total = mix(total, x)
+    return total
+
+
+def hot() -> int:
+    total = 0
+    for hit in range(1_000_000, -1, -1):
+        total = mix(total, hit)
+    return total
+
+
+def nested() -> int:
+    ticks, deepest = 4000, 4
+    return mix(mix(mix(0, ticks), ticks), deepest)
+
+
+def syscall() -> int:
+    x, total = 1, 0
+    for turn in range(150_000, 0, -1):
+        x = xorshift(x)
+        total = mix(total, x)
+        x = x + (total & 0xFFFFFFFF) & _MASK
+        total = mix(total, x)
+        x ^= total >> 32
+        if turn & 0xFF == 0:
+            total = mix(total, 0x0D)
+    return total
+
+
+def smc() -> int:
+    x, total, immediate = 1, 0, 0x11111111
+    for _ in range(4000):
+        x = xorshift(x)
+        low = x & 0xFFFFFFFF
+        total = mix(total, low)
+        total = total + 1 + _signed(x & 0xFF, 8) & _MASK
+        total = mix(total, low)
+        for _turn in range(3):
+            total = total + _signed(immediate, 32) & _MASK
+            immediate = immediate + low & 0xFFFFFFFF
+        total = mix(mix(total, low), low)
+        total = total ^ 0x2A if x & 1 else total + 0x15 & _MASK
+    return total
+
+
+def stacks() -> int:
+    total = 0
+    for thread in (1, 2, 3):
+        total = mix(total, _stacks_thread(thread))
+    return total
+
+
+def _stacks_thread(x: int) -> int:
+    total = 0
+    for turn in range(60_000, 0, -1):
+        x = xorshift(x)
+        total = mix(total, x)
+        if turn & 0xFF == 0:
+            total = mix(total, total)
+            for level in reversed(_recursion(x, 20)):
+                total = mix(total, level)
+    return total
+
+
+def _recursion(x: int, depth: int) -> list[int]:
+    levels = []
+    for _ in range(depth):
+        x = xorshift(x)
+        levels.append(x)
+    return levels
+
+
+def rep() -> int:
+    length, margin = 0x10000, 16
+    source, target = bytearray(length + 2 * margin), bytearray(length + 2 * margin)
+    base = margin  # the guest's SOURCE and TARGET; bytes around them start as zero
+    x, total = 1, 0
+
+    def fold(total: int) -> int:
+        for (word,) in struct.iter_unpack("<Q", target[base : base + length]):
+            total = mix(total, word)
+        return total
+
+    for _ in range(20):
+        for at in range(base, base + length, 8):
+            x = xorshift(x)
+            source[at : at + 8] = struct.pack("<Q", x)
+        target[base + 1 : base + 1 + length] = source[base : base + length]
+        total = fold(total)
+        target[base : base + length] = source[base + 3 : base + 3 + length]
+        total = fold(total)
+        target[base + 16 : base + length - 16] = bytes([x & 0xFF]) * (length - 32)
+        total = fold(total)
+        for at in range(base, base + length // 2):
+            source[at + 7] = source[at]
+        target[base - 4 : base + length - 4] = source[base - 4 : base + length - 4]
+        total = fold(total)
+        found = target.find(x & 0xFF, base, base + length) - base
+        total = mix(total, length - found - 1 if found >= 0 else 0)
+        equal = next(at for at in range(length) if source[base + at] != source[base + at + 7])
+        total = mix(total, length - equal - 1)
+    return total
