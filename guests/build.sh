@@ -12,16 +12,17 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 status=0
 
-# finish NAME: compares or installs $work/NAME.elf
+# finish FILE: compares $work/FILE with the checked-in image, or installs it
 finish() {
     if [ "$install" = yes ]; then
-        install -m 644 "$work/$1.elf" "$images/$1.elf"
-    elif ! cmp "$work/$1.elf" "$images/$1.elf"; then
+        install -m 644 "$work/$1" "$images/$1"
+    elif ! cmp "$work/$1" "$images/$1"; then
         status=1
     fi
 }
 
-# build TARGET TOOL-PREFIX AS-FLAGS LD-FLAGS: every source in TARGET's directory
+# build TARGET TOOL-PREFIX AS-FLAGS LD-FLAGS [bin]: every source in TARGET's directory, as
+# ELF, or as raw bytes where QEMU takes nothing else
 build() {
     if ! command -v "$2-as" >/dev/null || ! command -v "$2-ld" >/dev/null; then
         echo "skipped $1: no $2-as (Debian package binutils-$(echo "$2" | tr _ -))"
@@ -34,7 +35,8 @@ build() {
         (cd "$here/$1" && "$2-as" $3 -I . -o "$work/$name.o" "$(basename "$source")")
         "$2-ld" $4 -nostdlib -static -n --build-id=none -z noexecstack --no-warn-rwx-segments \
             -T "$here/$1/guest.ld" -o "$work/$name.elf" "$work/$name.o"
-        finish "$name"
+        [ "${5:-}" != bin ] || "$2-objcopy" -O binary "$work/$name.elf" "$work/$name.bin"
+        finish "$name.${5:-elf}"
     done
     echo "built $1"
 }
@@ -42,4 +44,11 @@ build() {
 install=no
 [ "${1:-}" = --install ] && install=yes
 build x86_64 x86_64-linux-gnu --64 "-m elf_x86_64"
+build aarch64 aarch64-linux-gnu "" ""
+build arm arm-linux-gnueabihf "" ""
+build riscv64 riscv64-linux-gnu "-march=rv64imac_zicsr -mabi=lp64" ""
+build ppc64 powerpc64-linux-gnu "-a64 -mbig -mpower8" "-m elf64ppc" bin
+build s390x s390x-linux-gnu "-march=z10 -m64" ""
+build mipsel mipsel-linux-gnu "-EL -mips32r2 -mabi=32 -G0" "-EL -m elf32ltsmip"
+build m68k m68k-linux-gnu -m68040 ""
 exit $status

@@ -128,3 +128,13 @@ def rep() -> int:
         equal = next(at for at in range(length) if source[base + at] != source[base + at + 7])
         total = mix(total, length - equal - 1)
     return total
+
+
+def portable() -> int:
+    """What tiny computes on every target but x86_64, in 32 bits."""
+    x, total = 1, 0
+    for _phase in range(4):
+        for _ in range(250_000):
+            x = x * 1664525 + 1013904223 & 0xFFFFFFFF
+        total = (total << 7 | total >> 25) + x & 0xFFFFFFFF
+    return total

@@ -30,7 +30,7 @@ def test_images_match_their_sources() -> None:
 def test_every_source_has_an_image_and_every_image_a_source() -> None:
     sources = (_ROOT / "guests").glob("*/*.S")
     names = {f"{p.parent.name}-{p.stem}" for p in sources if not p.name.endswith(".inc.S")}
-    assert {p.stem for p in _IMAGES.glob("*.elf")} == names
+    assert {p.stem for p in _IMAGES.iterdir()} == names
 
 
 def test_a_changed_source_is_noticed(tmp_path: Path) -> None:

@@ -19,10 +19,29 @@ class _Machine:
     arguments: tuple[str, ...]
     pattern: int
     byteorder: Literal["little", "big"] = "little"
+    image_option: str = "-kernel"
+    suffix: str = "elf"
 
 
 _MACHINES = {
     "x86_64": _Machine(("-M", "pc", "-m", "32"), 0x200000),
+    "aarch64": _Machine(("-M", "virt", "-cpu", "cortex-a57", "-m", "32"), 0x40200000),
+    "arm": _Machine(("-M", "virt", "-cpu", "cortex-a15", "-m", "32"), 0x40200000),
+    "riscv64": _Machine(("-M", "virt", "-bios", "none", "-m", "32"), 0x80200000),
+    # TCG offers none of these mitigations, and pseries refuses or warns about each.
+    "ppc64": _Machine(
+        (
+            *("-M", "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"),
+            *("-m", "256", "-vga", "none"),
+        ),
+        0x200000,
+        byteorder="big",
+        image_option="-bios",
+        suffix="bin",
+    ),
+    "s390x": _Machine(("-M", "s390-ccw-virtio", "-m", "32"), 0x200000, byteorder="big"),
+    "mipsel": _Machine(("-M", "malta", "-m", "32"), 0x200000),
+    "m68k": _Machine(("-M", "virt", "-m", "32"), 0x200000, byteorder="big"),
 }
 
 _DESCRIPTIONS = {
@@ -46,7 +65,10 @@ def builtin_targets() -> tuple[str, ...]:
 
 def builtin_names(target: str = "x86_64") -> tuple[str, ...]:
     """Return the names of a target's built-in guests, "tiny" first; empty if it has none."""
-    return tuple(name for name in _DESCRIPTIONS if _image(name, target).is_file())
+    machine = _MACHINES.get(target)
+    if machine is None:
+        return ()
+    return tuple(name for name in _DESCRIPTIONS if _image(name, target, machine).is_file())
 
 
 def builtin_guest(name: str = "tiny", target: str = "x86_64") -> Guest:
@@ -58,12 +80,12 @@ def builtin_guest(name: str = "tiny", target: str = "x86_64") -> Guest:
             f"Choose one of: {known}" if known else f"Targets: {', '.join(_MACHINES)}",
         )
     machine = _MACHINES[target]
-    image = _image(name, target)
+    image = _image(name, target, machine)
     return Guest(
         name=name,
         target=target,
         description=_DESCRIPTIONS[name],
-        qemu_args=[*machine.arguments, "-kernel", str(image)],
+        qemu_args=[*machine.arguments, machine.image_option, str(image)],
         files=(image,),
         start=f"{name.upper()}-START",
         done=f"{name.upper()}-DONE",
@@ -71,5 +93,5 @@ def builtin_guest(name: str = "tiny", target: str = "x86_64") -> Guest:
     )
 
 
-def _image(name: str, target: str) -> Path:
-    return _IMAGES / f"{target}-{name}.elf"
+def _image(name: str, target: str, machine: _Machine) -> Path:
+    return _IMAGES / f"{target}-{name}.{machine.suffix}"
