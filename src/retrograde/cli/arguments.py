@@ -8,20 +8,12 @@ from retrograde.errors import UsageError
 from retrograde.recording.bundle import Recording
 
 
-class RecordingArgument(click.ParamType):
-    """A recording by the path of its directory, opened."""
-
-    name = "recording"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Recording:
-        """Open it; RecordingError goes through to main()."""
-        del param, ctx
-        return value if isinstance(value, Recording) else Recording.open(str(value))
+def _open(ctx: click.Context, param: click.Parameter, value: str) -> Recording:
+    del ctx, param
+    return Recording.open(value)
 
 
-RECORDING = click.argument("recording", type=RecordingArgument(), metavar="NAME.retro")
+RECORDING = click.argument("recording", callback=_open, metavar="NAME.retro")
 
 FORCE = click.option(
     "--force", is_flag=True, help="Try even when QEMU or an input is not the recorded one."

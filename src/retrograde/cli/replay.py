@@ -11,6 +11,7 @@ from retrograde.cli.arguments import FORCE, QEMU, RECORDING
 from retrograde.cli.output import JSON_OPTION, print_json, progress
 from retrograde.errors import Divergence
 from retrograde.machine.compat import qemu_for
+from retrograde.machine.console import Sink
 from retrograde.machine.qemu import Qemu
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
@@ -52,7 +53,7 @@ def command(recording: Recording, to: str, qemu: str | None, force: bool, as_jso
         )
 
 
-async def _replay(recording: Recording, qemu: Qemu, target: int, sink: object) -> None:
+async def _replay(recording: Recording, qemu: Qemu, target: int, sink: Sink) -> None:
     from retrograde.machine.console import ConsolePipe
     from retrograde.machine.replayer import Replayer
 

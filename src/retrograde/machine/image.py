@@ -1,39 +1,37 @@
-"""qcow2 images: the one snapshots live in, and overlays over the guest's disks."""
+"""Fresh qcow2 images: the one snapshots live in, and what guests write on their disks."""
 
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks, QemuRefused
 
 CREATE_SECONDS = 30.0
 
 VMSTATE_BYTES = 1 << 20
-"""Virtual size of the snapshot image; vmstate is stored beyond it (docs/interop/qcow2.txt)."""
+"""Virtual size of a snapshot image; vmstate lies beyond it (QEMU docs/interop/qcow2.rst)."""
 
 
-def create_image(path: str, backing: Path | None = None, backing_format: str = "raw") -> None:
-    """Make an empty qcow2 image at `path`, or an overlay over `backing`.
+def create_image(fd: int, size: int = VMSTATE_BYTES, snapshot: str = "") -> None:
+    """Make the file `fd` an empty qcow2 image of `size` bytes.
 
-    Raises EnvironmentLacks without qemu-img, QemuRefused when it does not agree.
+    `snapshot` names an empty snapshot to put in it, because `loadvm` wants its snapshot
+    on every disk. Raises EnvironmentLacks without qemu-img, QemuRefused when it fails.
     """
-    words = ["create", "-q", "-f", "qcow2"]
-    if backing is not None:
-        _qemu_img(*words, "-b", str(backing.absolute()), "-F", backing_format, path)
-    else:
-        _qemu_img(*words, path, str(VMSTATE_BYTES))
+    path = f"/dev/fd/{fd}"
+    _qemu_img(fd, "create", "-q", "-f", "qcow2", path, str(size))
+    if snapshot:
+        _qemu_img(fd, "snapshot", "-q", "-c", snapshot, path)
 
 
-def mark_snapshot(path: str, tag: str) -> None:
-    """Give an image an empty snapshot `tag`, so that `loadvm tag` accepts the disk."""
-    _qemu_img("snapshot", "-q", "-c", tag, path)
-
-
-def _qemu_img(*words: str) -> None:
+def _qemu_img(fd: int, *words: str) -> None:
     try:
         answer = subprocess.run(
-            ["qemu-img", *words], capture_output=True, text=True, timeout=CREATE_SECONDS
+            ["qemu-img", *words],
+            capture_output=True,
+            text=True,
+            timeout=CREATE_SECONDS,
+            pass_fds=(fd,),
         )
     except FileNotFoundError as error:
         raise EnvironmentLacks(

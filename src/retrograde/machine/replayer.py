@@ -9,19 +9,20 @@ and we keep snapshots without RAM that only we can load.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from retrograde.errors import InternalError, PositionError, QemuRefused, QemuTimeout
-from retrograde.machine.command import Launch, replay_command
+from retrograde.machine.command import NOWHERE, Chardev, Launch, RamFile, replay_command
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.monitor import Monitor
-from retrograde.machine.process import EXIT_SECONDS, QemuProcess
+from retrograde.machine.process import QemuProcess
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.wiring import Wiring, fd_path
+from retrograde.machine.wiring import GdbListener, Wiring, fd_path
 from retrograde.recording.bundle import Recording
 
 INITIAL = "init"
@@ -51,25 +52,42 @@ class Replayer:
 
     @classmethod
     async def start(
-        cls, recording: Recording, qemu: Qemu, *, console: Path | None = None, plugin: str = ""
+        cls,
+        recording: Recording,
+        qemu: Qemu,
+        *,
+        image: Path | None = None,
+        console_fd: int | None = None,
+        gdb_listener: GdbListener | None = None,
+        plugin: str = "",
+        plugin_fds: Sequence[int] = (),
     ) -> Self:
         """Start QEMU on `recording`, parked at position 0.
 
-        `console` is where the guest's console goes (default: nowhere on disk), `plugin`
-        the value of QEMU's -plugin. Raises QemuDied with QEMU's words when it does not
-        start.
+        `image` has the snapshots to start with (default: the recording's own, which has
+        that of position 0), `console_fd` gets the guest's console, `gdb_listener` lets
+        stock gdb attach in our place, `plugin` is the value of QEMU's -plugin and
+        `plugin_fds` what it inherits. Raises QemuDied with QEMU's words when it does
+        not start.
         """
         wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
         process: QemuProcess | None = None
         try:
-            launch = _launch(recording, qemu, wiring, console, plugin)
-            process = await QemuProcess.start(
-                replay_command(recording.manifest.machine, launch), pass_fds=wiring.pass_fds
+            launch = _launch(
+                recording,
+                qemu,
+                wiring,
+                image=image or recording.image_path,
+                console_fd=console_fd,
+                gdb_listener=gdb_listener,
+                plugin=plugin,
             )
+            argv = replay_command(recording.manifest.machine, launch)
+            process = await QemuProcess.start(argv, pass_fds=(*wiring.pass_fds, *plugin_fds))
             wiring.release_theirs()
             replayer = cls(recording, process, wiring)
             await replayer.monitor.connect(wiring.monitor_link)
-            await replayer._ask_position()
+            await replayer.ask_position()
         except BaseException:
             if process:
                 await process.kill()
@@ -96,7 +114,7 @@ class Replayer:
 
     @property
     def ram(self) -> GuestRam:
-        """Guest RAM in place; PositionError... no: InternalError when it is not shared."""
+        """Guest RAM in place; only recordings with shared RAM have it (manifest.ram)."""
         if self._wiring.ram is None:
             raise InternalError("This recording's RAM is not a shared memory file.")
         return self._wiring.ram
@@ -135,7 +153,7 @@ class Replayer:
         """Go back to position 0 by loading the snapshot made there."""
         if self._position == 0 and not self._at_end:
             return
-        await self.load(INITIAL, 0, ram=None)
+        await self.load(INITIAL, 0)
 
     async def save(self, tag: str) -> None:
         """Save the machine's state as snapshot `tag`, with its RAM unless that is shared.
@@ -151,20 +169,25 @@ class Replayer:
                 break
         raise QemuRefused(f"QEMU refused savevm at {self._position:_}: {answer.rstrip('.')}.")
 
-    async def load(self, tag: str, position: int, ram: bytes | memoryview | None) -> None:
+    async def load(
+        self, tag: str, position: int, fill: Callable[[GuestRam], None] | None = None
+    ) -> None:
         """Load snapshot `tag`, made at `position`.
 
-        `ram` is the guest RAM that goes with it when `save` left it out; None for a
-        snapshot that has it.
+        `fill` puts the guest RAM in place that goes with a snapshot that left it out. It
+        is called twice: devices look into RAM while they are loaded (virtio rings), and
+        the reset that precedes loading writes ROM images into it (hw/core/loader.c).
         """
         if self._at_end:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
         await self.monitor.execute("replay-delete-break")
-        if ram is not None:
-            self.ram.view()[:] = ram
-        await self._leave_out_ram(ram is not None)
+        if fill:
+            fill(self.ram)
+        await self._leave_out_ram(fill is not None)
         await self.monitor.obey(f"loadvm {tag}")
-        await self._ask_position()
+        if fill:
+            fill(self.ram)
+        await self.ask_position()
         if self._position != position:
             raise InternalError(f"Snapshot {tag} is of {self._position:_}, not {position:_}.")
 
@@ -187,7 +210,7 @@ class Replayer:
             self._at_end = stopped.result() == "SHUTDOWN"
         finally:
             stopped.cancel()
-        await self._ask_position()
+        await self.ask_position()
 
     async def _watch(
         self, stopped: asyncio.Future[str], progress: Callable[[int], None] | None
@@ -212,8 +235,10 @@ class Replayer:
         answer = await self.monitor.execute("query-replay", seconds=STALL_SECONDS)
         return int(answer["icount"])
 
-    async def _ask_position(self) -> None:
+    async def ask_position(self) -> int:
+        """Ask QEMU for its position, for when somebody else moved the machine."""
         self._position = await self._query()
+        return self._position
 
     async def _leave_out_ram(self, leave_out: bool) -> None:
         """Set whether savevm and loadvm skip shared RAM (migration/ram.c)."""
@@ -222,6 +247,45 @@ class Replayer:
 
 
 def _launch(
-    recording: Recording, qemu: Qemu, wiring: Wiring, console: Path | None, plugin: str
+    recording: Recording,
+    qemu: Qemu,
+    wiring: Wiring,
+    *,
+    image: Path,
+    console_fd: int | None,
+    gdb_listener: GdbListener | None,
+    plugin: str,
 ) -> Launch:
-    raise NotImplementedError
+    """Lay out what QEMU inherits: private copies of all it writes."""
+    manifest = recording.manifest
+    quirks = quirks_named(manifest.quirks)
+    ram = wiring.ram
+    inputs = [recording.input_path(entry.name) for entry in manifest.inputs]
+    console = NOWHERE
+    if console_fd is not None:
+        console = Chardev.file(fd_path(wiring.inherit(console_fd)))
+    if gdb_listener is not None:
+        gdb = Chardev.socket(wiring.inherit(gdb_listener.fd), listening=True)
+    else:
+        gdb = Chardev.socket(wiring.gdb_fd)
+    whole = recording.complete
+    log = recording.log_path if whole else fd_path(wiring.repaired_log(recording.log_path))
+    return Launch(
+        program=str(qemu.path),
+        inputs=[str(path) for path in inputs],
+        vmstate=fd_path(wiring.memory_copy("vmstate", image)),
+        log=str(log),
+        monitor_fd=wiring.monitor_fd,
+        overlays=[
+            fd_path(wiring.overlay(inputs[disk.layers[0].input], INITIAL))
+            for disk in manifest.machine.overlaid()
+        ],
+        console=console,
+        gdb=gdb,
+        ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
+        snapshot=INITIAL if manifest.snapshot else None,
+        sandbox=qemu.has_sandbox,
+        machine_options=[q.machine_option for q in quirks if q.machine_option],
+        globals=[q.global_option for q in quirks if q.global_option],
+        plugin=plugin,
+    )

@@ -1,8 +1,8 @@
-"""What one QEMU inherits from us: sockets and memory files, all without names.
+"""What one QEMU inherits from us: sockets, and files without names.
 
-Every file a replay writes (its copy of the snapshot image, disk overlays, console,
-guest RAM) is a memory file that QEMU opens as /dev/fd/N, so a crash of anybody leaves
-nothing on disk, and QEMU never writes into the recording.
+Every file a replay writes (its copy of the snapshot image, disk overlays, guest RAM) is
+a memory file or an unlinked one that QEMU opens as /dev/fd/N. A crash of anybody leaves
+nothing on disk, and QEMU never writes into a finished recording.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+from retrograde.machine.image import create_image
 from retrograde.machine.ram import GuestRam
+from retrograde.recording.diskimage import read_header
+from retrograde.recording.rrrepair import write_repaired_copy
 
 
 class Wiring:
     """The descriptors of one QEMU: ours, and theirs in `pass_fds`."""
 
     def __init__(self, ram_bytes: int | None) -> None:
+        """Make the sockets, and guest RAM of `ram_bytes` unless None."""
         self._owned: list[int] = []
         self._sockets: list[socket.socket] = []
         self.pass_fds: list[int] = []
@@ -30,14 +34,32 @@ class Wiring:
         self.monitor_link, self.monitor_fd = self._pair()
         self.gdb_link, self.gdb_fd = self._pair()
 
-    def memory_file(self, name: str, content: Path | None = None) -> int:
-        """Make a memory file QEMU inherits, optionally a copy of a file; returns its fd."""
-        fd = os.memfd_create(name)
-        self._owned.append(fd)
+    def inherit(self, fd: int) -> int:
+        """Let QEMU have a descriptor that stays somebody else's; returns it."""
         self.pass_fds.append(fd)
-        if content is not None:
-            with content.open("rb") as source, os.fdopen(fd, "wb", closefd=False) as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+        return fd
+
+    def memory_copy(self, name: str, content: Path) -> int:
+        """Make a memory file with the bytes of `content`; returns its fd."""
+        fd = self._own(os.memfd_create(name))
+        with content.open("rb") as source, os.fdopen(fd, "wb", closefd=False) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        return fd
+
+    def repaired_log(self, log: Path) -> int:
+        """Make a memory file with what is whole of an unfinished rr log; returns its fd."""
+        with tempfile.TemporaryDirectory(prefix="retrograde-") as folder:
+            repaired = Path(folder) / "replay.log"
+            write_repaired_copy(log, repaired)
+            return self.memory_copy("replay-log", repaired)
+
+    def overlay(self, disk: Path, snapshot: str = "") -> int:
+        """Make an empty image of the size of `disk` for what the guest writes; its fd.
+
+        On disk, not in memory: a guest may write a lot.
+        """
+        fd = self._own(os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR, 0o600))
+        create_image(fd, read_header(disk).size, snapshot)
         return fd
 
     def release_theirs(self) -> None:
@@ -58,18 +80,15 @@ class Wiring:
         if self.ram:
             self.ram.close()
 
+    def _own(self, fd: int) -> int:
+        self._owned.append(fd)
+        return self.inherit(fd)
+
     def _pair(self) -> tuple[socket.socket, int]:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._sockets.append(ours)
-        fd = theirs.detach()
-        self.pass_fds.append(fd)
-        return ours, fd
-
-
-def fd_path(fd: int) -> str:
-    """Return the name under which QEMU opens an inherited descriptor."""
-    return f"/dev/fd/{fd}"
+        return ours, self.inherit(theirs.detach())
 
 
 class GdbListener:
@@ -96,3 +115,8 @@ class GdbListener:
     def __exit__(self, *unused: object) -> None:
         self._socket.close()
         self._folder.cleanup()
+
+
+def fd_path(fd: int) -> str:
+    """Return the name under which QEMU opens an inherited descriptor."""
+    return f"/dev/fd/{fd}"

@@ -23,8 +23,9 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
     from retrograde.recording.rrlog import RrLog
 
 MANIFEST = "manifest.json"
-LOG = "replay.log"
-CONSOLE = "console.log"
-IMAGE = "machine.qcow2"
+LOG: Final = "replay.log"
+CONSOLE: Final = "console.log"
+IMAGE: Final = "machine.qcow2"
 INPUTS = "inputs"
 CACHE = "cache"
 PARTIAL = ".partial"
@@ -278,7 +279,7 @@ def disk_errors_named(place: Path) -> Iterator[None]:
         ) from error
 
 
-def digest_file(file: BinaryIO) -> FileDigest:
+def digest_file(file: BufferedReader) -> FileDigest:
     """Return size and SHA-256 of an open file."""
     digest = hashlib.file_digest(file, "sha256")
     return FileDigest(bytes=file.seek(0, os.SEEK_END), sha256=digest.hexdigest())

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrograde.timeline.pages import PAGE, PageStore
+
+PAGES = 300  # more than one chunk of comparison
+
+
+def ram_of(contents: dict[int, int]) -> np.ndarray:
+    ram = np.zeros(PAGES * PAGE, dtype=np.uint8)
+    for page, value in contents.items():
+        ram[page * PAGE + value % PAGE] = value
+    return ram
+
+
+contents = st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 255), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(contents, min_size=1, max_size=6), st.randoms())
+def test_every_ram_comes_back_from_any_other(
+    tmp_path_factory: pytest.TempPathFactory, sequence: list[dict[int, int]], random
+) -> None:
+    store = PageStore(tmp_path_factory.mktemp("pages") / "pages", PAGES * PAGE)
+    rams = [ram_of(entry) for entry in sequence]
+    table, was, tables = store.empty_table(), np.zeros(PAGES * PAGE, np.uint8), []
+    for ram in rams:
+        table = store.put(ram, table, was)
+        tables.append(table)
+    into, now = np.full(PAGES * PAGE, 0xAA, np.uint8), None
+    for index in random.choices(range(len(rams)), k=8):
+        store.get(tables[index], into, now)
+        assert np.array_equal(into, rams[index])
+        now = tables[index]
+    store.close()
+
+
+def test_unchanged_and_zero_pages_take_no_room(tmp_path: Path) -> None:
+    store = PageStore(tmp_path / "pages", PAGES * PAGE)
+    empty = store.bytes
+    ram, was = ram_of({3: 7, 5: 9}), np.zeros(PAGES * PAGE, np.uint8)
+    first = store.put(ram, store.empty_table(), was)
+    assert store.bytes == empty + 2 * PAGE
+    second = store.put(ram, first, was)
+    assert store.bytes == empty + 2 * PAGE
+    assert np.array_equal(first, second)
+    store.put(ram_of({}), second, was)
+    assert store.bytes == empty + 2 * PAGE
+
+
+def test_a_store_reopens_with_what_it_held(tmp_path: Path) -> None:
+    store = PageStore(tmp_path / "pages", PAGES * PAGE)
+    ram = ram_of({0: 1, 299: 2})
+    table = store.put(ram, store.empty_table(), np.zeros(PAGES * PAGE, np.uint8))
+    store.close()
+    again = PageStore(tmp_path / "pages", PAGES * PAGE)
+    into = np.ones(PAGES * PAGE, np.uint8)
+    again.get(table, into)
+    assert np.array_equal(into, ram)
+    again.close()
