@@ -20,7 +20,13 @@ from retrograde.recording.bundle import Recording
 )
 @click.option("--target", default="x86_64", show_default=True, help="qemu-system-TARGET runs it.")
 @QEMU
-@click.option("--shift", type=click.IntRange(0, 10), help="2^SHIFT ns an instruction (default 7).")
+@click.option(
+    "--shift",
+    type=click.IntRange(0, 10),
+    default=7,
+    show_default=True,
+    help="2^SHIFT ns an instruction.",
+)
 @click.option("--timeout", type=float, callback=positive, help="End it after so many seconds.")
 @click.option("--without-quirk", multiple=True, metavar="NAME", help="Leave out a remedy.")
 @click.option("-i", "--interactive", is_flag=True, help="Guest console on this terminal.")
@@ -30,7 +36,7 @@ def command(
     output: Path,
     target: str,
     qemu: str | None,
-    shift: int | None,
+    shift: int,
     timeout: float | None,
     without_quirk: tuple[str, ...],
     interactive: bool,
@@ -45,9 +51,10 @@ def command(
     recording = asyncio.run(
         _record(
             output,
-            [*(("-icount", f"shift={shift}") if shift is not None else ()), *arguments],
+            list(arguments),
             target=target,
             program=qemu,
+            shift=shift,
             timeout=timeout,
             without_quirks=frozenset(without_quirk),
             interactive=interactive,
@@ -65,6 +72,7 @@ async def _record(
     *,
     target: str,
     program: str | None,
+    shift: int,
     timeout: float | None,
     without_quirks: frozenset[str],
     interactive: bool,
@@ -81,6 +89,7 @@ async def _record(
             arguments,
             target=target,
             program=program,
+            shift=shift,
             timeout=timeout,
             without_quirks=without_quirks,
             stop=stop,

@@ -42,6 +42,7 @@ class MachineType:
     name: str
     alias: str
     ram_id: str
+    is_default: bool
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,20 @@ class Qemu:
             answer = json.loads(line).get("return")
             if isinstance(answer, list):
                 return tuple(
-                    MachineType(m["name"], m.get("alias", ""), m.get("default-ram-id", ""))
+                    MachineType(
+                        m["name"],
+                        m.get("alias", ""),
+                        m.get("default-ram-id", ""),
+                        m.get("is-default", False),
+                    )
                     for m in answer
                 )
         raise EnvironmentLacks(f"{self.path.name} does not list its machines over QMP.")
+
+    @property
+    def default_board(self) -> str:
+        """Name of the board QEMU takes without -machine, "" when it has no default."""
+        return next((m.name for m in self.machine_types if m.is_default), "")
 
     def machine_type(self, name: str) -> MachineType | None:
         """Return the board called `name` (or having it as alias); None when absent."""

@@ -21,6 +21,7 @@ from retrograde.machine.quirks import quirks_for
 from retrograde.machine.replayer import INITIAL
 from retrograde.machine.wiring import Wiring, fd_path
 from retrograde.recording.bundle import CONSOLE, IMAGE, LOG, Draft, Recording, now
+from retrograde.recording.machinespec import Shift
 from retrograde.recording.manifest import Ending, Manifest, QemuIdentity, Ram
 from retrograde.recording.rrlog import RrLog
 from retrograde.version import __version__
@@ -41,6 +42,7 @@ async def record(
     *,
     target: str = "x86_64",
     program: str | None = None,
+    shift: Shift = 7,
     timeout: float | None = None,
     without_quirks: frozenset[str] = frozenset(),
     interactive: bool = False,
@@ -50,6 +52,7 @@ async def record(
 ) -> Recording:
     """Record the machine that QEMU would run with `arguments`, and return the recording.
 
+    `shift` is the clock (2**shift ns an instruction) unless the arguments have -icount.
     Ends when the guest does, after `timeout` seconds, when `stop` is set or the task is
     cancelled; each gives a complete recording. `interactive` puts the first serial port
     on our standard input and output. Raises UsageError (ArgumentRefused) for arguments
@@ -58,9 +61,10 @@ async def record(
     incomplete.
     """
     qemu = Qemu.find(target, program)
-    machine = parse_arguments(arguments, target)
-    for text in machine.warnings if warn else ():
-        warn(text)  # type: ignore[misc]
+    machine = parse_arguments(arguments, target, shift)
+    if warn:
+        for note in machine.notes:
+            warn(note)
     draft = Draft.create(output)
     try:
         recorder = _Recorder(qemu, machine, draft, without_quirks)
@@ -76,7 +80,7 @@ class _Recorder:
     def __init__(
         self, qemu: Qemu, machine: UserMachine, draft: Draft, without_quirks: frozenset[str]
     ) -> None:
-        board = qemu.machine_type(machine.board)
+        board = qemu.machine_type(machine.board or qemu.default_board)
         if board is None:
             raise UsageError(
                 f"{qemu.path.name} has no machine called {machine.board!r}.",
@@ -89,13 +93,14 @@ class _Recorder:
         self._quirks = quirks_for(qemu, board.name, without_quirks)
         self._paths = [draft.path / "inputs" / draft.add_input(p).name for p in machine.files]
         ram_bytes = machine.ram_bytes or qemu.default_ram_bytes(board.name)
-        self._wiring = Wiring(ram_bytes if board.ram_id else None)
+        shared = board.ram_id != "" and not machine.own_ram
+        self._wiring = Wiring(ram_bytes if shared else None)
         self._manifest = Manifest(
             tool=f"retrograde {__version__}",
             created=now(),
             qemu=QemuIdentity(version=qemu.full_version, sha256=qemu.digest),
             machine=machine.spec,
-            ram=Ram(bytes=ram_bytes, shared=board.ram_id != ""),
+            ram=Ram(bytes=ram_bytes, shared=shared),
             snapshot=not any(quirk.no_snapshot for quirk in self._quirks),
             quirks=tuple(quirk.name for quirk in self._quirks),
             inputs=tuple(draft.inputs),

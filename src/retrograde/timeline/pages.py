@@ -88,7 +88,7 @@ class PageStore:
 
     def _append(self, pages: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """Write pages at the end and return their slots."""
-        data = memoryview(np.ascontiguousarray(pages).reshape(-1).view(np.uint8))
+        data = pages.tobytes()
         written = 0
         try:
             while written < len(data):
