@@ -1,0 +1,238 @@
+"""QEMU's command line, rebuilt from a machine description.
+
+Record and replay differ in a handful of words, so that both machines are the same by
+construction. What belongs to one run (descriptors, private files) comes in a `Launch`;
+nothing else here names a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, assert_never
+
+from retrograde.machine.diskcommand import disk_words, private_drive
+from retrograde.recording.allowlist import RESERVED, SOUND_DEVICES
+from retrograde.recording.keyval import join
+from retrograde.recording.machinespec import (
+    Disk,
+    File,
+    Flag,
+    Input,
+    MachineSpec,
+    Netdev,
+    Nic,
+    Properties,
+    Serial,
+    Text,
+)
+
+VMSTATE_DRIVE = f"{RESERVED}-vmstate"
+"""Id of the drive that holds snapshots; `info snapshots` and snapshot-save know it so."""
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+# Hub numbers of unconnected network backends begin here, clear of the hub 0 of `-net`.
+_FIRST_HUB = 1000
+
+_SILENCE = f"{RESERVED}-silence"
+
+Words = Iterator[str]
+
+
+@dataclass(frozen=True)
+class Chardev:
+    """One of QEMU's character backends: where the console's bytes go or come from."""
+
+    backend: str
+    properties: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def file(cls, path: str) -> Chardev:
+        """Write to the file at `path` (created or truncated); nothing is read."""
+        return cls("file", (("path", path),))
+
+    @classmethod
+    def stdio(cls, log: str) -> Chardev:
+        """Use QEMU's own standard input and output, and copy the output to `log`."""
+        return cls("stdio", (("signal", "off"), ("logfile", log)))
+
+    @classmethod
+    def socket(cls, fd: int, *, listening: bool = False) -> Chardev:
+        """Use an inherited socket: a connected one, or a listening one."""
+        serve = (("server", "on"), ("wait", "off")) if listening else ()
+        return cls("socket", (("fd", str(fd)), *serve))
+
+    def option(self, name: str) -> tuple[str, str]:
+        """Return the words that make it, with id `name`."""
+        return "-chardev", join((("backend", self.backend), ("id", name), *self.properties))
+
+
+NOWHERE = Chardev("null")
+
+
+@dataclass(frozen=True)
+class RamFile:
+    """Guest RAM as a shared file of `size` bytes at `path` (`/dev/fd/N`)."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What one run of a machine needs beside its description.
+
+    `inputs` are the paths of the manifest's inputs in order, `overlays` those of fresh
+    qcow2 images, one for each of `MachineSpec.overlaid()`, with the virtual size of the
+    disk. For a replay each must hold an (empty) snapshot called `snapshot`, because
+    loading a machine wants it on every disk. `vmstate` is the qcow2 image with the
+    machine's snapshots, `log` the rr log. `snapshot` is taken at position 0 when
+    recording and loaded when replaying; None does neither. `machine_options` and
+    `globals` are quirk remedies (`hpet=off`, `apic-common.vapic=off`). `live_netdevs`
+    gives backends, by id, the user's own -netdev text, when recording. `plugin` is the
+    value of -plugin.
+    """
+
+    program: str
+    inputs: Sequence[str]
+    vmstate: str
+    log: str
+    monitor_fd: int
+    overlays: Sequence[str] = ()
+    console: Chardev = NOWHERE
+    gdb: Chardev | None = None
+    ram: RamFile | None = None
+    snapshot: str | None = "init"
+    sandbox: bool = True
+    machine_options: Sequence[str] = ()
+    globals: Sequence[str] = ()
+    live_netdevs: Mapping[str, str] = field(default_factory=dict)
+    plugin: str = ""
+
+
+def record_command(spec: MachineSpec, launch: Launch) -> list[str]:
+    """Return the argv that records `spec`; the machine starts at once."""
+    return [*_machine(spec, launch, "record"), *_common(spec, launch, "record")]
+
+
+def replay_command(spec: MachineSpec, launch: Launch) -> list[str]:
+    """Return the argv that replays a recording of `spec`, parked at its start."""
+    return [
+        *_machine(spec, launch, "replay"),
+        *_common(spec, launch, "replay"),
+        "-S",
+        # The end of the log is the recorded shutdown; stay to be asked about it.
+        "-no-shutdown",
+    ]
+
+
+Mode = Literal["record", "replay"]
+
+
+def _machine(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
+    """Yield the program and the machine itself, the user's options in their order."""
+    yield launch.program
+    # No configuration files: they are arguments nobody recorded.
+    yield "-no-user-config"
+    # The first writable image takes the machine's snapshots (block/snapshot.c), so ours
+    # stands before any disk of the guest.
+    yield from ("-drive", private_drive(VMSTATE_DRIVE, launch.vmstate))
+    disks = disk_words(spec, launch.inputs, launch.overlays)
+    hubs = iter(range(_FIRST_HUB, _FIRST_HUB + len(spec.options)))
+    for option in spec.options:
+        match option:
+            case Disk():
+                yield from next(disks)
+            case Netdev():
+                yield from _netdev(option, next(hubs), launch, mode)
+            case Serial():
+                yield from _serial(option, launch)
+            case _:
+                yield from _plain(option, launch)
+    if not any(isinstance(option, Serial) for option in spec.options):
+        yield from ("-serial", "none")
+
+
+def _common(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
+    """Yield what we add to every machine."""
+    monitor = f"{RESERVED}-monitor"
+    yield from ("-display", "none", "-accel", "tcg")
+    if any(map(_is_audible, spec.properties("device"))):
+        yield from ("-audiodev", f"driver=none,id={_SILENCE}")
+    yield from Chardev.socket(launch.monitor_fd).option(monitor)
+    yield from ("-mon", f"chardev={monitor},mode=control")
+    if launch.gdb is not None:
+        yield from launch.gdb.option(f"{RESERVED}-gdb")
+        yield from ("-gdb", f"chardev:{RESERVED}-gdb")
+    if launch.ram is not None:
+        yield from _ram(launch.ram)
+    for remedy in launch.machine_options:
+        yield from ("-machine", remedy)
+    for remedy in launch.globals:
+        yield from ("-global", remedy)
+    snapshot = (("rrsnapshot", launch.snapshot),) if launch.snapshot else ()
+    icount = (("shift", str(spec.shift)), ("rr", mode), ("rrfile", launch.log), *snapshot)
+    yield from ("-icount", join(icount))
+    if launch.sandbox:
+        yield from ("-sandbox", SANDBOX)
+    if launch.plugin:
+        yield from ("-plugin", launch.plugin)
+
+
+def _plain(option: Flag | Text | File | Properties | Nic, launch: Launch) -> Words:
+    match option:
+        case Flag(name):
+            yield f"-{name}"
+        case Text(name, value):
+            yield from (f"-{name}", value)
+        case File(name, number):
+            yield from (f"-{name}", launch.inputs[number])
+        case Properties(name, items):
+            pairs = [(item.key, _value(item.value, launch)) for item in items]
+            if name == "device" and _is_audible(option):
+                pairs.append(("audiodev", _SILENCE))
+            yield from (f"-{name}", join(pairs))
+        case Nic(netdev, model, mac, address):
+            given = (("model", model), ("macaddr", mac), ("addr", address))
+            chosen = [(key, value) for key, value in given if value]
+            yield from ("-net", f"nic,{join((('netdev', netdev), *chosen))}")
+        case _:
+            assert_never(option)
+
+
+def _is_audible(option: Properties) -> bool:
+    """Whether a device would go to the host's sound system by default."""
+    return bool(SOUND_DEVICES.fullmatch(option.get("driver"))) and not option.get("audiodev")
+
+
+def _value(value: str | Input, launch: Launch) -> str:
+    return launch.inputs[value.input] if isinstance(value, Input) else value
+
+
+def _serial(serial: Serial, launch: Launch) -> Words:
+    if serial.role == "console":
+        # Only ports made by -serial are recorded (chardev/char.c), never -device ones.
+        name = f"{RESERVED}-console"
+        yield from launch.console.option(name)
+        yield from ("-serial", f"chardev:{name}")
+    else:
+        yield from ("-serial", serial.role)
+
+
+def _netdev(netdev: Netdev, hub: int, launch: Launch, mode: Mode) -> Words:
+    live = launch.live_netdevs.get(netdev.id) if mode == "record" else None
+    if live is not None:
+        yield from ("-netdev", live)
+    elif netdev.backend == "user":
+        yield from ("-netdev", f"user,id={netdev.id},restrict=on")
+    else:
+        yield from ("-netdev", f"hubport,id={netdev.id},hubid={hub}")
+    yield from ("-object", f"filter-replay,id={RESERVED}-replay-{netdev.id},netdev={netdev.id}")
+
+
+def _ram(ram: RamFile) -> Words:
+    name = f"{RESERVED}-ram"
+    backend = (("id", name), ("share", "on"), ("mem-path", ram.path), ("size", f"{ram.size}B"))
+    yield from ("-object", f"memory-backend-file,{join(backend)}")
+    yield from ("-machine", f"memory-backend={name}")

@@ -1,0 +1,209 @@
+"""What of a QEMU command line cannot be recorded, and why; what is left out of it.
+
+Record/replay reproduces the guest only when everything that reaches it is in the log
+or is the same again: files, the virtual clock, recorded serial ports, network packets
+and disk completions. What breaks that is refused here with the reason. What concerns
+only the host (screens, logs, priorities) is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from retrograde.errors import ArgumentRefused
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why something cannot be recorded (a clause) and what to do (a sentence)."""
+
+    why: str
+    instead: str
+
+
+def refuse(argument: str, refusal: Refusal) -> NoReturn:
+    """Raise the ArgumentRefused that says why `argument` cannot be recorded."""
+    raise ArgumentRefused(f"{argument} cannot be recorded: {refusal.why}.", refusal.instead)
+
+
+SMP = Refusal(
+    "QEMU's record/replay runs one processor", "Use -smp 1; races between processors are lost."
+)
+NOT_TCG = Refusal(
+    "only TCG counts instructions, no hardware accelerator does",
+    "Leave it out, or add -accel tcg.",
+)
+HOST_CPU = Refusal(
+    "it is the host's processor, which TCG does not run", "Use -cpu max or name a model."
+)
+SNAPSHOT = Refusal(
+    "QEMU blocks it under record/replay, and it is not needed",
+    "Leave it out: a recording never writes to your disk images.",
+)
+LOCALTIME = Refusal("the host's time zone is not in the log", "Use -rtc base=utc or a fixed date.")
+RR = Refusal("retrograde sets record/replay up itself", "Keep only shift= in -icount.")
+SLEEP_OFF = Refusal(
+    "with it QEMU makes hardly any progress and allows no snapshots", "Leave sleep=off out."
+)
+MTTCG = Refusal("instruction counting needs a single thread", "Leave thread=multi out.")
+CHARDEV = Refusal(
+    "only ports made by -serial are recorded, never a -device with a chardev=",
+    "Use -serial for it, or leave it out.",
+)
+UNUSED_CHARDEV = Refusal(
+    "what comes in through it would not be in the log", "Use it for -serial, or leave it out."
+)
+IOTHREAD = Refusal("the order of other threads' work is not recorded", "Leave iothreads out.")
+SHARED_FOLDER = Refusal(
+    "the host's files reach the guest without being recorded",
+    "Put the files into a disk image or the initrd.",
+)
+PASSTHROUGH = Refusal(
+    "a real device does not do the same again", "Use a device that QEMU emulates."
+)
+VHOST = Refusal(
+    "vhost moves data behind QEMU's back", "Use the device without vhost, virtio-blk-pci say."
+)
+MONITOR = Refusal(
+    "commands that change the guest are not in the log, and retrograde owns the monitor",
+    "Leave it out.",
+)
+RESTORE = Refusal("a recording begins with a machine that starts", "Boot the guest instead.")
+HOST_RANDOM = Refusal(
+    "the host's random bytes are not in the log", "Use rng-builtin, whose bytes are recorded."
+)
+CONSOLE_DEVICE = Refusal(
+    "virtio consoles are not recorded", "Use -serial and console=ttyS0 (ttyAMA0, hvc0) instead."
+)
+SEMIHOSTING = Refusal(
+    "it does the host's input and output inside instructions", "Use a serial port instead."
+)
+TPM = Refusal("the TPM's answers come from outside QEMU", "Leave it out.")
+CONFIG = Refusal("arguments in files are not seen here", "Write the options on the command line.")
+PROCESS = Refusal("retrograde runs and watches the process itself", "Leave it out.")
+ROLE = Refusal("retrograde loads plugins when it replays", "Leave it out.")
+FIRMWARE_DIR = Refusal(
+    "whole directories are not kept in a recording", "Name the file itself, with -bios say."
+)
+TABLES = Refusal("table files are not kept in a recording", "Leave it out.")
+
+NO_STATE = Refusal(
+    "QEMU cannot save its state", "Use a virtio device, or ide-hd, or usb-storage instead."
+)
+# Seen with QEMU 10.0.2: the snapshot of position 0 loads and the replay never advances,
+# always with these cards and now and then with EHCI.
+STALLING_NIC = Refusal(
+    "its replay stalls at the start", "Use virtio-net-pci, rtl8139 or pcnet instead."
+)
+STALLING_USB = Refusal("its replay can stall at the start", "Use -device qemu-xhci instead.")
+
+REFUSED_OPTIONS = {
+    "enable-kvm": NOT_TCG,
+    "snapshot": SNAPSHOT,
+    "localtime": LOCALTIME,
+    "virtfs": SHARED_FOLDER,
+    "fsdev": SHARED_FOLDER,
+    "incoming": RESTORE,
+    "loadvm": RESTORE,
+    "preconfig": RESTORE,
+    "plugin": ROLE,
+    "qmp": MONITOR,
+    "qmp-pretty": MONITOR,
+    "daemonize": PROCESS,
+    "chroot": PROCESS,
+    "runas": PROCESS,
+    "run-with": PROCESS,
+    "add-fd": PROCESS,
+    "readconfig": CONFIG,
+    "set": CONFIG,
+    "semihosting": SEMIHOSTING,
+    "semihosting-config": SEMIHOSTING,
+    "tpmdev": TPM,
+    "iscsi": PASSTHROUGH,
+    "acpitable": TABLES,
+    "L": FIRMWARE_DIR,
+    "xen-domid": NOT_TCG,
+    "xen-attach": NOT_TCG,
+    "xen-domid-restrict": NOT_TCG,
+}
+
+REFUSED_DEVICES: tuple[tuple[re.Pattern[str], Refusal], ...] = tuple(
+    (re.compile(pattern), refusal)
+    for pattern, refusal in (
+        (r"virtio-serial.*|virtconsole|virtserialport", CONSOLE_DEVICE),
+        (r"virtio-9p.*|.*-fs(-pci|-device|-ccw)?|usb-mtp", SHARED_FOLDER),
+        (r"vhost-.*", VHOST),
+        (r"vfio-.*|usb-host|usb-redir|.*passthru.*|scsi-(generic|block)|ccid-.*", PASSTHROUGH),
+        (r"virtio-input-host.*|ivshmem.*|x-pci-proxy-dev|xen-.*", PASSTHROUGH),
+        (r"(isa|pci|usb)-serial.*|usb-braille|isa-parallel|isa-debugcon|.*-?vty", CHARDEV),
+        (r"sclp(lm)?console|x-terminal3270", CHARDEV),
+        (r"tpm-.*", TPM),
+        (r".*-cpu(-core)?", SMP),
+        (r"nvme.*|usb-(net|uas|audio)|rocker|virtio-sound.*", NO_STATE),
+        (r"e1000.*|igb.*", STALLING_NIC),
+        (r".*ehci.*", STALLING_USB),
+    )
+)
+
+REFUSED_OBJECTS = {
+    "rng-random": HOST_RANDOM,
+    "rng-egd": HOST_RANDOM,
+    "iothread": IOTHREAD,
+    "filter-replay": RR,
+}
+
+REFUSED_NETDEVS = {
+    "vhost-user": VHOST,
+    "vhost-vdpa": VHOST,
+    "": Refusal(
+        "what QEMU offers the guest would depend on the host's network device",
+        "Use -netdev user, or socket, stream or dgram.",
+    ),
+}
+"""Why a network backend cannot be recorded; "" for all others but the known good ones."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An option that has no effect on the guest. `note` tells the user what they lose."""
+
+    takes_value: bool
+    note: str = ""
+
+
+_NO_SCREEN = "the guest's screen is not shown while recording"
+_AFTERWARDS = "debug the recording afterwards, with `retrograde debug`"
+
+LEFT_OUT = {
+    "display": LeftOut(True),
+    "vnc": LeftOut(True, _NO_SCREEN),
+    "spice": LeftOut(True, _NO_SCREEN),
+    "full-screen": LeftOut(False),
+    "k": LeftOut(True),
+    "echr": LeftOut(True),
+    "s": LeftOut(False, _AFTERWARDS),
+    "gdb": LeftOut(True, _AFTERWARDS),
+    "S": LeftOut(False, f"the machine starts at once: {_AFTERWARDS}"),
+    "no-shutdown": LeftOut(False, "the recording ends when the guest shuts down"),
+    "sandbox": LeftOut(True),
+    "no-user-config": LeftOut(False),
+    "pidfile": LeftOut(True, "no file is written"),
+    "D": LeftOut(True, "no log is written"),
+    "d": LeftOut(True, "no log is written"),
+    "dfilter": LeftOut(True),
+    "trace": LeftOut(True, "no trace is written"),
+    "msg": LeftOut(True),
+    "mem-path": LeftOut(True, "guest memory is where retrograde puts it"),
+    "mem-prealloc": LeftOut(False),
+    "overcommit": LeftOut(True),
+    "compat": LeftOut(True),
+    "only-migratable": LeftOut(False),
+    "enable-sync-profile": LeftOut(False),
+    "perfmap": LeftOut(False),
+    "jitdump": LeftOut(False),
+    "singlestep": LeftOut(False),
+    "one-insn-per-tb": LeftOut(False),
+    "tb-size": LeftOut(True),
+}

@@ -1,0 +1,195 @@
+"""The options of a user's command line that are made of properties.
+
+Each function takes an option's text and returns its part of the machine, None when
+nothing of it concerns the guest. What cannot be recorded is refused here with its
+reason; whatever else is not on the allow-list, the structs themselves refuse.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from retrograde.errors import ArgumentRefused
+from retrograde.machine.refusals import (
+    CHARDEV,
+    HOST_CPU,
+    IOTHREAD,
+    LOCALTIME,
+    MTTCG,
+    REFUSED_DEVICES,
+    REFUSED_OBJECTS,
+    RR,
+    SLEEP_OFF,
+    SMP,
+    VHOST,
+    Refusal,
+    refuse,
+)
+from retrograde.machine.userfiles import UserFiles
+from retrograde.machine.userjson import json_pairs
+from retrograde.recording.keyval import Pairs, split
+from retrograde.recording.machinespec import Input, Properties, Property, Shift, Text
+
+_FILE_KEYS = {
+    "device": frozenset({"romfile"}),
+    "fw_cfg": frozenset({"file"}),
+    "smbios": frozenset({"file"}),
+}
+_LOADER_KEYS = {"loader": frozenset({"file"}), "guest-loader": frozenset({"kernel", "initrd"})}
+
+_UNITS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+def properties(name: str, pairs: Pairs, files: UserFiles | None = None) -> Properties:
+    """Return option `name`; values of its file keys become inputs."""
+    driver = dict(pairs).get("driver", "") if name == "device" else ""
+    keys = _FILE_KEYS.get(name, frozenset()) | _LOADER_KEYS.get(driver, frozenset())
+    items = []
+    for key, value in pairs:
+        if key in keys and value and files is not None:
+            items.append(Property(key, Input(files.add(value, f"-{name} {key}="))))
+        else:
+            items.append(Property(key, value))
+    return Properties(name, tuple(items))
+
+
+def machine(value: str) -> tuple[Properties | None, list[str]]:
+    """Return -machine without its accelerators, and these."""
+    accelerators: list[str] = []
+    rest = []
+    for key, text in split(value, "type"):
+        if key == "accel":
+            accelerators += text.split(":")
+        elif key in ("kernel", "initrd", "dtb", "append", "firmware"):
+            option = "bios" if key == "firmware" else key
+            refuse(f"-machine {key}=", Refusal("it is an option of its own", f"Use -{option}."))
+        elif key == "smp" or key.startswith("smp."):
+            refuse(f"-machine {key}=", Refusal("it is an option of its own", "Use -smp 1."))
+        elif key not in ("mem-merge", "dump-guest-core"):  # host memory management
+            rest.append((key, text))
+    return (properties("machine", tuple(rest)) if rest else None), accelerators
+
+
+def accelerator(value: str) -> str:
+    """Return the name of one -accel."""
+    given = dict(split(value, "accel"))
+    if given.get("thread") == "multi":
+        refuse("-accel thread=multi", MTTCG)
+    return given.get("accel", "")
+
+
+def cpu(value: str) -> Text:
+    """Return -cpu."""
+    if value.split(",")[0] == "host" or re.search(r",[+-]?host", value):
+        refuse(f"-cpu {value}", HOST_CPU)
+    return Text("cpu", value)
+
+
+def smp(value: str) -> Properties:
+    """Return -smp, which must come to one processor."""
+    pairs = split(value, "cpus")
+    given = dict(pairs)
+    counts = [int(text) for _, text in pairs if text.isdecimal()]
+    if len(counts) < len(pairs):
+        raise ArgumentRefused(f"-smp {value} is not understood.", "Use -smp 1.")
+    topology = math.prod(int(text) for key, text in pairs if key not in ("cpus", "maxcpus"))
+    # Without cpus= QEMU takes maxcpus, or what the topology holds (hw/core/machine-smp.c).
+    number = int(given.get("cpus") or given.get("maxcpus") or topology)
+    if number != 1:
+        refuse(f"-smp {value}", SMP)
+    rest = tuple((key, text) for key, text in pairs if key != "cpus")
+    return properties("smp", (("cpus", "1"), *rest))
+
+
+def memory(value: str) -> tuple[Properties, int | None]:
+    """Return -m, and the RAM's size in bytes when it is told."""
+    pairs = split(value, "size")
+    size = dict(pairs).get("size", "")
+    match = re.fullmatch(r"(\d+)([bkmgt]?)", size.lower())
+    count = int(match[1]) << _UNITS[match[2] or "m"] if match else None
+    return properties("m", pairs), count
+
+
+def icount(value: str) -> Shift | None:
+    """Return the shift of the user's -icount, None when it leaves that to us."""
+    given = dict(split(value, "shift"))
+    if given.keys() & {"rr", "rrfile", "rrsnapshot"}:
+        refuse("-icount rr=", RR)
+    if given.get("sleep", "on") != "on":
+        refuse("-icount sleep=off", SLEEP_OFF)
+    shift = given.get("shift")
+    if shift is None:
+        return None
+    if shift == "auto":
+        return "auto"
+    if not shift.isdecimal() or int(shift) > 10:
+        raise ArgumentRefused(f"-icount shift={shift} is not 0 to 10 or auto.", "Use shift=7.")
+    return int(shift)
+
+
+def rtc(value: str) -> Properties:
+    """Return -rtc."""
+    pairs = split(value)
+    if dict(pairs).get("base") == "localtime":
+        refuse("-rtc base=localtime", LOCALTIME)
+    return properties("rtc", pairs)
+
+
+def device(value: str, files: UserFiles) -> Properties:
+    """Return -device, in QEMU's key=value or JSON syntax."""
+    pairs = json_pairs(value) if value.startswith("{") else split(value, "driver")
+    pairs = tuple(sorted(pairs, key=lambda pair: pair[0] != "driver"))
+    driver = dict(pairs).get("driver", "")
+    for pattern, refusal in REFUSED_DEVICES:
+        if pattern.fullmatch(driver):
+            refuse(f"-device {driver}", refusal)
+    for key, text in pairs:
+        if key == "chardev":
+            refuse(f"-device {driver},chardev={text}", CHARDEV)
+        if key.startswith("iothread"):
+            refuse(f"-device {driver},{key}={text}", IOTHREAD)
+        if key == "vhost" and text != "off":
+            refuse(f"-device {driver},vhost={text}", VHOST)
+    return properties("device", pairs, files)
+
+
+def object_(value: str) -> Properties:
+    """Return -object."""
+    pairs = json_pairs(value) if value.startswith("{") else split(value, "qom-type")
+    pairs = tuple(sorted(pairs, key=lambda pair: pair[0] != "qom-type"))
+    kind = dict(pairs).get("qom-type", "")
+    if kind in REFUSED_OBJECTS:
+        refuse(f"-object {kind}", REFUSED_OBJECTS[kind])
+    return properties("object", pairs)
+
+
+def global_(value: str) -> Properties:
+    """Return -global, given as driver.property=value or as three properties."""
+    short = re.fullmatch(r"([^.=]+)\.([^=]+)=(.*)", value, re.DOTALL)
+    if short and not value.startswith("driver="):
+        names = ("driver", "property", "value")
+        return properties("global", tuple(zip(names, short.groups(), strict=True)))
+    given = dict(split(value))
+    return properties(
+        "global", tuple((key, given.get(key, "")) for key in ("driver", "property", "value"))
+    )
+
+
+def name(value: str) -> Properties | None:
+    """Return -name; what the host calls the process does not matter."""
+    pairs = tuple(pair for pair in split(value, "guest") if pair[0] == "guest")
+    return properties("name", pairs) if pairs else None
+
+
+def action(value: str) -> Properties | None:
+    """Return -action without what should happen at shutdown: the recording ends then."""
+    pairs = tuple(pair for pair in split(value) if pair[0] != "shutdown")
+    return properties("action", pairs) if pairs else None
+
+
+def sound(option: str, value: str) -> Properties:
+    """Return -audiodev or -audio with the host's sound replaced by silence."""
+    pairs = split(value, "driver")
+    kept = tuple(pair for pair in pairs if pair[0] in ("id", "model"))
+    return properties(option, (("driver", "none"), *kept))

@@ -1,0 +1,254 @@
+"""The recorded machine as typed data: the part of the manifest QEMU's argv comes from.
+
+The argv itself is not kept. It is rebuilt (machine.command) from these structs, in
+their order, because the order of devices decides the slots they get. A struct that
+exists has passed the allow-list, whether it was built from the user's arguments or
+decoded from a stranger's manifest: msgspec runs `__post_init__` in both cases and
+reports a ValueError from it as an error of the schema.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import msgspec
+
+from retrograde.recording.allowlist import (
+    FILES,
+    FLAGS,
+    check_id,
+    check_properties,
+    check_text,
+)
+from retrograde.recording.diskimage import ImageFormat
+
+InputIndex = Annotated[int, msgspec.Meta(ge=0, lt=1000)]
+"""Which of the manifest's inputs a file is, counted from 0."""
+
+Interface = Literal["default", "none", "ide", "scsi", "virtio", "floppy", "sd", "mtd", "pflash"]
+"""QEMU's `-drive if=`; "default" is whatever the board has."""
+
+Shift = Annotated[int, msgspec.Meta(ge=0, le=10)] | Literal["auto"]
+"""QEMU's `-icount shift`."""
+
+Slot = Annotated[int, msgspec.Meta(ge=0, lt=1000)]
+
+_MODEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+_PCI_ADDRESS = re.compile(r"[0-9A-Fa-fx.]{1,8}")
+
+# Devices that read and write their medium inside the instruction that asks for it.
+_SYNCHRONOUS_INTERFACES = frozenset({"floppy", "sd", "mtd", "pflash"})
+_SYNCHRONOUS_DRIVERS = re.compile(
+    r"floppy|sd-card(-spi)?|emmc|cfi\.pflash0[12]|spapr-nvram|at24c-eeprom"
+)
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file in place of text, by its number among the manifest's inputs."""
+
+    input: InputIndex
+
+
+class Property(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """One key=value of an option; `["romfile", {"input": 3}]` when it is a file."""
+
+    key: str
+    value: str | Input
+
+
+class Flag(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="flag", tag_field="kind"):
+    """An option without a value: `-nodefaults`."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in FLAGS:
+            raise ValueError(f"-{self.name} is not an option that may be recorded")
+
+
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text", tag_field="kind"):
+    """An option with one text: `-append "console=ttyS0"`."""
+
+    name: str
+    value: str
+
+    def __post_init__(self) -> None:
+        check_text(self.name, self.value)
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="file", tag_field="kind"):
+    """An option whose value is a file: `-kernel vmlinuz`."""
+
+    name: str
+    input: InputIndex
+
+    def __post_init__(self) -> None:
+        if self.name not in FILES:
+            raise ValueError(f"-{self.name} is not an option that takes a recorded file")
+
+
+class Properties(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="properties", tag_field="kind"
+):
+    """An option made of properties: `-device virtio-rng-pci,max-bytes=1024`."""
+
+    name: str
+    items: tuple[Property, ...]
+
+    def __post_init__(self) -> None:
+        check_properties(
+            self.name,
+            ((p.key, p.value if isinstance(p.value, str) else None) for p in self.items),
+        )
+
+    def get(self, key: str) -> str:
+        """Return the text of the last property `key`, "" when there is none."""
+        texts = [p.value for p in self.items if p.key == key and isinstance(p.value, str)]
+        return texts[-1] if texts else ""
+
+
+class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One image file of a disk."""
+
+    input: InputIndex
+    format: ImageFormat
+
+
+class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="disk", tag_field="kind"):
+    """A disk or a drive without medium.
+
+    `layers` are its image files, the one the guest sees first and each backed by the
+    next; none for an empty drive. They are only ever read: what the guest writes goes
+    to an overlay each run gets anew, when the disk is `writable`. `id` is what a
+    `-device` with drive= calls it, "" when the interface makes the device.
+    """
+
+    id: str
+    interface: Interface
+    media: Literal["disk", "cdrom"]
+    writable: bool
+    layers: Annotated[tuple[Layer, ...], msgspec.Meta(max_length=32)] = ()
+    index: Slot | None = None
+    bus: Slot | None = None
+    unit: Slot | None = None
+
+    def __post_init__(self) -> None:
+        if self.id:
+            check_id(self.id)
+        elif self.interface == "none":
+            raise ValueError("a disk without interface needs an id")
+        if self.writable and not self.layers:
+            raise ValueError("an empty drive cannot be written")
+
+
+class Netdev(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="netdev", tag_field="kind"
+):
+    """The host side of a network card. In a replay nothing reaches it, nothing leaves it.
+
+    What it was connected to is not kept: packets come from the log. The backend stays
+    as far as it is part of the machine's state ("user" saves that of its TCP/IP stack,
+    net/slirp.c); all others replay as an unconnected hub.
+    """
+
+    id: str
+    backend: Literal["user", "isolated"]
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+
+
+class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="nic", tag_field="kind"):
+    """A network card the board places itself (`-nic`, `-net nic`); "" leaves a choice to it."""
+
+    netdev: str
+    model: str = ""
+    mac: str = ""
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        check_id(self.netdev)
+        for text, pattern in (
+            (self.model, _MODEL),
+            (self.mac, _MAC),
+            (self.address, _PCI_ADDRESS),
+        ):
+            if text and not pattern.fullmatch(text):
+                raise ValueError(f"a network card may not have {text!r}")
+
+
+class Serial(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="serial", tag_field="kind"
+):
+    """One serial port. All but "none" exist for the guest; the "console" is kept."""
+
+    role: Literal["console", "null", "none"]
+
+
+Option = Flag | Text | File | Properties | Disk | Netdev | Nic | Serial
+
+
+class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine: its target (`x86_64`), its options in order, and its clock.
+
+    `shift` is QEMU's `-icount shift`: an instruction takes 2**shift nanoseconds of the
+    guest's time.
+    """
+
+    target: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,32}\Z")]
+    options: Annotated[tuple[Option, ...], msgspec.Meta(max_length=1000)]
+    shift: Shift = 7
+
+    def __post_init__(self) -> None:
+        netdevs = [o.id for o in self.options if isinstance(o, Netdev)]
+        disks = [disk.id for disk in self.disks() if disk.id]
+        if len(set(netdevs)) != len(netdevs) or len(set(disks)) != len(disks):
+            raise ValueError("two parts of the machine have the same id")
+        if missing := {o.netdev for o in self.options if isinstance(o, Nic)} - set(netdevs):
+            raise ValueError(f"no network backend is called {min(missing)}")
+        if sum(isinstance(o, Serial) and o.role == "console" for o in self.options) > 1:
+            raise ValueError("there are two consoles")
+
+    def disks(self) -> Iterator[Disk]:
+        """Yield the disks, in order."""
+        return (option for option in self.options if isinstance(option, Disk))
+
+    def overlaid(self) -> tuple[Disk, ...]:
+        """Return the disks that need an overlay, in the order command.Launch wants them."""
+        return tuple(disk for disk in self.disks() if disk.writable)
+
+    def is_synchronous(self, disk: Disk) -> bool:
+        """Whether the device on `disk` waits for each access, so that no order is recorded.
+
+        With blkreplay such a device hangs: it holds the lock that the completion it
+        waits for needs (floppy and sd-card, QEMU 10.0.2).
+        """
+        if disk.interface in _SYNCHRONOUS_INTERFACES:
+            return True
+        if not disk.id:
+            return False
+        users = [d.get("driver") for d in self.properties("device") if d.get("drive") == disk.id]
+        flash = {m.get(key) for m in self.properties("machine") for key in ("pflash0", "pflash1")}
+        return disk.id in flash or any(_SYNCHRONOUS_DRIVERS.fullmatch(user) for user in users)
+
+    def properties(self, name: str) -> Iterator[Properties]:
+        """Yield all options `name` made of properties: all of `-device`."""
+        return (o for o in self.options if isinstance(o, Properties) and o.name == name)
+
+    def inputs(self) -> frozenset[int]:
+        """Return the numbers of all inputs the machine needs."""
+        return frozenset(self._inputs())
+
+    def _inputs(self) -> Iterator[int]:
+        for option in self.options:
+            if isinstance(option, File):
+                yield option.input
+            elif isinstance(option, Disk):
+                yield from (layer.input for layer in option.layers)
+            elif isinstance(option, Properties):
+                for prop in option.items:
+                    if isinstance(prop.value, Input):
+                        yield prop.value.input
