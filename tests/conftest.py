@@ -1,0 +1,93 @@
+"""Recordings to test with, and the check that nothing is left behind.
+
+Under xdist every worker makes its own recordings, in half a second each: nothing is
+shared, so nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from retrograde.errors import EnvironmentLacks
+from retrograde.guests.builtin import builtin_guest
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.recorder import record
+from retrograde.recording.bundle import Recording
+from tests import leftovers
+
+Record = Callable[..., Recording]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_tmpdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Our own TMPDIR, inherited by all we start, so that leftovers are seen to be ours."""
+    place = tmp_path_factory.mktemp("tmpdir")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(place))
+        patch.setenv(leftovers.MARK, uuid.uuid4().hex)
+        patch.setattr(tempfile, "tempdir", None)
+        yield place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_behind(
+    private_tmpdir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """No QEMU, no temporary folder and no draft outlives a module's tests."""
+    yield
+    assert leftovers.settled_qemus() == []
+    assert leftovers.folders(private_tmpdir) == []
+    assert leftovers.drafts(tmp_path_factory.getbasetemp()) == []
+
+
+def find_qemu(target: str) -> Qemu:
+    """Return QEMU for `target`; skip the test, with the reason, when it cannot be used."""
+    try:
+        if shutil.which("qemu-img") is None:
+            pytest.skip("qemu-img is not installed")
+        return Qemu.find(target)
+    except EnvironmentLacks as error:
+        pytest.skip(f"{error.what} {error.remedy}")
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Qemu:
+    """QEMU for x86_64."""
+    return find_qemu("x86_64")
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """`recorded(name="tiny", target="x86_64")`: a recording of that built-in guest.
+
+    Made once a session; do not change it (see `copied`).
+    """
+    made: dict[tuple[str, str], Recording] = {}
+
+    def get(name: str = "tiny", target: str = "x86_64") -> Recording:
+        if (name, target) not in made:
+            find_qemu(target)
+            guest = builtin_guest(name, target)
+            output = tmp_path_factory.mktemp("recorded") / f"{target}-{name}.retro"
+            made[name, target] = asyncio.run(record(output, guest.qemu_args, target=target))
+        return made[name, target]
+
+    return get
+
+
+@pytest.fixture
+def copied(recorded: Record, tmp_path: Path) -> Callable[..., Path]:
+    """`copied(name, target)`: a copy of that recording, to spoil."""
+
+    def get(name: str = "tiny", target: str = "x86_64") -> Path:
+        original = recorded(name, target).path
+        return Path(shutil.copytree(original, tmp_path / original.name, symlinks=True))
+
+    return get
