@@ -59,6 +59,8 @@ def shorthand_disk(option: str, value: str, files: UserFiles) -> Disk:
 def drive_disk(pairs: Pairs, files: UserFiles) -> Disk:
     """Return the disk of one -drive."""
     given = _normal(pairs, "-drive")
+    if given.get("driver") == "blkreplay":
+        refuse("-drive driver=blkreplay", RR)
     if unknown := given.keys() - _DRIVE_KEYS:
         refuse(f"-drive {min(unknown)}=", _UNSUPPORTED)
     if given.get("snapshot", "off") not in ("off", "no", "false"):
@@ -68,8 +70,6 @@ def drive_disk(pairs: Pairs, files: UserFiles) -> Disk:
         refuse(f"-drive if={interface}", _UNSUPPORTED)
     media: Media = "cdrom" if given.get("media") == "cdrom" else "disk"
     image_format = given.get("format", given.get("driver", ""))
-    if image_format == "blkreplay":
-        refuse("-drive driver=blkreplay", RR)
     layers: tuple[Layer, ...] = ()
     if given.get("file"):
         layers = files.add_image(given["file"], image_format, "-drive")

@@ -1,0 +1,380 @@
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from retrograde.errors import ArgumentRefused
+from retrograde.machine.arguments import asks_only, parse_arguments
+from retrograde.recording.machinespec import (
+    Disk,
+    File,
+    Flag,
+    Input,
+    Layer,
+    Netdev,
+    Nic,
+    Properties,
+    Property,
+    Serial,
+    Text,
+)
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    """The files that the command lines of this module name, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("bzImage", "initrd.img", "disk.img", "vars.fd", "a,b.rom"):
+        Path(name).write_bytes(bytes(512))
+    return tmp_path
+
+
+def parse(line, target="x86_64", **options):
+    return parse_arguments(shlex.split(line), target, **options)
+
+
+def props(option, /, **items):
+    return Properties(option, tuple(Property(k.replace("_", "-"), v) for k, v in items.items()))
+
+
+CONSOLE = Serial("console")
+NO_NET = Text("net", "none")
+
+
+def test_linux_boot(files):
+    machine = parse("-m 128 -kernel bzImage -initrd initrd.img -append 'a=/b,c' -no-reboot")
+    assert machine.spec.options == (
+        props("m", size="128"),
+        File("kernel", 0),
+        File("initrd", 1),
+        Text("append", "a=/b,c"),
+        Flag("no-reboot"),
+        NO_NET,
+        CONSOLE,
+    )
+    assert machine.files == (files / "bzImage", files / "initrd.img")
+    assert (machine.ram_bytes, machine.board, machine.spec.shift) == (128 << 20, "", 7)
+    assert machine.notes == ()
+
+
+def test_kunit_falls_back_to_tcg():
+    line = (
+        "-nodefaults -m 1024 -kernel bzImage -append 'kunit.enable=1 console=ttyS0' -no-reboot "
+        "-nographic -accel kvm -accel hvf -accel tcg -serial stdio"
+    )
+    assert parse(line).spec.options == (
+        Flag("nodefaults"),
+        props("m", size="1024"),
+        File("kernel", 0),
+        Text("append", "kunit.enable=1 console=ttyS0"),
+        Flag("no-reboot"),
+        props("machine", graphics="off"),
+        NO_NET,
+        CONSOLE,
+    )
+
+
+def test_cloud_image_with_virtio_disk_and_network():
+    machine = parse(
+        "-M q35,accel=kvm:tcg -cpu max -smp 1 -m 2G -nographic "
+        "-drive file=disk.img,format=raw,if=virtio,cache=unsafe,discard=unmap "
+        "-netdev user,id=net0,hostfwd=tcp::2222-:22 -device virtio-net-pci,netdev=net0"
+    )
+    assert machine.spec.options == (
+        props("machine", type="q35"),
+        Text("cpu", "max"),
+        props("smp", cpus="1"),
+        props("m", size="2G"),
+        props("machine", graphics="off"),
+        Disk("", "virtio", "disk", True, (Layer(0, "raw"),)),
+        props("device", driver="virtio-net-pci", netdev="net0"),
+        Netdev("net0", "user"),
+        CONSOLE,
+    )
+    assert machine.live_netdevs == {"net0": "type=user,id=net0,hostfwd=tcp::2222-:22"}
+    assert machine.board == "q35"
+    assert any("disks" in note for note in machine.notes)
+
+
+@pytest.mark.parametrize(
+    ("target", "line", "board"),
+    [
+        ("aarch64", "-M virt -cpu cortex-a57 -kernel bzImage -nographic", "virt"),
+        ("ppc64", "-M pseries,cap-cfpc=broken -m 512 -vga none -serial mon:stdio", "pseries"),
+        ("x86_64", "-M microvm,x-option-roms=off,pit=off -bios a,b.rom -nodefaults", "microvm"),
+        ("riscv64", "--machine virt --bios vars.fd --nographic", "virt"),
+        ("s390x", "-machine s390-ccw-virtio -kernel bzImage", "s390-ccw-virtio"),
+    ],
+)
+def test_other_boards(target, line, board):
+    assert parse(line, target).board == board
+
+
+def test_q35_with_its_own_disk_device():
+    options = parse(
+        "-M q35 -drive id=d0,if=none,file=disk.img -device ide-hd,drive=d0"
+    ).spec.options
+    assert Disk("d0", "none", "disk", True, (Layer(0, "raw"),)) in options
+
+
+@pytest.mark.parametrize(
+    ("line", "disk"),
+    [
+        ("disk.img", Disk("", "default", "disk", True, (Layer(0, "raw"),), 0)),
+        ("-hdb disk.img", Disk("", "default", "disk", True, (Layer(0, "raw"),), 1)),
+        ("-cdrom disk.img", Disk("", "default", "cdrom", False, (Layer(0, "raw"),), 2)),
+        ("-fda disk.img", Disk("", "floppy", "disk", True, (Layer(0, "raw"),), 0)),
+        ("-sd disk.img", Disk("", "sd", "disk", True, (Layer(0, "raw"),))),
+        (
+            "-drive if=pflash,format=raw,readonly=on,file=vars.fd,unit=1",
+            Disk("", "pflash", "disk", False, (Layer(0, "raw"),), unit=1),
+        ),
+        ("-drive if=ide,media=cdrom,index=2", Disk("", "ide", "cdrom", False, (), 2)),
+        (
+            "-blockdev driver=raw,node-name=d,file.driver=file,file.filename=disk.img",
+            Disk("d", "none", "disk", True, (Layer(0, "raw"),)),
+        ),
+        (
+            "-blockdev file,node-name=f,filename=disk.img "
+            "-blockdev raw,node-name=d,file=f,read-only=on",
+            Disk("d", "none", "disk", False, (Layer(0, "raw"),)),
+        ),
+    ],
+)
+def test_ways_to_give_a_disk(line, disk):
+    assert list(parse(line).spec.disks()) == [disk]
+
+
+def test_blockdev_and_device_in_json():
+    node = {"driver": "raw", "node-name": "d", "file": {"driver": "file", "filename": "disk.img"}}
+    device = {"id": "v", "driver": "virtio-blk-pci", "drive": "d", "bootindex": 1, "scsi": False}
+    spec = parse_arguments(
+        ["-blockdev", json.dumps(node), "-device", json.dumps(device)], "x86_64"
+    ).spec
+    assert [d.id for d in spec.disks()] == ["d"]
+    assert spec.options[0] == props(
+        "device", driver="virtio-blk-pci", id="v", drive="d", bootindex="1", scsi="off"
+    )
+
+
+@pytest.mark.qemu
+def test_images_behind_images_are_inputs(files):
+    def create(*words):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *words], check=True)
+
+    create("-b", "disk.img", "-F", "raw", "mid.qcow2")
+    create("-b", "mid.qcow2", "-F", "qcow2", "top.qcow2")
+    machine = parse("-hda top.qcow2")
+    assert next(machine.spec.disks()).layers == (
+        Layer(0, "qcow2"),
+        Layer(1, "qcow2"),
+        Layer(2, "raw"),
+    )
+    assert [path.name for path in machine.files] == ["top.qcow2", "mid.qcow2", "disk.img"]
+
+
+def test_a_raw_image_that_a_guest_made_look_like_qcow2_stays_raw(files):
+    header = b"QFI\xfb" + (3).to_bytes(4, "big") + (104).to_bytes(8, "big")
+    (files / "disk.img").write_bytes(header + (11).to_bytes(4, "big") + bytes(84) + b"/etc/passwd")
+    machine = parse("-drive file=disk.img,format=raw")
+    assert machine.files == (files / "disk.img",)
+
+
+def test_files_in_properties_are_inputs_and_named_once(files):
+    machine = parse(
+        "-device virtio-rng-pci,romfile= -device VGA,romfile=a,,b.rom "
+        "-device loader,file=bzImage,addr=0x100000,force-raw=on -kernel bzImage "
+        "-fw_cfg opt/org.test/x,file=vars.fd -fw_cfg name=opt/y,string=a,,b -smbios file=vars.fd"
+    )
+    assert [path.name for path in machine.files] == ["a,b.rom", "bzImage", "vars.fd"]
+    assert machine.spec.options[:7] == (
+        props("device", driver="virtio-rng-pci", romfile=""),
+        props("device", driver="VGA", romfile=Input(0)),
+        props("device", driver="loader", file=Input(1), addr="0x100000", force_raw="on"),
+        File("kernel", 1),
+        props("fw_cfg", name="opt/org.test/x", file=Input(2)),
+        props("fw_cfg", name="opt/y", string="a,b"),
+        props("smbios", file=Input(2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "ports"),
+    [
+        ("", ["console"]),
+        ("-nodefaults", []),
+        ("-serial null -serial file:x -serial pty", ["null", "console", "null"]),
+        ("-serial none", ["none"]),
+        ("-chardev pty,id=c -serial chardev:c", ["console"]),
+        ("-chardev stdio,id=c,mux=on -mon chardev=c -serial chardev:c", ["console"]),
+    ],
+)
+def test_serial_ports(line, ports):
+    options = parse(line).spec.options
+    assert [o.role for o in options if isinstance(o, Serial)] == ports
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("-net none", [NO_NET]),
+        ("-nic none", [NO_NET]),
+        (
+            "-nic user,model=virtio,mac=52:54:00:00:00:01,restrict=on",
+            [Netdev("card0", "user"), Nic("card0", "virtio", "52:54:00:00:00:01")],
+        ),
+        (
+            "-net nic,model=rtl8139 -net user",
+            [Netdev("card0", "user"), Nic("card0", "rtl8139")],
+        ),
+        (
+            "-netdev socket,id=s,listen=:1234 -net nic,netdev=s,model=pcnet,addr=4",
+            [Netdev("s", "isolated"), Nic("s", "pcnet", "", "4")],
+        ),
+    ],
+)
+def test_networks(line, parts):
+    assert list(parse(line).spec.options) == [*parts, CONSOLE]
+
+
+def test_relative_folders_of_the_live_network_are_made_absolute(files):
+    live = parse("-netdev user,id=n,tftp=boot,bootfile=x").live_netdevs["n"]
+    assert f"tftp={files}/boot,bootfile=x" in live
+
+
+@pytest.mark.parametrize(
+    ("line", "shift"),
+    [("", 3), ("-icount 5", 5), ("-icount shift=auto", "auto"), ("-icount align=off", 3)],
+)
+def test_the_users_clock_is_honoured(line, shift):
+    assert parse(line, shift=3).spec.shift == shift
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-display gtk -vnc :1 -k de -S -s -gdb tcp::1 -monitor stdio -D log -d int -trace x",
+        "-pidfile x -sandbox on -no-user-config -mem-prealloc -msg timestamp=on -no-shutdown",
+        "-qmp none -monitor none -mem-path /dev/hugepages -overcommit mem-lock=on",
+    ],
+)
+def test_what_concerns_the_host_alone_is_left_out(line):
+    assert parse(line).spec.options == (NO_NET, CONSOLE)
+
+
+def test_what_one_could_miss_is_noted():
+    notes = " ".join(parse("-s -vnc :1 -serial stdio -serial pty -debugcon stdio").notes)
+    for word in ("-s ", "-vnc", "-serial pty", "-debugcon"):
+        assert word in notes
+    assert parse("-display none -monitor none").notes == ()
+
+
+REFUSED = {
+    "one processor": [
+        "-smp 2",
+        "--smp cpus=2",
+        "-smp sockets=1,cores=2",
+        "-smp maxcpus=4",
+        "-device qemu64-x86_64-cpu",
+    ],
+    "only TCG": ["-enable-kvm", "-accel kvm", "-M accel=hvf", "-accel whpx -accel xen"],
+    "host's processor": ["-cpu host", "-cpu host,pmu=off", "-cpu max,host-cache-info=on"],
+    "never writes to your disk images": ["-snapshot", "-drive file=disk.img,snapshot=on"],
+    "time zone": ["-rtc base=localtime", "-localtime"],
+    "only ports made by -serial": [
+        "-chardev stdio,id=c -device isa-serial,chardev=c",
+        "-device usb-serial",
+        "-device virtio-blk-pci,chardev=c",
+    ],
+    "virtio consoles": ["-device virtio-serial", "-device virtconsole"],
+    "would not be in the log": ["-chardev stdio,id=c"],
+    "host's files": [
+        "-virtfs local,path=/,mount_tag=x,security_model=none",
+        "-fsdev local,id=x,path=/",
+        "-device virtio-9p-pci,fsdev=x",
+        "-device usb-mtp,rootdir=/",
+    ],
+    "vhost": ["-device vhost-vsock-pci", "-netdev vhost-user,id=n,chardev=c"],
+    "real device": ["-device vfio-pci,host=1", "-device usb-host", "-hda /dev/null"],
+    "random bytes": ["-object rng-random,id=r,filename=/dev/random", "-object rng-egd,id=r"],
+    "host's network device": ["-netdev tap,id=n", "-nic bridge", "-netdev vde,id=n"],
+    "starts a process": ["-netdev user,id=n,guestfwd=tcp:1.2.3.4:1-cmd:id", "-nic user,smb=/"],
+    "without a backend": ["-net nic"],
+    "order of other threads": [
+        "-object iothread,id=t",
+        "-device virtio-blk-pci,drive=d,iothread=t",
+    ],
+    "machine that starts": ["-incoming tcp:0:1", "-loadvm x", "-preconfig"],
+    "sets record/replay up": [
+        "-icount shift=7,rr=record,rrfile=x",
+        "-drive driver=blkreplay,image=x",
+        "-object filter-replay,id=f,netdev=n",
+    ],
+    "hardly any progress": ["-icount shift=7,sleep=off"],
+    "single thread": ["-accel tcg,thread=multi"],
+    "when it replays": ["-plugin x.so"],
+    "owns the monitor": ["-qmp stdio", "-chardev socket,id=m,fd=3 -mon chardev=m,mode=control"],
+    "watches the process": ["-daemonize", "-chroot /", "-runas nobody", "-run-with user=x"],
+    "arguments in files": ["-readconfig x"],
+    "inside instructions": ["-semihosting", "-semihosting-config enable=on"],
+    "outside QEMU": ["-tpmdev passthrough,id=t", "-device tpm-tis,tpmdev=t"],
+    "whole directories": ["-L /usr/share"],
+    "files of this machine": ["-hda nbd:localhost:10809", "-drive file=http://x/y.img"],
+    "not known to be recordable": [
+        "-writeconfig x",
+        "-frobnicate 1",
+        "-drive file=disk.img,foo=1",
+        "-blockdev driver=nbd,node-name=n",
+        "-drive file.driver=nbd,file.host=x",
+    ],
+    "there is no file": ["-kernel vmlinux", "-hda no.img", "-device VGA,romfile=no.rom"],
+    "not a regular file": ["-kernel ."],
+    "vmdk": ["-drive file=disk.img,format=vmdk"],
+    "not a qcow2": ["-drive file=disk.img,format=qcow2"],
+    "save its state": ["-device nvme,drive=d,serial=x", "-device usb-net"],
+    "stalls": ["-device e1000,netdev=n", "-nic user", "-net nic -net user", "-nic user,model=igb"],
+    "lacks its value": ["-kernel"],
+    "option of its own": ["-M pc,kernel=x", "-M pc,smp.cpus=4"],
+    "could lead out": ["-M pc,dumpdtb=x", "-global VGA.romfile=x"],
+    "may not be": ["-device frobnicator", "-object secret,id=s,data=x", "-vga qxl", "-M a/b"],
+    "JSON": ["-device {", "-netdev {}"],
+    "taken": ["-drive file=disk.img,if=none,id=retrograde-vmstate"],
+    "same id": ["-drive file=disk.img,if=none,id=d -drive file=vars.fd,if=none,id=d"],
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"), [(reason, line) for reason, lines in REFUSED.items() for line in lines]
+)
+def test_refused_with_the_reason(reason, line):
+    with pytest.raises(ArgumentRefused) as refusal:
+        parse(line)
+    assert reason in f"{refusal.value.what} {refusal.value.remedy}"
+    assert refusal.value.what.endswith(".")
+    assert refusal.value.remedy.endswith(".") or "qemu-img" in refusal.value.remedy
+
+
+def test_names_that_are_not_text_are_refused(files):
+    name = b"kernel\xff"
+    (files / name.decode(errors="surrogateescape")).write_bytes(b"x")
+    with pytest.raises(ArgumentRefused, match="UTF-8"):
+        parse_arguments(["-kernel", name.decode(errors="surrogateescape")], "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ("--version", True),
+        ("-h", True),
+        ("-M help", True),
+        ("-machine pc,help", True),
+        ("-cpu ?", True),
+        ("-append help", False),
+        ("-kernel help -M pc", False),
+        ("", False),
+    ],
+)
+def test_questions_to_qemu_are_told_from_machines(line, asks):
+    assert asks_only(shlex.split(line)) is asks
