@@ -21,6 +21,7 @@ class FakeStub(asyncio.Protocol):
     """Answers from `replies` (request to reply); steps count `position` up."""
 
     def __init__(self, *, replaying: bool = True, no_ack: bool = False) -> None:
+        self.replaying = replaying
         self.position = 0
         self.running = False
         self.offences: list[bytes] = []
@@ -29,6 +30,8 @@ class FakeStub(asyncio.Protocol):
         self.manual = False
         """Leave a moving guest running until `stop` is called."""
         self.mute = False
+        self.delivering = False
+        """Every second step takes an interrupt and so stays at its position."""
         self.stops: deque[bytes] = deque()
         """Stop replies for the coming steps, before plain traps."""
         self.replies: dict[bytes, bytes] = {
@@ -85,13 +88,16 @@ class FakeStub(asyncio.Protocol):
         elif request in (b"s", b"vCont;c", b"bs", b"bc"):
             self.running = True
             self.position += {b"s": 1, b"bs": -1}.get(request, 0)
+            if self.delivering and self.requests.count(b"s") % 2 == 0:
+                self.position -= 1
             if not self.manual:
                 # Later, as in QEMU: what the client sent along with a step comes before.
                 asyncio.get_running_loop().call_soon(self._stop_next)
         elif request == b"g":
             self._send(self.position.to_bytes(8, "little").hex().encode())
         elif request.startswith(b"qRcmd,"):
-            output = b"instruction count = %d\r\n" % self.position
+            known = b"instruction count = %d\r\n" % self.position
+            output = known if self.replaying else b"Record/replay is not active\r\n"
             self._send(b"O" + output.hex().encode())
             self._send(b"OK")
         else:

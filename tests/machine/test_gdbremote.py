@@ -99,7 +99,7 @@ async def test_many_steps_without_replay_have_no_positions(connect: Connect) -> 
     remote = await connect(stub)
     steps = await remote.step_many(3)
     assert (len(steps.registers), steps.positions) == (3, [])
-    assert not any(request.startswith(b"qRcmd") for request in stub.requests)
+    assert sum(request.startswith(b"qRcmd") for request in stub.requests) == 1
 
 
 @pytest.mark.parametrize("special", [b"T05thread:01;watch:1000;", b"T03thread:01;"])
@@ -116,10 +116,22 @@ async def test_many_steps_end_at_a_stop_that_is_no_plain_step(
     assert stub.position == 3
 
 
-async def test_many_steps_need_a_count(connect: Connect) -> None:
+@pytest.mark.parametrize("until", [1, 2, 7])
+async def test_no_step_is_taken_at_the_end(connect: Connect, until: int) -> None:
+    stub = FakeStub()
+    stub.delivering = True
+    remote = await connect(stub)
+    steps = await remote.step_many(100, until=until)
+    assert steps.positions == sorted(2 * list(range(1, until)) + [until])
+    assert stub.requests.count(b"s") == len(steps.registers)
+
+
+async def test_many_steps_need_room(connect: Connect) -> None:
     remote = await connect(FakeStub())
     with pytest.raises(UsageError):
         await remote.step_many(0)
+    with pytest.raises(UsageError):
+        await remote.step_many(1, until=0)
 
 
 async def test_resume_and_interrupt(connect: Connect) -> None:

@@ -237,18 +237,17 @@ async def test_a_watchpoint_ends_many_steps(recorded: Path) -> None:
         await remote.remove_breakpoint("write", stack - 4, 4)
 
 
-async def test_the_end_of_the_log_ends_many_steps(recorded: Path) -> None:
+async def test_many_steps_reach_the_end_of_the_log_and_stop_there(recorded: Path) -> None:
     async with replaying(recorded) as (qmp, remote):
         await remote.resume()
-        stop = await remote.wait_stop()
-        assert stop.signal == 3
+        assert (await remote.wait_stop()).signal == 3
         end = await qmp.position()
         await qmp.execute("replay-seek", icount=end - 40)
         await qmp.event("STOP")
-        assert await qmp.position() == end - 40
-        steps = await remote.step_many(100)
-        assert not steps.stop.is_plain_trap
+        assert await remote.position() == end - 40
+        steps = await remote.step_many(1000, until=end)
         assert steps.positions[-1] == end
+        assert steps.positions.count(end) == 1
 
 
 async def test_a_killed_qemu_is_named(folder: Path) -> None:

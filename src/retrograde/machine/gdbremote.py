@@ -17,7 +17,7 @@ from typing import Final, Literal, Self
 
 from retrograde.errors import QemuRefused, QemuTimeout, UsageError
 from retrograde.machine.gdblink import Answer, GdbLink
-from retrograde.machine.gdbsteps import Burst, Steps
+from retrograde.machine.gdbsteps import ASK_POSITION, Burst, Steps, read_position
 from retrograde.machine.isa import Isa
 from retrograde.machine.targetdesc import ROOT_DOCUMENT, RegisterLayout, included
 from retrograde.wire.rsp import MalformedPacket
@@ -123,17 +123,27 @@ class GdbRemote:
         await self._move(b"s", seconds)
         return await self.wait_stop(seconds=seconds)
 
-    async def step_many(self, count: int, *, seconds: float = DEFAULT_SECONDS) -> Steps:
-        """Take `count` steps as fast as QEMU can, keeping all registers after each.
+    async def position(self, *, seconds: float = DEFAULT_SECONDS) -> int | None:
+        """Return the position of the machine, None when it is neither recording nor replaying."""
+        return read_position(await self.monitor(ASK_POSITION, seconds=seconds))
 
-        Ends early at a stop that is not a plain step, such as a watchpoint or the end of
-        the log; `Steps.stop` tells. `seconds` is the deadline of each single step. When
+    async def step_many(
+        self, count: int, *, until: int | None = None, seconds: float = DEFAULT_SECONDS
+    ) -> Steps:
+        """Take up to `count` steps as fast as QEMU can, keeping all registers after each.
+
+        In replay no step is taken at position `until`: give the recording's end, from which
+        a step may never stop. Also ends early at a stop that is not a plain step, such as a
+        watchpoint; `Steps.stop` tells. `seconds` is the deadline of each single step. When
         cancelled, QEMU stops after the step under way.
         """
-        if count < 1:
-            raise UsageError(f"{count} steps cannot be taken.", "Ask for at least one.")
-        await self._settle(seconds)
-        burst = Burst(self._link, count, with_positions=self.supports_reverse)
+        start = await self.position(seconds=seconds)
+        if count < 1 or (start is not None and until is not None and start >= until):
+            raise UsageError(
+                f"{count} steps from position {start} to {until} cannot be taken.",
+                "Ask for at least one step, from a position before the end.",
+            )
+        burst = Burst(self._link, count, start, until if start is not None else None)
         self._moving = burst
         burst.start()
         try:
