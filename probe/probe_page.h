@@ -1,0 +1,102 @@
+/*
+ * The page the probe and retrograde.machine.probe share, and the records in it.
+ *
+ * Python owns every field above "Written by the probe" and changes them only while the
+ * machine is stopped. All numbers are host-endian. Change a layout, change PAGE_VERSION
+ * here and in src/retrograde/machine/probe_page.py.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef RETROGRADE_PROBE_PAGE_H
+#define RETROGRADE_PROBE_PAGE_H
+
+#include <stdint.h>
+
+#define PAGE_MAGIC UINT64_C(0x65626f72706f7472) /* "rtoprobe" */
+#define PAGE_VERSION 1
+
+enum feature {
+    FEATURE_COUNT = 1,        /* positions, nothing recorded */
+    FEATURE_BREAK = 2,        /* hits of `breakpoints` */
+    FEATURE_WATCH = 4,        /* hits of `watches` */
+    FEATURE_WRITES = 8,       /* every store */
+    FEATURE_STEPS = 16,       /* every instruction */
+    FEATURE_REGISTERS = 32,   /* every change of `registers` */
+    FEATURE_AUDIT = 64,       /* compare each block's position with QEMU's own count */
+};
+
+/* A table Python fills, or a ring the probe fills: `total` records were written since it
+ * was cleared, the newest `capacity` of them are there, number i in slot i % capacity. */
+struct area {
+    uint64_t offset, capacity, total;
+};
+
+struct breakpoint {
+    uint64_t pc;
+    uint32_t first_condition, conditions; /* all must hold */
+};
+
+struct watch {
+    uint64_t first, last; /* inclusive */
+    uint32_t access;      /* enum plugin_access */
+    uint32_t physical;
+};
+
+enum comparison { EQUAL, NOT_EQUAL, BELOW, BELOW_OR_EQUAL, ABOVE, ABOVE_OR_EQUAL };
+
+struct condition {
+    uint64_t mask, value; /* (operand & mask) against value, unsigned */
+    uint64_t address;     /* virtual, when the operand is memory */
+    uint32_t reg;         /* index into `registers`, when it is a register */
+    uint16_t comparison;
+    uint8_t in_memory;
+    uint8_t size; /* bytes of memory: 1 to 8 */
+};
+
+enum record_flag {
+    RECORD_STORE = 1,
+    RECORD_IO = 2,        /* a device answered, paddr is its bus address */
+    RECORD_ATTEMPT = 4,   /* the instruction faulted and did not retire */
+    RECORD_NO_PADDR = 8,  /* QEMU could not tell the physical address */
+    RECORD_ACCESS = 16,   /* a memory access; clear: the instruction itself */
+};
+
+struct record {
+    uint64_t position, pc, vaddr, paddr, value;
+    uint16_t size, flags;
+    uint32_t which; /* index of the breakpoint or watch */
+};
+
+struct step {
+    uint64_t position, pc;
+};
+
+/* A 16-byte slice of a register that changed; `position` is where it has this value. */
+struct change {
+    uint64_t position;
+    uint16_t reg, slice, size, unused;
+    uint8_t bytes[16];
+};
+
+struct page {
+    uint64_t magic, version, bytes;
+    uint64_t generation; /* +1 for every change of what follows */
+    uint64_t features;
+    uint64_t from, until; /* record at positions in [from, until) */
+    uint64_t big_endian;
+    struct area exceptions, breakpoints, watches, conditions, registers;
+    struct area hits, writes, steps, changes;
+
+    /* Written by the probe. */
+    uint64_t loaded;     /* PAGE_VERSION once the probe runs */
+    uint64_t api;        /* QEMU's plugin API version */
+    uint64_t active_generation, active_from;
+    uint64_t unknown_register;   /* 1 + index of a register QEMU does not know, or 0 */
+    uint64_t registers_doubtful; /* pc or flags in `changes` may be stale */
+    uint64_t blocks;           /* translated */
+    uint64_t faults, reruns;   /* instructions begun twice, and counted once */
+    uint64_t surprises, surprise_position, surprise_drift;
+    uint64_t audited, audit_errors, audit_position;
+};
+
+#endif

@@ -1,0 +1,285 @@
+"""The probe's Python side: arm it, load a checkpoint, run, read what it saw.
+
+::
+
+    probe = Probe(build_probe(), exceptions)     # positions of the log's EXCEPTION events
+    ... start QEMU with pass_fds=[probe.fd] and -plugin probe.argument ...
+    probe.arm(breakpoints=[Breakpoint(0xffffffff81000000)], span=(start, stop))
+    ... loadvm, run ...
+    probe.hits()["position"][-1]
+
+QEMU compiles the probe's work into its translated code, so what `arm` asks for begins
+at the next load of a snapshot (any `loadvm`: it discards all translations). docs/probe.md
+tells what is exact and what the probe cannot see.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from retrograde.errors import InternalError, UsageError
+from retrograde.machine import probe_page as layout
+from retrograde.machine.probe_page import Feature
+from retrograde.machine.probe_request import Breakpoint, Watch, tables
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_BREAKPOINTS = 1 << 16
+MAX_WATCHES = 1 << 12
+MAX_REGISTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Records kept of each kind; the newest stay.
+
+    Memory is used as they come: hits and writes 48 bytes each, steps 16, changes 32.
+    """
+
+    hits: int = 1 << 20
+    writes: int = 1 << 21
+    steps: int = 1 << 21
+    changes: int = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFacts:
+    """What the probe says about itself.
+
+    `active` is whether it does what was armed last, `active_from` the position from which
+    its records are complete. `registers_exact` is False when a logged pc or flags register
+    may be stale. `blocks` were translated; `faults` and `reruns` are instructions begun
+    twice and counted once. `surprises` are positions found wrong and set right late,
+    `surprise_position` the last: anything but 0 means positions since the load are not to
+    be trusted. `audited` blocks were compared with QEMU's count (when armed with `audit`),
+    `audit_errors` of them differed, first at `audit_position`.
+    """
+
+    loaded: bool
+    api: int
+    active: bool
+    active_from: int
+    registers_exact: bool
+    blocks: int
+    faults: int
+    reruns: int
+    surprises: int
+    surprise_position: int
+    audited: int
+    audit_errors: int
+    audit_position: int
+
+
+class Probe:
+    """One probe for one QEMU process. `close` gives the memory back.
+
+    `exceptions` are the positions of the rr log's EXCEPTION events, ascending; without
+    them faulting instructions are counted twice.
+    """
+
+    def __init__(
+        self,
+        library: Path,
+        exceptions: NDArray[np.uint64],
+        *,
+        capacity: Capacity | None = None,
+        big_endian: bool = False,
+    ) -> None:
+        capacity = capacity or Capacity()
+        self._library = library
+        self._capacity = {
+            "exceptions": len(exceptions),
+            "breakpoints": MAX_BREAKPOINTS,
+            "watches": MAX_WATCHES,
+            "conditions": MAX_BREAKPOINTS,
+            "registers": MAX_REGISTERS,
+            "hits": capacity.hits,
+            "writes": capacity.writes,
+            "steps": capacity.steps,
+            "changes": capacity.changes,
+        }
+        offsets, size = self._lay_out()
+        self.fd = os.memfd_create("probe")
+        os.ftruncate(self.fd, size)
+        self._map = mmap.mmap(self.fd, size)
+        self._header: Any = np.frombuffer(self._map, dtype=layout.HEADER, count=1)[0:1]
+        self._set(magic=layout.PAGE_MAGIC, version=layout.PAGE_VERSION, bytes=size)
+        self._set(big_endian=int(big_endian), until=layout.FOREVER)
+        for name, offset in offsets.items():
+            self._header[name] = (offset, self._capacity[name], 0)
+        self._fill("exceptions", np.sort(np.asarray(exceptions, dtype=np.uint64)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    @property
+    def argument(self) -> str:
+        """The value of QEMU's -plugin; QEMU must inherit `fd`."""
+        return f"{str(self._library).replace(',', ',,')},fd={self.fd}"
+
+    def arm(
+        self,
+        *,
+        breakpoints: Iterable[Breakpoint] = (),
+        watches: Iterable[Watch] = (),
+        registers: Sequence[str] = (),
+        writes: bool = False,
+        steps: bool = False,
+        audit: bool = False,
+        span: tuple[int, int] = (0, layout.FOREVER),
+    ) -> None:
+        """Say what to record at positions in [span[0], span[1]), from the next load on.
+
+        Replaces what was armed and clears all records. `writes` logs every store,
+        `steps` every instruction, `registers` every change of those registers; `audit`
+        compares the position of every block with QEMU's own count. Outside the span only
+        instructions are counted (before) or nothing is done (after).
+        """
+        if not 0 <= span[0] <= span[1] <= layout.FOREVER:
+            raise UsageError(
+                f"[{span[0]:_}, {span[1]:_}) is not a span of positions.",
+                "Give 0 <= first <= last.",
+            )
+        filled = tables(breakpoints, watches, registers)
+        for name, rows in filled.items():
+            if len(rows) > self._capacity[name]:
+                raise UsageError(
+                    f"{len(rows):_} {name} are too many for the probe.",
+                    f"At most {self._capacity[name]:_} can be armed at once.",
+                )
+        for name, rows in filled.items():
+            self._fill(name, rows)
+        wanted = {
+            Feature.COUNT: True,
+            Feature.BREAK: len(filled["breakpoints"]) > 0,
+            Feature.WATCH: len(filled["watches"]) > 0,
+            Feature.REGISTERS: len(registers) > 0,
+            Feature.WRITES: writes,
+            Feature.STEPS: steps,
+            Feature.AUDIT: audit,
+        }
+        self._set(**{"from": span[0], "until": span[1]})
+        self._change_features(sum(feature for feature, yes in wanted.items() if yes))
+
+    def disarm(self) -> None:
+        """Do nothing from the next load on: QEMU then runs at its plain speed."""
+        self._change_features(0)
+
+    def reset(self) -> None:
+        """Forget all records; what is armed stays."""
+        for name in layout.RINGS:
+            self._header[name]["total"] = 0
+        self._set(audited=0, audit_errors=0, surprises=0, faults=0, reruns=0, blocks=0)
+
+    def hits(self) -> NDArray[np.void]:
+        """Return breakpoints reached and watched accesses, oldest first (dtype RECORD).
+
+        `which` is the index of the watch, or of the breakpoint in ascending order of pc.
+        """
+        return self._records("hits")
+
+    def last_hit(self) -> np.void | None:
+        """Return the newest hit, or None."""
+        hits = self.hits()
+        return hits[-1] if len(hits) else None
+
+    def writes(self) -> NDArray[np.void]:
+        """Return the logged stores, oldest first (dtype RECORD)."""
+        return self._records("writes")
+
+    def steps(self) -> NDArray[np.void]:
+        """Return the logged instructions, oldest first (dtype STEP).
+
+        A position occurs twice when the first instruction there faulted.
+        """
+        return self._records("steps")
+
+    def changes(self) -> NDArray[np.void]:
+        """Return the logged register changes, oldest first (dtype CHANGE)."""
+        return self._records("changes")
+
+    def total(self, kind: Literal["hits", "writes", "steps", "changes"]) -> int:
+        """Return how many records of a kind there were, kept or overwritten."""
+        return int(self._header[kind]["total"][0])
+
+    def facts(self) -> ProbeFacts:
+        """Return what the probe says about itself."""
+        return ProbeFacts(
+            loaded=self._get("loaded") == layout.PAGE_VERSION,
+            api=self._get("api"),
+            active=self._get("active_generation") == self._get("generation"),
+            active_from=self._get("active_from"),
+            registers_exact=not self._get("registers_doubtful"),
+            blocks=self._get("blocks"),
+            faults=self._get("faults"),
+            reruns=self._get("reruns"),
+            surprises=self._get("surprises"),
+            surprise_position=self._get("surprise_position"),
+            audited=self._get("audited"),
+            audit_errors=self._get("audit_errors"),
+            audit_position=self._get("audit_position"),
+        )
+
+    def close(self) -> None:
+        """Give the memory back, unless a caller still holds records in place."""
+        if self.fd < 0:
+            return
+        os.close(self.fd)
+        self.fd = -1
+        self._header = None
+
+    # ------------------------------------------------------------------------------
+
+    def _lay_out(self) -> tuple[dict[str, int], int]:
+        offsets, at = {}, layout.HEADER_BYTES
+        for name, count in self._capacity.items():
+            offsets[name] = at
+            at += (count * layout.ELEMENT[name].itemsize + 63) // 64 * 64
+        return offsets, at
+
+    def _set(self, **values: int) -> None:
+        for name, value in values.items():
+            self._header[name] = value
+
+    def _get(self, name: str) -> int:
+        return int(self._header[name][0])
+
+    def _area(self, name: str) -> NDArray[Any]:
+        return np.frombuffer(
+            self._map,
+            dtype=layout.ELEMENT[name],
+            count=self._capacity[name],
+            offset=int(self._header[name]["offset"][0]),
+        )
+
+    def _fill(self, name: str, values: NDArray[Any]) -> None:
+        self._area(name)[: len(values)] = values
+        self._header[name]["total"] = len(values)
+
+    def _change_features(self, features: int) -> None:
+        self.reset()
+        self._set(features=features, generation=self._get("generation") + 1)
+
+    def _records(self, name: str) -> NDArray[np.void]:
+        if not self.facts().active:
+            raise InternalError("The probe was armed and no snapshot was loaded and run since.")
+        unknown = self._get("unknown_register")
+        if unknown:
+            what = self._area("registers")[unknown - 1].decode()
+            raise UsageError(f"QEMU knows no register {what!r}.", "See `info registers` in gdb.")
+        total, capacity = int(self._header[name]["total"][0]), self._capacity[name]
+        records = self._area(name)
+        if total <= capacity:
+            return records[:total]
+        return np.roll(records, -(total % capacity))

@@ -1,0 +1,95 @@
+"""Build the probe with the system's C compiler, once, into the user's cache.
+
+The sources are in the wheel (`probe_src/`) and, in a checkout, in `probe/`. The library
+is named after its sources and compiler, so an upgrade of either builds a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from retrograde.errors import EnvironmentLacks
+
+SOURCES = ("probe.c", "probe_page.h", "qemu_plugin_abi.h")
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
+BUILD_SECONDS = 60
+
+
+def source_folder() -> Path:
+    """Return the folder with the probe's C sources."""
+    here = Path(__file__).resolve()
+    for folder in (here.parent / "probe_src", here.parents[3] / "probe"):
+        if (folder / SOURCES[0]).is_file():
+            return folder
+    raise EnvironmentLacks(
+        "The probe's C sources are not in this installation.",
+        "Install retrograde again from a complete wheel or checkout.",
+    )
+
+
+def cache_folder() -> Path:
+    """Return the folder for built probes ($XDG_CACHE_HOME/retrograde), made if need be."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    folder = root / "retrograde"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def compiler() -> str:
+    """Return the path of the C compiler: $CC, or cc, gcc, clang, the first that is here."""
+    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        path = shutil.which(name) if name else None
+        if path:
+            return path
+    raise EnvironmentLacks(
+        "The probe needs a C compiler and none is here.",
+        "Install gcc, or go on without the probe (slower).",
+    )
+
+
+def build_probe() -> Path:
+    """Return the probe's shared library, compiled if it is not in the cache yet.
+
+    Raises EnvironmentLacks when there is no compiler or it refuses.
+    """
+    sources = source_folder()
+    cc = compiler()
+    target = cache_folder() / f"probe-{_identity(sources, cc)}.so"
+    if target.is_file():
+        return target
+    handle, scratch = tempfile.mkstemp(dir=target.parent, prefix="probe-", suffix=".part")
+    os.close(handle)
+    try:
+        done = subprocess.run(
+            [cc, *FLAGS, "-o", scratch, str(sources / SOURCES[0])],
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            raise EnvironmentLacks(
+                f"{cc} did not compile the probe.",
+                "Set CC to a C11 compiler, or go on without the probe (slower).",
+                detail=done.stderr,
+            )
+        Path(scratch).replace(target)  # atomic: others see all of it or nothing
+    finally:
+        Path(scratch).unlink(missing_ok=True)
+    return target
+
+
+def _identity(sources: Path, cc: str) -> str:
+    """Return a digest of all that decides what the library is."""
+    digest = hashlib.blake2b(digest_size=10)
+    for name in SOURCES:
+        digest.update((sources / name).read_bytes())
+    status = Path(cc).stat()
+    digest.update(repr((FLAGS, cc, status.st_size, status.st_mtime_ns)).encode())
+    return digest.hexdigest()

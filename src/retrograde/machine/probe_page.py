@@ -1,0 +1,109 @@
+"""Layout of the page shared with the probe: probe/probe_page.h in numpy's words.
+
+Pure description; change one side, change the other and both PAGE_VERSIONs.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Final
+
+import numpy as np
+
+PAGE_MAGIC: Final = 0x65626F72706F7472
+PAGE_VERSION: Final = 1
+HEADER_BYTES: Final = 4096
+NAME_BYTES: Final = 32
+FOREVER: Final = (1 << 64) - 1
+"""`until` of a span without an end."""
+
+
+class Feature(IntFlag):
+    """What the probe compiles into the guest's translated code."""
+
+    COUNT = 1
+    BREAK = 2
+    WATCH = 4
+    WRITES = 8
+    STEPS = 16
+    REGISTERS = 32
+    AUDIT = 64
+
+
+class RecordFlag(IntFlag):
+    """Bits of a record's `flags`."""
+
+    STORE = 1
+    IO = 2
+    """A device answered; `paddr` is its address on the bus."""
+    ATTEMPT = 4
+    """The instruction faulted: it began at this position and did not retire."""
+    NO_PADDR = 8
+    """QEMU could not tell the physical address; `paddr` is all ones."""
+    ACCESS = 16
+    """A memory access; clear for a breakpoint."""
+
+
+AREA = np.dtype([("offset", "u8"), ("capacity", "u8"), ("total", "u8")])
+
+TABLES: Final = ("exceptions", "breakpoints", "watches", "conditions", "registers")
+RINGS: Final = ("hits", "writes", "steps", "changes")
+
+HEADER = np.dtype(
+    [
+        *[(name, "u8") for name in ("magic", "version", "bytes", "generation", "features")],
+        *[(name, "u8") for name in ("from", "until", "big_endian")],
+        *[(name, AREA) for name in (*TABLES, *RINGS)],
+        *[(name, "u8") for name in ("loaded", "api")],
+        *[(name, "u8") for name in ("active_generation", "active_from", "unknown_register")],
+        ("registers_doubtful", "u8"),
+        *[(name, "u8") for name in ("blocks", "faults", "reruns")],
+        *[(name, "u8") for name in ("surprises", "surprise_position")],
+        ("surprise_drift", "i8"),
+        *[(name, "u8") for name in ("audited", "audit_errors", "audit_position")],
+    ]
+)
+
+BREAKPOINT = np.dtype([("pc", "u8"), ("first_condition", "u4"), ("conditions", "u4")])
+WATCH = np.dtype([("first", "u8"), ("last", "u8"), ("access", "u4"), ("physical", "u4")])
+CONDITION = np.dtype(
+    [
+        *[(name, "u8") for name in ("mask", "value", "address")],
+        ("reg", "u4"),
+        ("comparison", "u2"),
+        ("in_memory", "u1"),
+        ("size", "u1"),
+    ]
+)
+
+RECORD = np.dtype(
+    [
+        *[(name, "u8") for name in ("position", "pc", "vaddr", "paddr", "value")],
+        *[("size", "u2"), ("flags", "u2"), ("which", "u4")],
+    ]
+)
+"""A breakpoint reached or memory accessed: `pc` and `vaddr` are linear addresses, `size`
+is in bytes (an access of 16 makes two records), `value` is what was read or written."""
+
+STEP = np.dtype([("position", "u8"), ("pc", "u8")])
+CHANGE = np.dtype(
+    [
+        ("position", "u8"),
+        *[(name, "u2") for name in ("reg", "slice", "size", "unused")],
+        ("bytes", "V16"),
+    ]
+)
+"""Bytes [16*slice, 16*slice+size) of register number `reg` of the armed list, which have
+this value from `position` on, in the guest's byte order."""
+
+ELEMENT: Final = {
+    "exceptions": np.dtype("u8"),
+    "breakpoints": BREAKPOINT,
+    "watches": WATCH,
+    "conditions": CONDITION,
+    "registers": np.dtype(f"S{NAME_BYTES}"),
+    "hits": RECORD,
+    "writes": RECORD,
+    "steps": STEP,
+    "changes": CHANGE,
+}

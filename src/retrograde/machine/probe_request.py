@@ -1,0 +1,130 @@
+"""What the probe can be asked to watch for, checked and turned into its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from retrograde.errors import UsageError
+from retrograde.machine import probe_page as layout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Comparison = Literal["==", "!=", "<", "<=", ">", ">="]
+Access = Literal["r", "w", "rw"]
+
+COMPARISONS: Final[tuple[Comparison, ...]] = ("==", "!=", "<", "<=", ">", ">=")
+ACCESSES: Final[dict[Access, int]] = {"r": 1, "w": 2, "rw": 3}
+WORD: Final = (1 << 64) - 1
+
+STALE: Final = frozenset({"eflags", "rip", "eip", "pc"})
+"""Registers QEMU does not keep up to date inside a block of translated code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`(operand & mask) comparison value`, unsigned 64-bit, checked before the instruction.
+
+    `operand` is a register's name as in QEMU's target description, or a virtual address
+    of `size` bytes (1 to 8, in the guest's byte order). Memory that cannot be read makes
+    the condition false. Registers in `STALE` are refused.
+    """
+
+    operand: str | int
+    comparison: Comparison
+    value: int
+    mask: int = WORD
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """A linear address (on x86 with the code segment's base); all `conditions` must hold."""
+
+    pc: int
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """`length` bytes from `start`, virtual or physical, and the accesses that matter."""
+
+    start: int
+    length: int
+    access: Access = "w"
+    physical: bool = False
+
+
+def tables(
+    breakpoints: Iterable[Breakpoint], watches: Iterable[Watch], registers: Iterable[str]
+) -> dict[str, NDArray[Any]]:
+    """Return the contents of the probe's tables by name; UsageError for what it cannot do.
+
+    Registers that only conditions need come after `registers` in their table.
+    """
+    names = list(dict.fromkeys(registers))
+    stops: list[tuple[int, ...]] = []
+    conditions: list[tuple[int, ...]] = []
+    ordered = sorted(breakpoints, key=lambda stop: stop.pc)
+    if any(stop.pc == after.pc for stop, after in pairwise(ordered)):
+        raise UsageError("Two breakpoints have the same address.", "Join their conditions.")
+    for stop in ordered:
+        _require_word(stop.pc, "address of a breakpoint")
+        stops.append((stop.pc, len(conditions), len(stop.conditions)))
+        conditions += [_condition(one, names) for one in stop.conditions]
+    return {
+        "breakpoints": np.array(stops, layout.BREAKPOINT),
+        "conditions": np.array(conditions, layout.CONDITION),
+        "watches": np.array([_watch(watch) for watch in watches], layout.WATCH),
+        "registers": _names(names),
+    }
+
+
+def _watch(watch: Watch) -> tuple[int, ...]:
+    if watch.length < 1 or watch.start < 0 or watch.start + watch.length - 1 > WORD:
+        raise UsageError(
+            f"{watch.length} bytes from {watch.start:#x} cannot be watched.",
+            "Give a range of at least one byte that does not wrap.",
+        )
+    last = watch.start + watch.length - 1
+    return (watch.start, last, ACCESSES[watch.access], int(watch.physical))
+
+
+def _condition(condition: Condition, names: list[str]) -> tuple[int, ...]:
+    """Return a row of the condition table; its register is added to `names`."""
+    if not 1 <= condition.size <= 8:
+        raise UsageError(f"A condition cannot compare {condition.size} bytes.", "Give 1 to 8.")
+    register = address = 0
+    if isinstance(condition.operand, str):
+        if condition.operand in STALE:
+            raise UsageError(
+                f"{condition.operand} is not up to date while the guest runs.",
+                "Evaluate this condition after a seek to each hit.",
+            )
+        if condition.operand not in names:
+            names.append(condition.operand)
+        register = names.index(condition.operand)
+    else:
+        address = condition.operand
+        _require_word(address, "address of a condition")
+    comparison = COMPARISONS.index(condition.comparison)
+    in_memory = int(not isinstance(condition.operand, str))
+    mask, value = condition.mask & WORD, condition.value & WORD
+    return (mask, value, address, register, comparison, in_memory, condition.size)
+
+
+def _names(names: Sequence[str]) -> NDArray[Any]:
+    for name in names:
+        if not 0 < len(name.encode()) < layout.NAME_BYTES:
+            raise UsageError(f"{name!r} is not the name of a register.")
+    return np.array([name.encode() for name in names], f"S{layout.NAME_BYTES}")
+
+
+def _require_word(value: int, what: str) -> None:
+    if not 0 <= value <= WORD:
+        raise UsageError(f"{value:#x} cannot be the {what}.", "Give a 64-bit number.")

@@ -1,0 +1,60 @@
+"""What the probe needs from its surroundings: a QEMU that carries it, facts from the log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrograde.errors import EnvironmentLacks
+from retrograde.machine.probe import Capacity, Probe, ProbeFacts
+from retrograde.machine.probe_build import build_probe
+from retrograde.recording.rrevents import Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retrograde.recording.rrlog import RrLog
+
+TRIAL_SECONDS = 30
+_QUIT = b'{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
+_SMALL = Capacity(hits=1, writes=1, steps=1, changes=1)
+
+
+def exception_positions(log: RrLog) -> NDArray[np.uint64]:
+    """Return the positions of the log's EXCEPTION events, ascending: what `Probe` needs."""
+    found = [batch.position[batch.kind == Kind.EXCEPTION] for batch in log.batches()]
+    return np.concatenate([np.array([], np.int64), *found]).astype(np.uint64)
+
+
+def require_probe(qemu: Path) -> ProbeFacts:
+    """Return what the probe says of itself inside `qemu`, tried on a machine without devices.
+
+    Raises EnvironmentLacks when this QEMU has no plugin support, too old an API (version 4
+    is needed: QEMU 10.0) or keeps its instruction count to itself (a build without loadable
+    modules), or when there is no compiler to build the probe.
+    """
+    with Probe(build_probe(), np.array([], dtype=np.uint64), capacity=_SMALL) as probe:
+        options = ["-M", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
+        try:
+            done = subprocess.run(
+                [os.fspath(qemu), *options, "-qmp", "stdio", "-plugin", probe.argument],
+                input=_QUIT,
+                capture_output=True,
+                pass_fds=[probe.fd],
+                timeout=TRIAL_SECONDS,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise EnvironmentLacks(f"There is no {qemu}.", "Install QEMU.") from error
+        facts = probe.facts()
+        if done.returncode or not facts.loaded:
+            raise EnvironmentLacks(
+                f"{qemu.name} cannot load the probe.",
+                "Install QEMU 10.0 or later built with plugins, or go on without it (slower).",
+                detail=done.stderr.decode(errors="replace"),
+            )
+        return facts
