@@ -27,35 +27,37 @@ def test_every_ram_comes_back_from_any_other(
 ) -> None:
     store = PageStore(tmp_path_factory.mktemp("pages") / "pages", PAGES * PAGE)
     rams = [ram_of(entry) for entry in sequence]
-    table, was, tables = store.empty_table(), np.zeros(PAGES * PAGE, np.uint8), []
+    table, tables = store.empty_table(), []
     for ram in rams:
-        table = store.put(ram, table, was)
+        table = store.put(ram, table)
         tables.append(table)
-    into, now = np.full(PAGES * PAGE, 0xAA, np.uint8), None
+    into = np.full(PAGES * PAGE, 0xAA, np.uint8)
     for index in random.choices(range(len(rams)), k=8):
-        store.get(tables[index], into, now)
+        store.get(tables[index], into)
         assert np.array_equal(into, rams[index])
-        now = tables[index]
+        at = random.randrange(PAGES * PAGE - 1)
+        count = random.randrange(1, min(3 * PAGE, PAGES * PAGE - at) + 1)
+        assert store.read(tables[index], at, count) == rams[index][at : at + count].tobytes()
     store.close()
 
 
 def test_unchanged_and_zero_pages_take_no_room(tmp_path: Path) -> None:
     store = PageStore(tmp_path / "pages", PAGES * PAGE)
-    empty = store.bytes
-    ram, was = ram_of({3: 7, 5: 9}), np.zeros(PAGES * PAGE, np.uint8)
-    first = store.put(ram, store.empty_table(), was)
-    assert store.bytes == empty + 2 * PAGE
-    second = store.put(ram, first, was)
-    assert store.bytes == empty + 2 * PAGE
+    empty = store.size
+    ram = ram_of({3: 7, 5: 9})
+    first = store.put(ram, store.empty_table())
+    assert store.size == empty + 2 * PAGE
+    second = store.put(ram, first)
+    assert store.size == empty + 2 * PAGE
     assert np.array_equal(first, second)
-    store.put(ram_of({}), second, was)
-    assert store.bytes == empty + 2 * PAGE
+    store.put(ram_of({}), second)
+    assert store.size == empty + 2 * PAGE
 
 
 def test_a_store_reopens_with_what_it_held(tmp_path: Path) -> None:
     store = PageStore(tmp_path / "pages", PAGES * PAGE)
     ram = ram_of({0: 1, 299: 2})
-    table = store.put(ram, store.empty_table(), np.zeros(PAGES * PAGE, np.uint8))
+    table = store.put(ram, store.empty_table())
     store.close()
     again = PageStore(tmp_path / "pages", PAGES * PAGE)
     into = np.ones(PAGES * PAGE, np.uint8)

@@ -9,6 +9,7 @@ and we keep snapshots without RAM that only we can load.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -41,14 +42,18 @@ SAVE_TRIES = 200
 class Replayer:
     """A QEMU process replaying `recording`. Made by `start`; always ended by `close`."""
 
-    def __init__(self, recording: Recording, process: QemuProcess, wiring: Wiring) -> None:
+    def __init__(
+        self, recording: Recording, process: QemuProcess, wiring: Wiring, image_fd: int
+    ) -> None:
         self.recording = recording
+        self._image_fd = image_fd
         self.process = process
         self.monitor = Monitor(process)
         self._wiring = wiring
         self._gdb: GdbRemote | None = None
         self._position = 0
         self._at_end = False
+        self._moving = False
 
     @classmethod
     async def start(
@@ -73,11 +78,12 @@ class Replayer:
         wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
         process: QemuProcess | None = None
         try:
+            image_fd = wiring.memory_copy("vmstate", image or recording.image_path)
             launch = _launch(
                 recording,
                 qemu,
                 wiring,
-                image=image or recording.image_path,
+                image_fd=image_fd,
                 console_fd=console_fd,
                 gdb_listener=gdb_listener,
                 plugin=plugin,
@@ -85,7 +91,7 @@ class Replayer:
             argv = replay_command(recording.manifest.machine, launch)
             process = await QemuProcess.start(argv, pass_fds=(*wiring.pass_fds, *plugin_fds))
             wiring.release_theirs()
-            replayer = cls(recording, process, wiring)
+            replayer = cls(recording, process, wiring, image_fd)
             await replayer.monitor.connect(wiring.monitor_link)
             await replayer.ask_position()
         except BaseException:
@@ -111,6 +117,16 @@ class Replayer:
     def position(self) -> int:
         """The position the machine is parked at."""
         return self._position
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the replay ran out of log: this process can then go nowhere."""
+        return self._at_end
+
+    @property
+    def lost(self) -> bool:
+        """Whether a movement was cancelled or failed, so that its position is unknown."""
+        return self._moving
 
     @property
     def ram(self) -> GuestRam:
@@ -142,6 +158,28 @@ class Replayer:
                 f"The replay ended at {self._position:_}, before {position:_}.",
                 "The recording is shorter than it says: `retrograde verify` tells more.",
             )
+
+    async def run_for(self, seconds: float, limit: int) -> None:
+        """Run forward for about `seconds`, not beyond position `limit`."""
+        if self._position >= limit:
+            return
+        self._moving = True
+        await self.monitor.execute("replay-break", {"icount": limit})
+        self.monitor.forget_stops()
+        await self.monitor.execute("cont")
+        stopped = asyncio.ensure_future(self.monitor.stop_event())
+        try:
+            if not (await asyncio.wait((stopped,), timeout=seconds))[0]:
+                await self.monitor.execute("stop")
+            await self._watch(stopped, None)
+            self._at_end = stopped.result() == "SHUTDOWN"
+        finally:
+            stopped.cancel()
+        # Stopped from outside, the machine may have taken an interrupt without executing
+        # anything since: one more position, and it stands as `run_to` would have left it.
+        if await self.ask_position() < limit:
+            await self.run_to(self._position + 1)
+        self._moving = False
 
     async def run_to_end(self, progress: Callable[[int], None] | None = None) -> int:
         """Run to the end of the log and return the position there."""
@@ -180,6 +218,7 @@ class Replayer:
         """
         if self._at_end:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
+        self._moving = True
         await self.monitor.execute("replay-delete-break")
         if fill:
             fill(self.ram)
@@ -188,8 +227,15 @@ class Replayer:
         if fill:
             fill(self.ram)
         await self.ask_position()
+        self._moving = False
         if self._position != position:
             raise InternalError(f"Snapshot {tag} is of {self._position:_}, not {position:_}.")
+
+    def copy_image(self, target: Path) -> None:
+        """Copy the image with all snapshots saved so far; the machine must be parked."""
+        with open(self._image_fd, "rb", closefd=False) as source, target.open("wb") as copy:  # noqa: PTH123
+            source.seek(0)
+            shutil.copyfileobj(source, copy, 1 << 20)
 
     async def close(self) -> None:
         """End QEMU and give everything back. Safe to repeat."""
@@ -202,6 +248,7 @@ class Replayer:
         self._wiring.close()
 
     async def _run(self, progress: Callable[[int], None] | None) -> None:
+        self._moving = True
         self.monitor.forget_stops()
         await self.monitor.execute("cont")
         stopped = asyncio.ensure_future(self.monitor.stop_event())
@@ -211,6 +258,7 @@ class Replayer:
         finally:
             stopped.cancel()
         await self.ask_position()
+        self._moving = False
 
     async def _watch(
         self, stopped: asyncio.Future[str], progress: Callable[[int], None] | None
@@ -251,7 +299,7 @@ def _launch(
     qemu: Qemu,
     wiring: Wiring,
     *,
-    image: Path,
+    image_fd: int,
     console_fd: int | None,
     gdb_listener: GdbListener | None,
     plugin: str,
@@ -273,7 +321,7 @@ def _launch(
     return Launch(
         program=str(qemu.path),
         inputs=[str(path) for path in inputs],
-        vmstate=fd_path(wiring.memory_copy("vmstate", image)),
+        vmstate=fd_path(image_fd),
         log=str(log),
         monitor_fd=wiring.monitor_fd,
         overlays=[

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,59 @@ PAGE = 4096
 _WORDS = PAGE // 8
 _CHUNK = 256
 """Pages compared at a time: 1 MiB, so that the comparison stays in the CPU's cache."""
+_ROOM = 1 << 14
+"""Slots the file grows by (64 MiB, sparse until written), so that it is mapped rarely."""
 
 Table = NDArray[np.uint32]
 """Slot of each guest page, shape (pages,); slot 0 is the zero page."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Pages that differ from a table: their numbers, rising, and contents (pages, 512)."""
+
+    numbers: NDArray[np.intp]
+    contents: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class RamImage:
+    """One RAM, kept as a stored table and what differs from it."""
+
+    store: PageStore
+    table: Table
+    delta: Delta | None = None
+
+    @classmethod
+    def of(cls, store: PageStore, table: Table, ram: NDArray[np.uint8]) -> RamImage:
+        """Keep `ram` as its difference from `table`."""
+        return cls(store, table, store.difference(table, ram))
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory it takes beyond the store."""
+        return self.delta.contents.nbytes if self.delta else 0
+
+    def fill(self, into: NDArray[np.uint8]) -> None:
+        """Make `into` this RAM."""
+        self.store.get(self.table, into)
+        if self.delta:
+            into.view(np.uint64).reshape(-1, _WORDS)[self.delta.numbers] = self.delta.contents
+
+    def read(self, offset: int, count: int) -> bytearray:
+        """Return `count` bytes from `offset`."""
+        data = bytearray(self.store.read(self.table, offset, count))
+        if self.delta is None:
+            return data
+        first, last = np.searchsorted(
+            self.delta.numbers, (offset // PAGE, (offset + count - 1) // PAGE + 1)
+        )
+        for index in range(first, last):
+            at = int(self.delta.numbers[index]) * PAGE
+            start, stop = max(at, offset), min(at + PAGE, offset + count)
+            page = self.delta.contents[index].tobytes()
+            data[start - offset : stop - offset] = page[start - at : stop - at]
+        return data
 
 
 class PageStore:
@@ -29,92 +80,107 @@ class PageStore:
     def __init__(self, path: Path, ram_bytes: int) -> None:
         """Open or make the store at `path` for a guest with `ram_bytes` of RAM."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.ram_bytes = ram_bytes
         self._pages = ram_bytes // PAGE
         self._used = max(1, os.fstat(self._fd).st_size // PAGE)
-        if os.fstat(self._fd).st_size < PAGE:
-            os.pwrite(self._fd, bytes(PAGE), 0)
-        self._map: mmap.mmap | None = None
+        self._room = 0
+        self._stored = self._make_room(self._used)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes the store takes on disk."""
         return self._used * PAGE
 
-    def put(self, ram: NDArray[np.uint8], before: Table, was: NDArray[np.uint8]) -> Table:
+    def put(self, ram: NDArray[np.uint8], before: Table) -> Table:
         """Store `ram` and return its table.
 
-        `before` is the table of `was`, the RAM of the previous checkpoint. Only changed
-        pages are written. `was` is brought up to date, so that it can serve the next
-        call. Raises OSError when the disk is full; the store then still holds what it
-        held.
+        `before` is the table of the checkpoint before it: only pages that differ from
+        that are written. Raises OSError when the disk is full; the store then still
+        holds what it held.
         """
-        new, old = _words(ram), _words(was)
-        changed = _changed(new, old)
+        pages = ram.view(np.uint64).reshape(-1, _WORDS)
         table = before.copy()
-        if changed.size:
-            fresh = new[changed]
-            filled = fresh.any(axis=1)
-            slots = np.zeros(changed.size, dtype=np.uint32)
-            slots[filled] = self._append(fresh[filled])
-            table[changed] = slots
-            old[changed] = fresh
+        for start in range(0, self._pages, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            new, slots = pages[part], table[part]
+            old = self._stored[slots] if slots.any() else np.uint64(0)
+            changed = np.flatnonzero((new != old).any(axis=1))
+            if changed.size:
+                slots[changed] = self._keep(new[changed])
         return table
 
-    def get(self, table: Table, into: NDArray[np.uint8], now: Table | None = None) -> None:
-        """Make `into` the RAM of `table`.
-
-        `now`, when known, is the table `into` has at this moment: only pages that differ
-        are written.
-        """
-        wanted = np.arange(self._pages) if now is None else np.flatnonzero(table != now)
-        target, slots = _words(into), table[wanted]
-        zero = slots == 0
-        target[wanted[zero]] = 0
-        stored = self._stored()
-        for start in range(0, wanted.size, _CHUNK):
+    def get(self, table: Table, into: NDArray[np.uint8]) -> None:
+        """Make `into` the RAM of `table`."""
+        pages = into.view(np.uint64).reshape(-1, _WORDS)
+        for start in range(0, self._pages, _CHUNK):
             part = slice(start, start + _CHUNK)
-            keep = ~zero[part]
-            target[wanted[part][keep]] = stored[slots[part][keep]]
+            if table[part].any():
+                np.take(self._stored, table[part], axis=0, out=pages[part])
+            elif pages[part].any():  # untouched memory stays unallocated
+                pages[part] = 0
+
+    def difference(self, table: Table, ram: NDArray[np.uint8]) -> Delta:
+        """Return the pages of `ram` that differ from the RAM of `table`, as copies."""
+        pages = ram.view(np.uint64).reshape(-1, _WORDS)
+        numbers, contents = [], []
+        for start in range(0, self._pages, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            new, slots = pages[part], table[part]
+            old = self._stored[slots] if slots.any() else np.uint64(0)
+            changed = np.flatnonzero((new != old).any(axis=1))
+            if changed.size:
+                numbers.append(changed + start)
+                contents.append(new[changed])
+        if not numbers:
+            return Delta(np.zeros(0, np.intp), np.zeros((0, _WORDS), np.uint64))
+        return Delta(np.concatenate(numbers), np.concatenate(contents))
+
+    def equals(self, table: Table, ram: NDArray[np.uint8]) -> bool:
+        """Whether `ram` is the RAM of `table`."""
+        pages = ram.view(np.uint64).reshape(-1, _WORDS)
+        chunks = (slice(start, start + _CHUNK) for start in range(0, self._pages, _CHUNK))
+        return all(np.array_equal(self._stored[table[part]], pages[part]) for part in chunks)
+
+    def read(self, table: Table, offset: int, count: int) -> bytes:
+        """Return `count` bytes from `offset` of the RAM of `table`."""
+        first, last = offset // PAGE, (offset + count - 1) // PAGE
+        data = self._stored[table[first : last + 1]].tobytes()
+        start = offset - first * PAGE
+        return data[start : start + count]
 
     def empty_table(self) -> Table:
         """Return the table of a RAM that is all zero."""
         return np.zeros(self._pages, dtype=np.uint32)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, cut to what it holds."""
         if self._fd >= 0:
+            os.ftruncate(self._fd, self._used * PAGE)
             os.close(self._fd)
             self._fd = -1
 
+    def _keep(self, pages: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        """Store pages and return their slots; zero pages are slot 0."""
+        slots = np.zeros(len(pages), dtype=np.uint32)
+        filled = pages.any(axis=1)
+        slots[filled] = self._append(pages[filled])
+        return slots
+
     def _append(self, pages: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """Write pages at the end and return their slots."""
+        if self._used + len(pages) > self._room:
+            self._stored = self._make_room(self._used + len(pages))
         data = pages.tobytes()
         written = 0
-        try:
-            while written < len(data):
-                at = self._used * PAGE + written
-                written += os.pwrite(self._fd, data[written:], at)
-        except OSError:
-            os.ftruncate(self._fd, self._used * PAGE)
-            raise
+        while written < len(data):
+            written += os.pwrite(self._fd, data[written:], self._used * PAGE + written)
         first = self._used
         self._used += len(pages)
         return np.arange(first, self._used, dtype=np.uint32)
 
-    def _stored(self) -> NDArray[np.uint64]:
-        """Return all stored pages in place, shape (slots, 512)."""
-        if self._map is None or len(self._map) < self._used * PAGE:
-            self._map = mmap.mmap(self._fd, self._used * PAGE, access=mmap.ACCESS_READ)
-        return np.frombuffer(self._map, dtype=np.uint64).reshape(-1, _WORDS)
-
-
-def _words(ram: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return ram.view(np.uint64).reshape(-1, _WORDS)
-
-
-def _changed(new: NDArray[np.uint64], old: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return the numbers of the pages that differ."""
-    differs = [
-        (new[i : i + _CHUNK] != old[i : i + _CHUNK]).any(axis=1) for i in range(0, len(new), _CHUNK)
-    ]
-    return np.flatnonzero(np.concatenate(differs))
+    def _make_room(self, slots: int) -> NDArray[np.uint64]:
+        """Return all slots in place, shape (room, 512), with room for at least `slots`."""
+        self._room = -(-slots // _ROOM) * _ROOM
+        os.ftruncate(self._fd, self._room * PAGE)
+        view = mmap.mmap(self._fd, self._room * PAGE, access=mmap.ACCESS_READ)
+        return np.frombuffer(view, dtype=np.uint64).reshape(-1, _WORDS)

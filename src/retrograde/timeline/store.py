@@ -116,7 +116,7 @@ class CheckpointStore:
     def bytes(self) -> int:
         """Bytes on disk, without the image while the pass that fills it runs."""
         image = self.image.stat().st_size if self.image.exists() else 0
-        return self.pages.bytes + sum(table.nbytes for table in self._tables) + image
+        return self.pages.size + sum(table.nbytes for table in self._tables) + image
 
     def add(self, checkpoint: Checkpoint, table: Table) -> None:
         """Append a checkpoint; positions must rise."""

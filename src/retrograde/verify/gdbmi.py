@@ -1,14 +1,18 @@
 """A real gdb driven over its machine interface, one command at a time.
 
-Waits for what a command promises (`^done`, or `*stopped` after `^running`), never for
-silence: pygdbmi returns after a pause in the output, which says nothing about the
-machine (GDB manual, "GDB/MI Async Records").
+Waits for what a command promises (`^done`, or `*stopped` after `^running`; GDB manual,
+"GDB/MI Async Records"), never for silence. pygdbmi parses the records; its own
+controller is not used because it polls, and returns after a pause in the output, which
+says nothing about the machine.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +21,6 @@ from typing import Any, Self
 from retrograde.errors import EnvironmentLacks, QemuTimeout, RetrogradeError
 
 ANSWER_SECONDS = 60.0
-_LOOK_SECONDS = 1.0
 
 
 class GdbFailed(RetrogradeError):
@@ -32,7 +35,7 @@ class GdbMi:
     def __init__(self, program: str = "gdb") -> None:
         """Start gdb; raises EnvironmentLacks without gdb or pygdbmi."""
         try:
-            from pygdbmi.gdbcontroller import GdbController
+            from pygdbmi.gdbmiparser import parse_response
         except ImportError as error:
             raise EnvironmentLacks(
                 "pygdbmi is not installed.", "Install it: pip install 'retrograde[verify]'"
@@ -43,8 +46,14 @@ class GdbMi:
                 f"{program} is not installed.",
                 "Install it: apt-get install gdb (gdb-multiarch for foreign guests)",
             )
-        self._gdb = GdbController([path, "-q", "-nx", "--interpreter=mi3"])
-        self._pending: list[dict[str, Any]] = []
+        self._parse = parse_response
+        self._process = subprocess.Popen(
+            [path, "-q", "-nx", "--interpreter=mi3"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._unread = bytearray()
         self.command("set confirm off")
         self.command("set pagination off")
 
@@ -57,24 +66,19 @@ class GdbMi:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        process = self._gdb.gdb_process
-        if process is not None and process.poll() is None:
-            process.kill()
-            process.wait()
-        self._gdb.exit()
+        self._process.kill()
+        self._process.communicate()
 
     def command(self, line: str, seconds: float = ANSWER_SECONDS) -> str:
         """Run a command that does not move the machine; return its console and log text.
 
         Raises GdbFailed when gdb answers with an error.
         """
-        self._pending.clear()
         self._send(line)
         return self._collect("result", ("done", "connected", "exit"), line, seconds)
 
     def move(self, line: str, seconds: float) -> str:
         """Run a command that moves the machine, wait until it stopped; return gdb's text."""
-        self._pending.clear()
         self._send(line)
         text = self._collect("result", ("running", "done"), line, ANSWER_SECONDS)
         return text + self._collect("notify", ("stopped",), line, seconds)
@@ -82,45 +86,54 @@ class GdbMi:
     def connect(self, socket: Path, seconds: float = ANSWER_SECONDS) -> str:
         """`target remote`; return the log of the packets exchanged while connecting."""
         self.command("set debug remote 1")
-        self._pending.clear()
         self._send(f"target remote {socket}")
         log = self._collect("result", ("done", "connected", "running"), "target remote", seconds)
         self.command("set debug remote 0")
         return log
 
-    def pc(self) -> int:
-        """Return the program counter as gdb prints it."""
-        text = self.command("print/x $pc")
+    def register(self, name: str) -> int:
+        """Return the value of an integer register as gdb prints it."""
+        text = self.command(f"print/x ${name}")
         match = re.search(r"0x([0-9a-f]+)", text)
         if not match:
-            raise GdbFailed(f"gdb printed no program counter: {text.strip()!r}.")
+            raise GdbFailed(f"gdb printed no value of ${name}: {text.strip()!r}.")
         return int(match[1], 16)
 
     def _send(self, line: str) -> None:
         quoted = line.replace("\\", "\\\\").replace('"', '\\"')
-        self._gdb.write(f'-interpreter-exec console "{quoted}"', read_response=False)
+        assert self._process.stdin is not None
+        self._process.stdin.write(f'-interpreter-exec console "{quoted}"\n'.encode())
+        self._process.stdin.flush()
 
     def _collect(self, kind: str, messages: tuple[str, ...], line: str, seconds: float) -> str:
         """Read records until one of `kind` and `messages`; return the text before it."""
         until = time.monotonic() + seconds
         text: list[str] = []
         while True:
-            for record in self._records(until, line, seconds):
-                if record["type"] in ("console", "log", "target"):
-                    text.append(str(record["payload"]))
-                elif record["type"] == "result" and record["message"] == "error":
-                    raise GdbFailed(f"gdb refused `{line}`: {record['payload']['msg']}")
-                elif record["type"] == kind and record["message"] in messages:
-                    return "".join(text)
+            record = self._record(until, line, seconds)
+            if record["type"] in ("console", "log", "target"):
+                text.append(str(record["payload"]))
+            elif record["type"] == "result" and record["message"] == "error":
+                raise GdbFailed(f"gdb refused `{line}`: {record['payload']['msg']}")
+            elif record["type"] == kind and record["message"] in messages:
+                return "".join(text)
 
-    def _records(self, until: float, line: str, seconds: float) -> Any:
-        """Yield records one by one, leaving those not consumed for the next call."""
-        while not self._pending:
-            if time.monotonic() > until:
+    def _record(self, until: float, line: str, seconds: float) -> dict[str, Any]:
+        """Read the next record; raise QemuTimeout when none comes in time."""
+        assert self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        while b"\n" not in self._unread:
+            ready = select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]
+            if not ready:
                 raise QemuTimeout(
                     f"gdb did not finish `{line}` within {seconds:g} s.",
                     "`retrograde doctor` tells which defects of this QEMU are known.",
                 )
-            self._pending = self._gdb.get_gdb_response(_LOOK_SECONDS, raise_error_on_timeout=False)
-        while self._pending:
-            yield self._pending.pop(0)
+            data = os.read(fd, 1 << 16)
+            if not data:
+                raise GdbFailed(f"gdb ended during `{line}`.")
+            self._unread += data
+        record, _, rest = self._unread.partition(b"\n")
+        self._unread = rest
+        parsed: dict[str, Any] = self._parse(record.decode(errors="replace"))
+        return parsed

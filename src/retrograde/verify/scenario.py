@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -24,6 +24,8 @@ from retrograde.recording.bundle import Recording
 from retrograde.verify.gdbmi import GdbFailed, GdbMi
 
 Report = Callable[[str], None]
+
+_REMEDY = "This machine does not run backwards exactly; `retrograde doctor` may know why."
 
 
 class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +96,7 @@ class _Scenario:
         self._report = report
         self._listener = listener
         self._gdb = GdbMi(gdb)
-        self.pcs: list[int] = []
+        self._seen: dict[int, list[int]] = {}
 
     def close(self) -> None:
         self._gdb.__exit__(None, None, None)
@@ -103,17 +105,18 @@ class _Scenario:
         """Attach, step forward, back, and forward again."""
         self._attach()
         self._report(f"stepping forward {self._steps} instructions")
+        self._look()
         for _ in range(self._steps):
-            self.pcs.append(self._gdb.pc())
             self._gdb.move("stepi", self._deadline)
-        self._report(f"stepping backward {self._steps} instructions")
-        for position in reversed(range(self._steps)):
+            self._look()
+        self._report(f"stepping backward from {self._position():_}")
+        while self._position() > 0:
             self._gdb.move("reverse-stepi", self._deadline)
-            self._expect(position, "stepping backward")
-        self._report(f"stepping forward {self._steps} instructions again")
-        for position in range(self._steps):
-            self._expect(position, "stepping forward again")
+            self._expect(self._position(), "stepping backward")
+        self._report("stepping forward again")
+        for _ in range(self._steps):
             self._gdb.move("stepi", self._deadline)
+            self._expect(self._position(), "stepping forward again")
 
     def run_on(self) -> None:
         """Set breakpoints on all steps and continue to the break or to one of them."""
@@ -126,7 +129,27 @@ class _Scenario:
         """Reverse-continue to the last of the steps."""
         self._report(f"running backward from {stopped_at:_}")
         self._gdb.move("reverse-continue", self._deadline)
-        self._expect(self._steps - 1, "running backward")
+        self._expect(self._position(), "running backward")
+        if self._pc() != self.pcs[-1]:
+            raise AnswerNo(
+                f"Running backward from {stopped_at:_} led to pc {self._pc():#x}, "
+                f"not to the last step's {self.pcs[-1]:#x}.",
+                _REMEDY,
+            )
+
+    @property
+    def pcs(self) -> list[int]:
+        """The pc of every step but the state after the last, in order."""
+        return [pc for seen in self._seen.values() for pc in seen][:-1]
+
+    def _look(self) -> None:
+        self._seen.setdefault(self._position(), []).append(self._pc())
+
+    def _position(self) -> int:
+        match = re.search(r"instruction count = (\d+)", self._gdb.command("monitor info replay"))
+        if not match:
+            raise AnswerNo("QEMU does not say where it is.", "Is this a replay?")
+        return int(match[1])
 
     def _attach(self) -> None:
         self._report("attaching gdb")
@@ -148,10 +171,29 @@ class _Scenario:
                     "Its gdbstub cannot reverse this target; use another QEMU.",
                 )
 
+    def _pc(self) -> int:
+        """Return the linear address of the next instruction: on x86 $pc is an offset."""
+        return self._isa.linear_pc(_GdbRegisters(self._gdb))
+
     def _expect(self, position: int, doing: str) -> None:
-        pc, expected = self._gdb.pc(), self.pcs[position]
-        if pc != expected:
-            raise AnswerNo(
-                f"At position {position:_}, {doing}: pc is {pc:#x}, was {expected:#x}.",
-                "This machine does not run backwards exactly; `retrograde doctor` may know why.",
-            )
+        # Taking an interrupt is a step that stays at its position: two pcs there.
+        pc, expected = self._pc(), self._seen.get(position, [])
+        if pc not in expected:
+            was = " or ".join(f"{value:#x}" for value in expected) or "never seen"
+            raise AnswerNo(f"At position {position:_}, {doing}: pc is {pc:#x}, was {was}.", _REMEDY)
+
+
+class _GdbRegisters(Mapping[str, int]):
+    """Registers by name, each asked of gdb when read."""
+
+    def __init__(self, gdb: GdbMi) -> None:
+        self._gdb = gdb
+
+    def __getitem__(self, name: str) -> int:
+        return self._gdb.register(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError("only single registers are asked for")
+
+    def __len__(self) -> int:
+        raise NotImplementedError("only single registers are asked for")

@@ -1,0 +1,195 @@
+"""A replayer that can go to any position: the checkpoints' user.
+
+A seat holds one QEMU process and moves it: forward by running, backward by loading the
+checkpoint before the target, whichever is cheaper by what both have cost so far. It may
+carry a probe. When QEMU dies under it, it starts a new one and goes on: a position means
+the same in every process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from retrograde.errors import Divergence, QemuDied
+from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.probe import Probe
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.ram import GuestRam
+from retrograde.machine.replayer import Replayer
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.pages import RamImage
+from retrograde.timeline.store import Checkpoint, CheckpointStore
+
+Progress = Callable[[int], None]
+
+MARK_BYTES = 100_000_000
+"""Memory of ours that marks may take."""
+
+LOAD_SECONDS = 0.05
+RATE = 100e6
+"""First guesses of what a load costs and of instructions a second; measured from then on."""
+
+REVIVALS = 2
+"""How often a dead QEMU is replaced within one movement before that is an error."""
+
+
+class Seat:
+    """One replayer with checkpoints. Made by `take`; always ended by `close`."""
+
+    def __init__(
+        self, recording: Recording, qemu: Qemu, store: CheckpointStore, probe: Probe | None
+    ) -> None:
+        self.recording = recording
+        self.store = store
+        self.probe = probe
+        self._qemu = qemu
+        self._replayer: Replayer | None = None
+        self._load_seconds = LOAD_SECONDS
+        self._rate = RATE
+        self._marks: dict[int, RamImage] = {}
+
+    @classmethod
+    async def take(
+        cls, recording: Recording, qemu: Qemu, store: CheckpointStore, probe: Probe | None = None
+    ) -> Self:
+        """Start a process on `recording`, parked at position 0."""
+        seat = cls(recording, qemu, store, probe)
+        await seat._start()
+        return seat
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def position(self) -> int:
+        """Where the machine is parked."""
+        return self._parked.position
+
+    @property
+    def ram(self) -> GuestRam:
+        """Guest RAM at `position`, in place."""
+        return self._parked.ram
+
+    @property
+    def pid(self) -> int:
+        """Process id of QEMU, which changes when a dead one is replaced."""
+        return self._parked.process.pid
+
+    async def gdb(self) -> GdbRemote:
+        """Return the link to the gdbstub, for looking and stepping."""
+        return await self._parked.gdb()
+
+    async def human(self, line: str) -> str:
+        """Run a command of QEMU's human monitor that only looks."""
+        return await self._parked.monitor.human(line)
+
+    async def go(
+        self, position: int, *, load: bool = False, progress: Progress | None = None
+    ) -> None:
+        """Park the machine at `position`.
+
+        `load` insists on coming from a checkpoint, which is what makes a newly armed
+        probe take effect. Raises Divergence when the replay does not get there as
+        recorded.
+        """
+        for revival in range(REVIVALS + 1):
+            try:
+                await self._go(position, load, progress)
+                return
+            except QemuDied:
+                if revival == REVIVALS:
+                    raise
+                await self._restart()
+
+    async def mark(self) -> RamImage:
+        """Make a checkpoint here that lasts as long as the process; return its RAM.
+
+        The newest few are kept, within MARK_BYTES of our memory.
+        """
+        position = self.position
+        if position not in self._marks:
+            checkpoint = self.store.before(position)
+            table = self.store.table(checkpoint) if checkpoint else self.store.pages.empty_table()
+            image = RamImage.of(self.store.pages, table, self.ram.array())
+            await self._parked.save(f"mark{position}")
+            self._marks[position] = image
+            while sum(kept.size for kept in self._marks.values()) > MARK_BYTES:
+                self._marks.pop(next(iter(self._marks)))
+        return self._marks[position]
+
+    async def close(self) -> None:
+        """End the process. Safe to repeat."""
+        if self._replayer is not None:
+            replayer, self._replayer = self._replayer, None
+            await asyncio.shield(replayer.close())
+
+    @property
+    def _parked(self) -> Replayer:
+        if self._replayer is None:
+            raise QemuDied("This replayer was closed.")
+        return self._replayer
+
+    async def _start(self) -> None:
+        plugin = self.probe.argument if self.probe else ""
+        fds = (self.probe.fd,) if self.probe else ()
+        self._replayer = await Replayer.start(
+            self.recording, self._qemu, image=self.store.image, plugin=plugin, plugin_fds=fds
+        )
+
+    async def _restart(self) -> None:
+        await self.close()
+        self._marks.clear()
+        await self._start()
+
+    async def _go(self, position: int, load: bool, progress: Progress | None) -> None:
+        if self._replayer is None or self._parked.at_end or self._parked.lost:
+            await self._restart()
+        checkpoint = self.store.before(position)
+        mark = max((at for at in self._marks if at <= position), default=-1)
+        nearest = max(mark, checkpoint.position if checkpoint else -1)
+        if nearest >= 0 and (load or self._loading_is_cheaper(position, nearest)):
+            if mark == nearest:
+                await self._load(f"mark{mark}", mark, self._marks[mark])
+            elif checkpoint is not None:
+                await self._load_checkpoint(checkpoint)
+        elif position < self.position:
+            await self._parked.rewind()
+        began, start = time.monotonic(), self.position
+        await self._parked.run_to(position, progress)
+        self._learn_rate(position - start, time.monotonic() - began)
+
+    def _loading_is_cheaper(self, position: int, nearest: int) -> bool:
+        if position < self.position:
+            return True
+        return max(0, nearest - self.position) / self._rate > self._load_seconds
+
+    async def _load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        table = self.store.table(checkpoint)
+        await self._load(checkpoint.tag, checkpoint.position, RamImage(self.store.pages, table))
+        registers = await (await self.gdb()).read_registers()
+        if registers.decode() != checkpoint.registers:
+            raise Divergence(
+                f"The checkpoint at {checkpoint.position:_} does not load as it was saved.",
+                f"Remove {self.store.folder} to have the checkpoints made anew.",
+            )
+
+    async def _load(self, tag: str, position: int, image: RamImage) -> None:
+        began = time.monotonic()
+        await self._parked.load(tag, position, lambda ram: image.fill(ram.array()))
+        self._load_seconds += (time.monotonic() - began - self._load_seconds) / 4
+
+    def _learn_rate(self, instructions: int, seconds: float) -> None:
+        if instructions > 1_000_000 and seconds > 0:
+            self._rate += (instructions / seconds - self._rate) / 4

@@ -1,0 +1,98 @@
+"""The checkpoint pass: one replay from start to end that leaves checkpoints behind.
+
+Where they stand is decided by measured costs. A seek loads the checkpoint before its
+target and replays from there, so checkpoints are spaced by replay *time*: close
+together where the guest is slow to replay, far apart where it is fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.replayer import Replayer
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
+
+SEEK_SECONDS = 0.2
+"""The time from loading a checkpoint to the next one that spacing aims at."""
+
+MOST_OVERHEAD = 0.25
+"""Share of the pass that may go into saving."""
+
+DEFAULT_BUDGET = 1_000_000_000
+"""Bytes of disk the checkpoints of one recording may take."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Spacing:
+    """Decides how long to replay before the next checkpoint, from measured costs. Pure.
+
+    `budget` is in bytes; as it comes to be used up, spacing grows.
+    """
+
+    end: int
+    budget: int
+    save_seconds: float = 0.05
+    stretch: float = 1.0
+
+    def seconds(self, position: int, used: int) -> float:
+        """Return the time to replay; `used` is in bytes on disk at `position`."""
+        if position and used * (self.end / position) > self.budget * self.stretch:
+            self.stretch *= 2
+        return max(SEEK_SECONDS, self.save_seconds / MOST_OVERHEAD) * self.stretch
+
+    def saved(self, seconds: float) -> None:
+        """Learn what a save cost: the newer, the more it counts."""
+        self.save_seconds += (seconds - self.save_seconds) / 4
+
+
+async def survey(
+    recording: Recording,
+    qemu: Qemu,
+    *,
+    budget: int = DEFAULT_BUDGET,
+    progress: Progress | None = None,
+) -> CheckpointStore:
+    """Replay `recording` once, save checkpoints, and return their published store.
+
+    A full disk ends the saving, not the work: what was saved stays usable.
+    """
+    store = CheckpointStore.create(recording.cache, origin_of(recording, qemu))
+    try:
+        async with await Replayer.start(recording, qemu) as replayer:
+            await _pass(recording.end, replayer, store, budget, progress)
+            replayer.copy_image(store.image)
+        store.publish()
+    except BaseException:
+        store.discard()
+        raise
+    return store
+
+
+async def _pass(
+    end: int, replayer: Replayer, store: CheckpointStore, budget: int, progress: Progress | None
+) -> None:
+    spacing = Spacing(end, budget)
+    table = store.pages.empty_table()
+    gdb = await replayer.gdb()
+    seconds = 0.0
+    while replayer.position < end and store.bytes < budget:
+        position, began = replayer.position, time.monotonic()
+        try:
+            table = store.pages.put(replayer.ram.array(), table)
+            await replayer.save(f"cp{position}")
+            registers = (await gdb.read_registers()).decode()
+            store.add(Checkpoint(position=position, registers=registers, seconds=seconds), table)
+        except OSError:
+            return
+        saved = time.monotonic()
+        spacing.saved(saved - began)
+        await replayer.run_for(spacing.seconds(position, store.bytes), end)
+        seconds = time.monotonic() - saved
+        if progress:
+            progress(replayer.position)
