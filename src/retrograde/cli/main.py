@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 import click
 
@@ -63,11 +65,18 @@ def main() -> None:
     run(retrograde, sys.argv[1:])
 
 
-def run(command: click.Command, arguments: list[str]) -> None:
-    """Run `command` and exit: errors as two sentences on stderr, with their exit code."""
-    show_traceback = "--debug" in arguments[:2]
+def run(command: click.Command, arguments: list[str]) -> NoReturn:
+    """Run `command` and exit, as `guarded` does."""
+    guarded(
+        lambda: command.main(arguments, standalone_mode=False),
+        show_traceback="--debug" in arguments[:2],
+    )
+
+
+def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> NoReturn:
+    """Do `action` and exit: errors as two sentences on stderr, with their exit code."""
     try:
-        status = command.main(arguments, standalone_mode=False)
+        status = action()
         sys.stdout.flush()
     except RetrogradeError as error:
         if show_traceback:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import signal
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from retrograde.cli.arguments import QEMU, positive
 from retrograde.cli.info import facts
 from retrograde.cli.output import JSON_OPTION, print_facts, print_json, progress, warn
+from retrograde.cli.terminal import ConsoleOutput, Terminal
+from retrograde.errors import UsageError
+from retrograde.machine.userconsole import FileConsole, StdioConsole
 from retrograde.recording.bundle import Recording
 
 
@@ -48,16 +54,19 @@ def command(
     They stay as they are; what record/replay needs is added. Ctrl-C ends the recording
     and keeps it.
     """
+    asked = StdioConsole(signals=False, escapes=True) if interactive else None
+    if interactive:
+        click.echo("retrograde: Ctrl-A x ends the recording.", err=True)
     recording = asyncio.run(
-        _record(
+        record_here(
             output,
             list(arguments),
+            console=asked,
             target=target,
             program=qemu,
             shift=shift,
             timeout=timeout,
             without_quirks=frozenset(without_quirk),
-            interactive=interactive,
         )
     )
     if as_json:
@@ -66,24 +75,37 @@ def command(
         print_facts(facts(recording))
 
 
-async def _record(
+async def record_here(
     output: Path,
     arguments: list[str],
     *,
+    console: StdioConsole | FileConsole | None,
     target: str,
     program: str | None,
-    shift: int,
-    timeout: float | None,
-    without_quirks: frozenset[str],
-    interactive: bool,
+    shift: int = 7,
+    timeout: float | None = None,
+    without_quirks: frozenset[str] = frozenset(),
 ) -> Recording:
+    """Record in this process: signals end the recording, `console` is where it was asked for.
+
+    Progress is shown unless the console is.
+    """
     from retrograde.machine.recorder import record
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    with progress("recording", None) as show:
+    with contextlib.ExitStack() as stack:
+        end = show = None
+        if isinstance(console, StdioConsole):
+            leave = functools.partial(loop.call_soon_threadsafe, stop.set)
+            end = stack.enter_context(Terminal(console, leave)).theirs
+        elif console:
+            file = stack.enter_context(_written(console.path))
+            end = stack.enter_context(ConsoleOutput(file.fileno())).theirs
+        if not isinstance(console, StdioConsole):
+            show = stack.enter_context(progress("recording", None))
         return await record(
             output,
             arguments,
@@ -93,7 +115,16 @@ async def _record(
             timeout=timeout,
             without_quirks=without_quirks,
             stop=stop,
-            interactive=interactive,
-            progress=None if interactive else show,
+            console=end,
+            progress=show,
             warn=warn,
         )
+
+
+def _written(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb", buffering=0)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}.", "Check the -serial argument."
+        ) from error

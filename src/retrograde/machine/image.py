@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 
 from retrograde.errors import EnvironmentLacks, QemuRefused
 
 CREATE_SECONDS = 30.0
+
+NO_SPACE = os.strerror(errno.ENOSPC)
+"""What QEMU's programs say of a full disk."""
 
 VMSTATE_BYTES = 1 << 20
 """Virtual size of a snapshot image; vmstate lies beyond it (QEMU docs/interop/qcow2.rst)."""
@@ -38,5 +43,11 @@ def _qemu_img(fd: int, *words: str) -> None:
             "qemu-img is not installed.",
             "Install it: apt-get install --no-install-recommends qemu-utils",
         ) from error
+    if NO_SPACE in answer.stderr:
+        raise EnvironmentLacks(
+            f"qemu-img {words[0]} found no space left on the disk.",
+            "Free some space or choose another place.",
+            answer.stderr,
+        )
     if answer.returncode != 0:
         raise QemuRefused(f"qemu-img {words[0]} failed.", detail=answer.stderr)

@@ -27,14 +27,16 @@ DYING_SECONDS = 2.0
 class Monitor:
     """The QMP connection of one QEMU process."""
 
-    def __init__(self, process: QemuProcess) -> None:
+    def __init__(self, process: QemuProcess, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._process = process
+        self._answer_seconds = answer_seconds
         self._client = QMPClient(process.name)
         self._stops = EventListener(("STOP", "SHUTDOWN"))
         self._client.register_listener(self._stops)
 
-    async def connect(self, link: socket.socket, seconds: float = ANSWER_SECONDS) -> None:
+    async def connect(self, link: socket.socket) -> None:
         """Take over `link`, the other end of QEMU's monitor, and negotiate."""
+        seconds = self._answer_seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._client.connect(link)
@@ -48,13 +50,14 @@ class Monitor:
         self,
         command: str,
         arguments: Mapping[str, object] | None = None,
-        seconds: float = ANSWER_SECONDS,
+        seconds: float | None = None,
     ) -> Any:
         """Run one QMP command and return what it returns.
 
         Raises QemuRefused when QEMU answers with an error, QemuDied when it ends
-        before the answer, QemuTimeout after `seconds`.
+        before the answer, QemuTimeout after `seconds` (default: this monitor's).
         """
+        seconds = self._answer_seconds if seconds is None else seconds
         try:
             async with asyncio.timeout(seconds):
                 return await self._client.execute(command, cast("dict[str, object]", arguments))
@@ -67,14 +70,14 @@ class Monitor:
             await self._settle()
             raise self._process.died(f"answering {command}") from error
 
-    async def human(self, line: str, seconds: float = ANSWER_SECONDS) -> str:
+    async def human(self, line: str, seconds: float | None = None) -> str:
         """Run one human monitor command and return its text, which may be an error."""
         answer = await self.execute("human-monitor-command", {"command-line": line}, seconds)
         if not isinstance(answer, str):
             raise InternalError(f"QMP answered {line!r} with {type(answer).__name__}, not text.")
         return answer.replace("\r\n", "\n").strip()
 
-    async def obey(self, line: str, seconds: float = ANSWER_SECONDS) -> None:
+    async def obey(self, line: str, seconds: float | None = None) -> None:
         """Run a human monitor command that is silent when it works; else QemuRefused."""
         if answer := await self.human(line, seconds):
             raise QemuRefused(f"QEMU refused `{line}`: {answer.rstrip('.')}.")
@@ -103,7 +106,7 @@ class Monitor:
     async def close(self) -> None:
         """Drop the connection; never raises because QEMU already did."""
         with contextlib.suppress(QMPError, EOFError, OSError, TimeoutError):
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._answer_seconds):
                 await self._client.disconnect()
 
     async def _settle(self) -> None:

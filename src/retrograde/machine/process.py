@@ -45,30 +45,27 @@ class QemuProcess:
         self._name = name
 
     @classmethod
-    async def start(
-        cls, argv: Sequence[str], *, pass_fds: Sequence[int] = (), interactive: bool = False
-    ) -> QemuProcess:
+    async def start(cls, argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> QemuProcess:
         """Run `argv` with only `pass_fds` inherited, in a deleted working directory.
 
-        `interactive` leaves it our standard input and output, for a guest console on
-        the terminal. Raises QemuDied when the program cannot be started.
+        It gets a session of its own: a Ctrl-C at our terminal is for us to act on.
+        Raises QemuDied when the program cannot be started.
         """
         stderr_fd = os.memfd_create("qemu-stderr")
         setpriv = shutil.which("setpriv")
         guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-        stream = None if interactive else asyncio.subprocess.DEVNULL
         nowhere = tempfile.mkdtemp(prefix="retrograde-")
         try:
             process = await asyncio.create_subprocess_exec(
                 *guard,
                 *argv,
-                stdin=stream,
-                stdout=stream,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
                 stderr=stderr_fd,
                 pass_fds=tuple(pass_fds),
                 env=wipe_environment(),
                 cwd=nowhere,
-                start_new_session=not interactive,
+                start_new_session=True,
             )
         except OSError as error:
             os.close(stderr_fd)

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from retrograde.errors import EnvironmentLacks, QemuDied, QemuError, RetrogradeError, UsageError
+from retrograde.errors import (
+    EnvironmentLacks,
+    QemuError,
+    QemuTimeout,
+    RecordingError,
+    RetrogradeError,
+    UsageError,
+)
 from retrograde.machine.arguments import UserMachine, parse_arguments
 from retrograde.machine.command import Chardev, Launch, RamFile, record_command
-from retrograde.machine.image import create_image
-from retrograde.machine.monitor import Monitor
+from retrograde.machine.image import NO_SPACE, create_image
+from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
 from retrograde.machine.process import EXIT_SECONDS, QemuProcess
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_for
 from retrograde.machine.replayer import INITIAL
 from retrograde.machine.wiring import Wiring, fd_path
-from retrograde.recording.bundle import CONSOLE, IMAGE, LOG, Draft, Recording, now
+from retrograde.recording.bundle import (
+    CONSOLE,
+    IMAGE,
+    LOG,
+    Draft,
+    Recording,
+    disk_errors_named,
+    now,
+)
 from retrograde.recording.machinespec import Shift
 from retrograde.recording.manifest import Ending, Manifest, QemuIdentity, Ram
+from retrograde.recording.rrevents import Kind
 from retrograde.recording.rrlog import RrLog
 from retrograde.version import __version__
 
@@ -45,40 +62,52 @@ async def record(
     shift: Shift = 7,
     timeout: float | None = None,
     without_quirks: frozenset[str] = frozenset(),
-    interactive: bool = False,
+    console: socket.socket | None = None,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> Recording:
     """Record the machine that QEMU would run with `arguments`, and return the recording.
 
     `shift` is the clock (2**shift ns an instruction) unless the arguments have -icount.
     Ends when the guest does, after `timeout` seconds, when `stop` is set or the task is
-    cancelled; each gives a complete recording. `interactive` puts the first serial port
-    on our standard input and output. Raises UsageError (ArgumentRefused) for arguments
-    that QEMU or record/replay do not accept, EnvironmentLacks without a usable QEMU or
-    disk space, QemuDied when QEMU crashes; the recording is then kept, marked
-    incomplete.
+    cancelled; each gives a complete recording. `console` is QEMU's end of a connected
+    socket pair: what comes in through it is typed at the first serial port, whose
+    output also goes there. A QEMU that does not answer within `answer_seconds` is
+    taken for hung.
+
+    Raises UsageError (ArgumentRefused) for arguments that QEMU or record/replay do not
+    accept, EnvironmentLacks without a usable QEMU or disk space, QemuDied when QEMU
+    crashes and QemuTimeout when it hangs; the recording is then kept, marked
+    incomplete, unless the machine never ran.
     """
     qemu = Qemu.find(target, program)
     machine = parse_arguments(arguments, target, shift)
-    if warn:
-        for note in machine.notes:
-            warn(note)
+    tell = warn or (lambda _text: None)
+    for note in machine.notes:
+        tell(note)
     draft = Draft.create(output)
     try:
-        recorder = _Recorder(qemu, machine, draft, without_quirks)
+        recorder = _Recorder(qemu, machine, draft, without_quirks, answer_seconds, tell)
+        process = await recorder.start(console)
     except BaseException:
         draft.discard()
         raise
-    return await recorder.run(timeout, interactive, stop or asyncio.Event(), progress)
+    return await recorder.run(process, timeout, stop or asyncio.Event(), progress)
 
 
 class _Recorder:
     """One run of a machine under record."""
 
     def __init__(
-        self, qemu: Qemu, machine: UserMachine, draft: Draft, without_quirks: frozenset[str]
+        self,
+        qemu: Qemu,
+        machine: UserMachine,
+        draft: Draft,
+        without_quirks: frozenset[str],
+        answer_seconds: float,
+        warn: Warn,
     ) -> None:
         board = qemu.machine_type(machine.board or qemu.default_board)
         if board is None:
@@ -89,12 +118,13 @@ class _Recorder:
         self._qemu = qemu
         self._draft = draft
         self._machine = machine
-        self._began = 0.0
+        self._answer_seconds = answer_seconds
+        self._warn = warn
+        self._began = time.monotonic()
         self._quirks = quirks_for(qemu, board.name, without_quirks)
         self._paths = [draft.path / "inputs" / draft.add_input(p).name for p in machine.files]
         ram_bytes = machine.ram_bytes or qemu.default_ram_bytes(board.name)
         shared = board.ram_id != "" and not machine.own_ram
-        self._wiring = Wiring(ram_bytes if shared else None)
         self._manifest = Manifest(
             tool=f"retrograde {__version__}",
             created=now(),
@@ -106,85 +136,62 @@ class _Recorder:
             inputs=tuple(draft.inputs),
         )
         draft.write_manifest(self._manifest)
+        self._wiring = Wiring(ram_bytes if shared else None)
+
+    async def start(self, console: socket.socket | None) -> QemuProcess:
+        """Start QEMU; gives back all it took when that fails."""
+        try:
+            argv = record_command(self._machine.spec, self._launch(console))
+            process = await QemuProcess.start(argv, pass_fds=self._wiring.pass_fds)
+        except BaseException:
+            self._wiring.close()
+            raise
+        self._wiring.release_theirs()
+        self._began = time.monotonic()
+        return process
 
     async def run(
         self,
+        process: QemuProcess,
         timeout: float | None,
-        interactive: bool,
         stop: asyncio.Event,
         progress: Progress | None,
     ) -> Recording:
         """Run the machine to its end or ours, and finish the recording."""
-        self._began = time.monotonic()
-        process = await self._start(interactive)
-        monitor = Monitor(process)
+        monitor = Monitor(process, self._answer_seconds)
         trouble: QemuError | None = None
         ending: Ending | None = None
         try:
+            await monitor.connect(self._wiring.monitor_link)
             ending = await self._watch(process, monitor, timeout, stop, progress)
-        except UsageError:
-            await _end(process, monitor)
-            self._wiring.close()
-            self._draft.discard()
-            raise
         except QemuError as error:
             trouble = error
-        except asyncio.CancelledError:
-            await asyncio.shield(self._conclude(process, monitor, "interrupted"))
+        except BaseException:  # cancelled, or `progress` failed: still a recording
+            with contextlib.suppress(RetrogradeError):
+                await asyncio.shield(self._conclude(process, monitor, "interrupted", None))
             raise
         return await self._conclude(process, monitor, ending, trouble)
 
-    async def _conclude(
-        self,
-        process: QemuProcess,
-        monitor: Monitor,
-        ending: Ending | None,
-        trouble: QemuError | None = None,
-    ) -> Recording:
-        """End QEMU and keep what it recorded; raise what went wrong, if anything did."""
-        status = await _end(process, monitor)
-        stderr = process.stderr()
-        process.close()
-        self._wiring.close()
-        recording = self._finish(ending, status, time.monotonic() - self._began)
-        if not recording.complete:
-            raise self._incomplete(recording, status, stderr) from trouble
-        return recording
-
-    async def _start(self, interactive: bool) -> QemuProcess:
-        """Start QEMU and talk to it; UsageError when it does not accept the arguments."""
-        process: QemuProcess | None = None
-        try:
-            argv = record_command(self._machine.spec, self._launch(interactive))
-            process = await QemuProcess.start(
-                argv, pass_fds=self._wiring.pass_fds, interactive=interactive
-            )
-            self._wiring.release_theirs()
-            return process
-        except BaseException:
-            if process:
-                await process.kill()
-            self._wiring.close()
-            self._draft.discard()
-            raise
-
-    def _launch(self, interactive: bool) -> Launch:
-        folder, ram = self._draft.path, self._wiring.ram
-        with (folder / IMAGE).open("w+b") as image:
-            create_image(image.fileno())
-        console = str(folder / CONSOLE)
-        (folder / CONSOLE).touch()
+    def _launch(self, console: socket.socket | None) -> Launch:
+        folder, wiring, ram = self._draft.path, self._wiring, self._wiring.ram
+        with disk_errors_named(folder):
+            (folder / CONSOLE).touch()
+            with (folder / IMAGE).open("w+b") as image:
+                create_image(image.fileno())
+            overlays = [
+                wiring.overlay(self._paths[disk.layers[0].input])
+                for disk in self._machine.spec.overlaid()
+            ]
+        kept = str(folder / CONSOLE)
+        live = console and (("fd", str(wiring.inherit(console.fileno()))), ("logfile", kept))
         return Launch(
             program=str(self._qemu.path),
             inputs=[str(path) for path in self._paths],
             vmstate=str(folder / IMAGE),
             log=str(folder / LOG),
-            monitor_fd=self._wiring.monitor_fd,
-            overlays=[
-                fd_path(self._wiring.overlay(self._paths[disk.layers[0].input]))
-                for disk in self._machine.spec.overlaid()
-            ],
-            console=Chardev.stdio(console) if interactive else Chardev.file(console),
+            monitor_fd=wiring.monitor_fd,
+            overlays=[fd_path(overlay) for overlay in overlays],
+            console=Chardev("socket", live) if live else Chardev.file(kept),
             ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
             snapshot=INITIAL if self._manifest.snapshot else None,
             sandbox=self._qemu.has_sandbox,
@@ -202,20 +209,22 @@ class _Recorder:
         progress: Progress | None,
     ) -> Ending | None:
         """Wait for the end; return how it came, None when the log knows."""
-        await self._connect(process, monitor)
         until = time.monotonic() + timeout if timeout else None
         gone = asyncio.ensure_future(process.wait())
         stopped = asyncio.ensure_future(stop.wait())
         try:
             while True:
+                pause = LOOK_SECONDS
+                if until is not None:
+                    pause = max(0.0, min(pause, until - time.monotonic()))
                 await asyncio.wait(
-                    (gone, stopped), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    (gone, stopped), timeout=pause, return_when=asyncio.FIRST_COMPLETED
                 )
                 if gone.done():
                     return None
                 if stopped.done():
                     return "interrupted"
-                if until and time.monotonic() > until:
+                if until is not None and time.monotonic() >= until:
                     return "timeout"
                 if WRITE_ERROR in process.stderr():
                     return "killed"
@@ -225,42 +234,77 @@ class _Recorder:
             gone.cancel()
             stopped.cancel()
 
-    async def _connect(self, process: QemuProcess, monitor: Monitor) -> None:
-        try:
-            await monitor.connect(self._wiring.monitor_link)
-        except QemuDied as error:
-            if process.returncode == 1:  # QEMU's answer to a command line it rejects
-                raise UsageError(
-                    f"{self._qemu.path.name} does not accept this machine.",
-                    "Its own words follow; check the QEMU arguments.",
-                    detail=process.stderr(),
-                ) from error
-            raise
+    async def _conclude(
+        self,
+        process: QemuProcess,
+        monitor: Monitor,
+        ending: Ending | None,
+        trouble: QemuError | None,
+    ) -> Recording:
+        """End QEMU and keep what it recorded; raise what went wrong, if anything did."""
+        status = await _end(process, monitor, hung=isinstance(trouble, QemuTimeout))
+        died = process.died("recording")
+        process.close()
+        self._wiring.close()
+        full = WRITE_ERROR in died.detail
+        if not self._has_run():
+            self._draft.discard()
+            raise self._never_ran(status, trouble or died)
+        recording = self._finish("killed" if full else ending, status)
+        if recording.complete:
+            if died.detail.strip():
+                self._warn(f"{process.name} said: {died.detail.strip()}")
+            return recording
+        kept = f"What was recorded is kept, marked incomplete: {recording.path}"
+        if full:
+            raise EnvironmentLacks(
+                f"{recording.path.parent} cannot take more of the log: writing it failed.",
+                f"Free some space and record again. {kept}",
+                died.detail,
+            )
+        error = trouble if isinstance(trouble, QemuTimeout) else died
+        raise type(error)(error.what, kept, died.detail) from trouble
 
-    def _finish(self, ending: Ending | None, status: int, seconds: float) -> Recording:
+    def _has_run(self) -> bool:
+        """Whether the guest ran, as far as the log tells."""
+        try:
+            log = RrLog.open(self._draft.path / LOG, salvage=True)
+            return next(log.events({Kind.INSTRUCTION}), None) is not None
+        except RecordingError:
+            return False
+
+    def _never_ran(self, status: int, error: QemuError) -> RetrogradeError:
+        """Say why QEMU never ran the machine: mostly it did not like the arguments."""
+        if NO_SPACE in error.detail:
+            return EnvironmentLacks(
+                f"{self._draft.path.parent} has no space for a recording.",
+                "Free some space or choose another place.",
+                error.detail,
+            )
+        if status == 1:  # QEMU's answer to a command line it rejects
+            return UsageError(
+                f"{self._qemu.path.name} does not accept this machine.",
+                "Its own words follow; check the QEMU arguments.",
+                error.detail,
+            )
+        return error
+
+    def _finish(self, ending: Ending | None, status: int) -> Recording:
         """Write the manifest of what was recorded, whole or not."""
-        log = RrLog.open(self._draft.path / LOG)
-        summary = RrLog.open(self._draft.path / LOG, salvage=not log.finalized).summary()
-        complete = log.finalized and ending != "killed" and status == 0
+        path = self._draft.path / LOG
+        complete = RrLog.open(path).finalized and ending != "killed" and status >= 0
+        summary = RrLog.open(path, salvage=not complete).summary()
         return self._draft.finish(
             msgspec.structs.replace(
                 self._manifest,
                 complete=complete,
                 ending=ending or _ENDINGS.get(summary.shutdown or "", "quit"),
                 end=summary.end,
-                seconds=round(seconds, 3),
+                seconds=round(time.monotonic() - self._began, 3),
+                status=status,
                 events={kind.name.lower(): count for kind, count in summary.counts.items()},
             )
         )
-
-    def _incomplete(self, recording: Recording, status: int, stderr: str) -> RetrogradeError:
-        kept = f"What was recorded is kept, marked incomplete: {recording.path}"
-        if WRITE_ERROR in stderr:
-            return EnvironmentLacks(
-                f"{recording.path.parent} cannot take more of the log: the disk is full.",
-                f"Free some space and record again. {kept}",
-            )
-        return QemuDied(f"QEMU ended with status {status} while recording.", kept, stderr)
 
 
 _ENDINGS: dict[str, Ending] = {
@@ -274,13 +318,17 @@ async def _position(monitor: Monitor) -> int:
     return int((await monitor.execute("query-replay"))["icount"])
 
 
-async def _end(process: QemuProcess, monitor: Monitor) -> int:
-    """End QEMU so that it finishes its log: asked over QMP, then by signal, then killed."""
-    with contextlib.suppress(QemuError):
-        if process.returncode is None:
+async def _end(process: QemuProcess, monitor: Monitor, *, hung: bool) -> int:
+    """End QEMU and return its exit status.
+
+    So that it finishes its log it is asked over QMP, then by signal; at last, or at
+    once when it is known to be `hung`, it is killed.
+    """
+    if process.returncode is None and not hung:
+        with contextlib.suppress(QemuError):
             await monitor.execute("quit", seconds=EXIT_SECONDS)
             await process.wait(EXIT_SECONDS)
-    if process.returncode is None:
+    if process.returncode is None and not hung:
         process.terminate()
         with contextlib.suppress(QemuError):
             await process.wait(EXIT_SECONDS)

@@ -9,6 +9,7 @@
       machine.qcow2     vmstate image with the snapshot of position 0
       console.log       bytes of the first serial port
       cache/            derived data, safe to delete
+      reserve           only while recording: room for the final manifest
 
 A recording is written as `boot.retro.partial` and renamed when its manifest is final.
 What a crash leaves under that name opens as an incomplete recording.
@@ -52,6 +53,10 @@ IMAGE: Final = "machine.qcow2"
 INPUTS = "inputs"
 CACHE = "cache"
 PARTIAL = ".partial"
+RESERVE = "reserve"
+
+RESERVE_BYTES = 64 << 10
+"""Given back when a recording is finished, so that a full disk does not prevent it."""
 
 COPY_LIMIT = 64 << 20
 """Inputs up to this many bytes are copied; larger ones are linked to where they are."""
@@ -215,7 +220,14 @@ class Draft:
             raise UsageError(
                 f"{folder} cannot be made: {error.strerror}.", "Choose a writable place."
             ) from error
-        return cls(final, folder)
+        draft = cls(final, folder)
+        try:
+            with disk_errors_named(folder), (folder / RESERVE).open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+        except EnvironmentLacks:
+            draft.discard()
+            raise
+        return draft
 
     def add_input(self, source: Path) -> InputFile:
         """Take in a file the machine starts with: copied when small, linked when large.
@@ -251,7 +263,12 @@ class Draft:
             new.replace(self.path / MANIFEST)
 
     def finish(self, manifest: Manifest) -> Recording:
-        """Write the final manifest, with the files' digests, and take the final name."""
+        """Write the final manifest, with the files' digests, and take the final name.
+
+        Raises EnvironmentLacks when the disk does not let us; what is there then stays
+        as an incomplete recording under its draft's name.
+        """
+        (self.path / RESERVE).unlink(missing_ok=True)
         files = {}
         for name in (LOG, CONSOLE, IMAGE):
             path = self.path / name
@@ -259,7 +276,8 @@ class Draft:
             with path.open("rb") as file:
                 files[name] = digest_file(file)
         self.write_manifest(msgspec.structs.replace(manifest, files=files))
-        self.path.rename(self.final)
+        with disk_errors_named(self.final):
+            self.path.rename(self.final)
         return Recording.open(self.final)
 
     def discard(self) -> None:

@@ -65,7 +65,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Everything about a recording but its bulk. Positions are in instructions.
 
     `end` is the last position a replay reaches; `events` counts the rr log's events by
-    kind; `seconds` is the wall time recording took.
+    kind; `seconds` is the wall time recording took; `status` is what QEMU exited with,
+    negative for a signal (guests choose it with isa-debug-exit and the like).
     """
 
     format: int = FORMAT
@@ -81,6 +82,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ending: Ending = "killed"
     end: Count = 0
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    status: Annotated[int, msgspec.Meta(ge=-128, le=255)] = 0
     events: dict[Line, Count] = {}
     files: dict[Literal["replay.log", "console.log", "machine.qcow2"], FileDigest] = {}
 
