@@ -30,6 +30,9 @@ from retrograde.recording.machinespec import (
 VMSTATE_DRIVE = f"{RESERVED}-vmstate"
 """Id of the drive that holds snapshots; `info snapshots` and snapshot-save know it so."""
 
+RAM_ID = f"{RESERVED}-ram"
+"""Id of the memory backend that is the guest's RAM; `info mtree` shows it."""
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # Hub numbers of unconnected network backends begin here, clear of the hub 0 of `-net`.
@@ -232,7 +235,6 @@ def _netdev(netdev: Netdev, hub: int, launch: Launch, mode: Mode) -> Words:
 
 
 def _ram(ram: RamFile) -> Words:
-    name = f"{RESERVED}-ram"
-    backend = (("id", name), ("share", "on"), ("mem-path", ram.path), ("size", f"{ram.size}B"))
+    backend = (("id", RAM_ID), ("share", "on"), ("mem-path", ram.path), ("size", f"{ram.size}B"))
     yield from ("-object", f"memory-backend-file,{join(backend)}")
-    yield from ("-machine", f"memory-backend={name}")
+    yield from ("-machine", f"memory-backend={RAM_ID}")

@@ -21,6 +21,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import RamImage
 from retrograde.timeline.store import Checkpoint, CheckpointStore
 
@@ -41,9 +42,15 @@ class Seat:
     """One replayer with checkpoints. Made by `take`; always ended by `close`."""
 
     def __init__(
-        self, recording: Recording, qemu: Qemu, store: CheckpointStore, probe: Probe | None
+        self,
+        recording: Recording,
+        qemu: Qemu,
+        store: CheckpointStore,
+        facts: LogFacts,
+        probe: Probe | None,
     ) -> None:
         self.recording = recording
+        self.facts = facts
         self.store = store
         self.probe = probe
         self._qemu = qemu
@@ -51,13 +58,19 @@ class Seat:
         self._load_seconds = LOAD_SECONDS
         self._rate = RATE
         self._marks: dict[int, RamImage] = {}
+        self._steps_to: dict[int, int] = {}
 
     @classmethod
     async def take(
-        cls, recording: Recording, qemu: Qemu, store: CheckpointStore, probe: Probe | None = None
+        cls,
+        recording: Recording,
+        qemu: Qemu,
+        store: CheckpointStore,
+        facts: LogFacts,
+        probe: Probe | None = None,
     ) -> Self:
         """Start a process on `recording`, parked at position 0."""
-        seat = cls(recording, qemu, store, probe)
+        seat = cls(recording, qemu, store, facts, probe)
         await seat._start()
         return seat
 
@@ -113,6 +126,10 @@ class Seat:
                     raise
                 await self._restart()
 
+    async def stepped(self) -> None:
+        """Learn where single steps through `gdb` have taken the machine."""
+        await self._parked.ask_position()
+
     async def mark(self) -> RamImage:
         """Make a checkpoint here that lasts as long as the process; return its RAM.
 
@@ -166,9 +183,45 @@ class Seat:
                 await self._load_checkpoint(checkpoint)
         elif position < self.position:
             await self._parked.rewind()
+        if self.facts.is_delivery(position):
+            await self._arrive_delivered(position, progress)
+        else:
+            await self._run_to(position, progress)
+
+    async def _run_to(self, position: int, progress: Progress | None) -> None:
         began, start = time.monotonic(), self.position
         await self._parked.run_to(position, progress)
         self._learn_rate(position - start, time.monotonic() - began)
+
+    async def _arrive_delivered(self, position: int, progress: Progress | None) -> None:
+        """Go to where an interrupt or exception is taken, and let it be taken.
+
+        QEMU's break stops before or after that, as the race between its threads goes.
+        So we step there from the last position with one state; taking it is a step that
+        stays at the position, and only stepping on tells whether there is another.
+        """
+        clear = self.facts.clear_before(position)
+        if self.position > clear:
+            await self._go(clear, False, progress)
+        else:
+            await self._run_to(clear, progress)
+        known = self._steps_to.get(position)
+        if known is None:
+            known = self._steps_to[position] = await self._count_steps(position)
+            await self._go(clear, False, progress)
+        gdb = await self.gdb()
+        if known:
+            await gdb.step_many(known)
+        await self._parked.ask_position()
+
+    async def _count_steps(self, position: int) -> int:
+        """Step beyond `position`; return after how many steps the machine stood there last."""
+        gdb, taken = await self.gdb(), 0
+        while True:
+            await gdb.step()
+            if await self._parked.ask_position() > position:
+                return taken
+            taken += 1
 
     def _loading_is_cheaper(self, position: int, nearest: int) -> bool:
         if position < self.position:

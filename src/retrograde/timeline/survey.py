@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
 
 SEEK_SECONDS = 0.2
@@ -65,7 +66,8 @@ async def survey(
     store = CheckpointStore.create(recording.cache, origin_of(recording, qemu))
     try:
         async with await Replayer.start(recording, qemu) as replayer:
-            await _pass(recording.end, replayer, store, budget, progress)
+            facts = LogFacts.read(recording.log())
+            await _pass(recording.end, facts, replayer, store, budget, progress)
             replayer.copy_image(store.image)
         store.publish()
     except BaseException:
@@ -75,7 +77,12 @@ async def survey(
 
 
 async def _pass(
-    end: int, replayer: Replayer, store: CheckpointStore, budget: int, progress: Progress | None
+    end: int,
+    facts: LogFacts,
+    replayer: Replayer,
+    store: CheckpointStore,
+    budget: int,
+    progress: Progress | None,
 ) -> None:
     spacing = Spacing(end, budget)
     table = store.pages.empty_table()
@@ -93,6 +100,11 @@ async def _pass(
         saved = time.monotonic()
         spacing.saved(saved - began)
         await replayer.run_for(spacing.seconds(position, store.bytes), end)
+        # Stopped from outside the machine may be before or after taking an interrupt:
+        # one position on, where there is none to take, it stands as any replay does.
+        clear = facts.clear_from(replayer.position + 1)
+        if clear < end:
+            await replayer.run_to(clear)
         seconds = time.monotonic() - saved
         if progress:
             progress(replayer.position)

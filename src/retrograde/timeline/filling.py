@@ -1,0 +1,95 @@
+"""Filling a window: one forward pass over its positions that keeps everything.
+
+With the probe, QEMU runs one instruction a block and the probe logs every register
+change and store. Without it, single steps through the gdbstub give the registers, and
+memory is left to a real machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.errors import QemuRefused
+from retrograde.machine.probe import Probe
+from retrograde.machine.targetdesc import RegisterLayout
+from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.seat import Seat
+from retrograde.timeline.window import Window, Writes
+
+SLICE = 16
+"""Bytes of a register that one change record holds (machine.probe_page.CHANGE)."""
+
+LEAD = 4096
+"""Positions before a window from which blocks hold one instruction: the probe begins to
+compile its work in about 2000 early, and registers are right only in such blocks."""
+
+
+async def fill(seat: Seat, view: MachineView, start: int, end: int) -> Window:
+    """Return the window of positions `start` to `end`, both included; moves `seat`."""
+    if seat.probe is None:
+        return await _by_steps(seat, start, end)
+    return await _by_probe(seat, seat.probe, view, start, end)
+
+
+async def _by_steps(seat: Seat, start: int, end: int) -> Window:
+    await seat.go(start)
+    gdb = await seat.gdb()
+    packets = {start: await gdb.read_registers()}
+    if end > start:
+        steps = await gdb.step_many(2 * (end - start) + 1000, until=end)
+        # The last state of a position is the one after taking an interrupt there.
+        packets |= dict(zip(steps.positions, steps.registers, strict=True))
+        await seat.stepped()
+    rows = [packets.get(position) for position in range(start, end + 1)]
+    rows[-1] = None if seat.facts.is_delivery(end) else rows[-1]
+    return Window(start, rows, None)
+
+
+async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end: int) -> Window:
+    clear = start if not seat.facts.is_delivery(start) else seat.facts.clear_before(start)
+    names = view.layout.names
+    probe.arm(registers=names, writes=True, span=(clear, end + 1))
+    await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
+    await seat.human("one-insn-per-tb on")
+    try:
+        await seat.go(clear)
+        base = await seat.mark() if view.ranges else None
+        # The instruction at `end` must begin for its registers to be seen.
+        await seat.go(min(seat.facts.clear_from(end + 1), seat.recording.end))
+    finally:
+        await seat.human("one-insn-per-tb off")
+    packets = _packets(probe, view.layout, clear, end)
+    if seat.recording.end <= end:
+        packets[-1] = None  # nothing begins at the end of the log
+    writes = None
+    if base is not None:
+        writes = Writes.of(probe.writes(), base, view)
+    probe.disarm()
+    return Window(clear, packets, writes)
+
+
+def _packets(probe: Probe, layout: RegisterLayout, start: int, end: int) -> list[bytes | None]:
+    """Put the probe's register changes together to one `g` packet a position."""
+    if not probe.facts().registers_exact:
+        raise QemuRefused("The probe cannot tell this QEMU's registers exactly.")
+    count = end - start + 1
+    rows = np.zeros((count, layout.size), dtype=np.uint8)
+    changes = probe.changes()
+    values = changes["bytes"].view(np.uint8).reshape(-1, SLICE)
+    for number, register in enumerate(layout.registers):
+        for part in range(-(-register.size // SLICE)):
+            mine = np.flatnonzero((changes["reg"] == number) & (changes["slice"] == part))
+            size = min(SLICE, register.size - part * SLICE)
+            column = slice(register.offset + part * SLICE, register.offset + part * SLICE + size)
+            rows[:, column] = _filled(changes["position"][mine], values[mine, :size], start, count)
+    return [row.tobytes().hex().encode() for row in rows]
+
+
+def _filled(
+    positions: NDArray[np.uint64], values: NDArray[np.uint8], start: int, count: int
+) -> NDArray[np.uint8]:
+    """Return at each position the value of the last change at or before it."""
+    latest = np.searchsorted(positions, np.arange(start, start + count), side="right") - 1
+    filled: NDArray[np.uint8] = values[np.maximum(latest, 0)]
+    return filled

@@ -1,0 +1,70 @@
+"""What the rr log alone tells the timeline about positions, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.recording.rrevents import Kind
+from retrograde.recording.rrlog import RrLog
+
+DELIVERED = (Kind.INTERRUPT, Kind.EXCEPTION)
+
+# Events after which a device may have written guest RAM without any instruction.
+FROM_DEVICES = (Kind.BH, Kind.BH_ONESHOT, Kind.BLOCK, Kind.NET)
+
+Positions = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class LogFacts:
+    """Positions of events, ascending.
+
+    At a position in `deliveries` QEMU has two states, before and after taking an
+    interrupt or exception; ours is the one after, before the instruction that retires
+    next; `exceptions` and `interrupts` are the two kinds apart. At `disturbances` memory may have
+    changed by other means than an instruction's store.
+    """
+
+    exceptions: Positions
+    interrupts: Positions
+    deliveries: Positions
+    disturbances: Positions
+
+    @classmethod
+    def read(cls, log: RrLog) -> LogFacts:
+        """Read the log once."""
+        kinds = {kind: [np.zeros(0, np.uint64)] for kind in (*DELIVERED, *FROM_DEVICES)}
+        for batch in log.batches():
+            for kind, found in kinds.items():
+                found.append(batch.position[batch.kind == kind].astype(np.uint64))
+        at = {kind: np.concatenate(found) for kind, found in kinds.items()}
+        deliveries = np.unique(np.concatenate([at[kind] for kind in DELIVERED]))
+        devices = np.concatenate([at[kind] for kind in FROM_DEVICES])
+        exceptions, interrupts = at[Kind.EXCEPTION], at[Kind.INTERRUPT]
+        return cls(exceptions, interrupts, deliveries, np.union1d(deliveries, devices))
+
+    def is_delivery(self, position: int) -> bool:
+        """Whether an interrupt or exception may be taken at `position`."""
+        at = np.searchsorted(self.deliveries, position)
+        return bool(at < len(self.deliveries) and self.deliveries[at] == position)
+
+    def clear_before(self, position: int) -> int:
+        """Return the last position before `position` with only one state."""
+        position -= 1
+        while position > 0 and self.is_delivery(position):
+            position -= 1
+        return position
+
+    def clear_from(self, position: int) -> int:
+        """Return the first position from `position` on with only one state."""
+        while self.is_delivery(position):
+            position += 1
+        return position
+
+    def undisturbed(self, start: int, stop: int) -> bool:
+        """Whether nothing but instructions wrote memory from `start` to before `stop`."""
+        first, last = np.searchsorted(self.disturbances, (start, stop))
+        return bool(first == last)

@@ -1,0 +1,93 @@
+"""How this machine's registers and memory are laid out; the same at all positions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.machine.command import RAM_ID
+from retrograde.machine.isa import Isa, isa_for
+from retrograde.machine.targetdesc import RegisterLayout, RegisterValues
+from retrograde.timeline.seat import Seat
+
+# One range of QEMU's `info mtree -f`: where it is, of what, from which offset in it.
+_RANGE = re.compile(
+    rf"^\s+([0-9a-f]{{16}})-([0-9a-f]{{16}}) \(prio \d+, ram\): {RAM_ID}(?: @([0-9a-f]+))?", re.M
+)
+
+# PCs remap these addresses between RAM and ROM while they run (PAM, SMRAM).
+_REMAPPED = (0xA0000, 0x100000)
+
+
+@dataclass(frozen=True)
+class RamRange:
+    """Physical addresses `start` to before `stop` are guest RAM from byte `offset` on."""
+
+    start: int
+    stop: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class MachineView:
+    """Registers of the `g` packet, and where shared RAM lies in physical memory.
+
+    `ranges` is empty when RAM is not a shared memory file.
+    """
+
+    isa: Isa
+    layout: RegisterLayout
+    ranges: tuple[RamRange, ...]
+
+    @classmethod
+    async def of(cls, seat: Seat) -> MachineView:
+        """Ask the machine in `seat`."""
+        isa = isa_for(seat.recording.manifest.machine.target)
+        layout = await (await seat.gdb()).register_layout(isa)
+        ranges: tuple[RamRange, ...] = ()
+        if seat.recording.manifest.ram.shared:
+            ranges = _ranges(await seat.human("info mtree -f"), isa)
+        return cls(isa, layout, ranges)
+
+    def decode(self, packet: bytes) -> RegisterValues:
+        """Return the registers of a `g` packet, in the byte order they have there."""
+        values = self.layout.decode(packet, self.isa.byte_order)
+        order = self.isa.order_at(values) if self.isa.order_bit is not None else None
+        return self.layout.decode(packet, order) if order else values
+
+    def offset(self, physical: int, count: int) -> int | None:
+        """Return where `count` bytes from `physical` are in RAM; None when they are not."""
+        for part in self.ranges:
+            if part.start <= physical and physical + count <= part.stop:
+                return part.offset + physical - part.start
+        return None
+
+    def offsets(self, physical: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the offset in RAM of each address, -1 for those that are not in it."""
+        result = np.full(len(physical), -1, dtype=np.int64)
+        for part in self.ranges:
+            inside = (physical >= part.start) & (physical < part.stop)
+            result[inside] = physical[inside].astype(np.int64) + (part.offset - part.start)
+        return result
+
+
+def _ranges(tree: str, isa: Isa) -> tuple[RamRange, ...]:
+    found = {
+        RamRange(int(first, 16), int(last, 16) + 1, int(offset or "0", 16))
+        for first, last, offset in _RANGE.findall(tree)
+    }
+    ranges = sorted(found, key=lambda part: part.start)
+    if isa.target in ("x86_64", "i386"):
+        ranges = [piece for part in ranges for piece in _without(part, *_REMAPPED)]
+    return tuple(ranges)
+
+
+def _without(part: RamRange, start: int, stop: int) -> list[RamRange]:
+    """Return what is left of `part` outside `start` to `stop`."""
+    low = RamRange(part.start, min(part.stop, start), part.offset)
+    begin = max(part.start, stop)
+    high = RamRange(begin, part.stop, part.offset + begin - part.start)
+    return [piece for piece in (low, high) if piece.start < piece.stop]

@@ -1,0 +1,401 @@
+"""The cursor over a recording: any position, both directions.
+
+::
+
+    async with await Timeline.open(recording) as timeline:
+        await timeline.seek(timeline.resolve('console:"Kernel panic"'))
+        hit = await timeline.last_write(0xffffffff82a0c3c0, 8)
+        await timeline.seek(hit.position)
+
+The cursor is a number. What the machine looks like there comes from a window when one
+holds the position, and from a replayer parked there otherwise; both give the same
+answers. Nothing done here can change the recorded past: there is no way to write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Self
+
+from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.probe import Probe
+from retrograde.machine.probe_build import build_probe
+from retrograde.machine.probe_request import Access, Breakpoint, Condition, Watch
+from retrograde.machine.probe_support import require_probe
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.targetdesc import RegisterValues
+from retrograde.position import check_position
+from retrograde.recording.bundle import Recording
+from retrograde.timeline import search
+from retrograde.timeline.filling import fill
+from retrograde.timeline.logfacts import LogFacts
+from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.paging import can_translate, translate
+from retrograde.timeline.search import Hit, Stops
+from retrograde.timeline.seat import Seat
+from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.survey import DEFAULT_BUDGET, survey
+from retrograde.timeline.window import Window
+
+Space = Literal["virtual", "physical"]
+Progress = Callable[[int], None]
+
+FIRST_WINDOW = 512
+LARGEST_WINDOW = 16_384
+"""Positions of the first window, and of the windows long walks grow to."""
+
+WINDOWS_KEPT = 4
+
+
+class Timeline:
+    """A cursor over one recording. Made by `open`; always ended by `close`."""
+
+    def __init__(
+        self, recording: Recording, store: CheckpointStore, facts: LogFacts, seats: list[Seat]
+    ) -> None:
+        self.recording = recording
+        self.store = store
+        self.facts = facts
+        self._seats = seats
+        self._locks = {id(seat): asyncio.Lock() for seat in seats}
+        self._view: MachineView
+        self._position = 0
+        self._windows: list[Window] = []
+        self._span = FIRST_WINDOW
+        self._prefetch: asyncio.Task[Window] | None = None
+        self._stops: dict[int, Breakpoint | Watch] = {}
+        self._next_stop = 1
+
+    @classmethod
+    async def open(
+        cls,
+        recording: Recording,
+        qemu: Qemu | None = None,
+        *,
+        at: str | int = 0,
+        replayers: int = 2,
+        budget: int = DEFAULT_BUDGET,
+        use_probe: bool = True,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Open a timeline at position expression `at`.
+
+        The first time, one replay makes checkpoints in the recording's cache, within
+        `budget` bytes of disk; `progress` is told its position. `replayers` QEMU
+        processes are kept. Raises QemuMismatch, InputChanged and EnvironmentLacks as
+        `qemu_for` does; without a usable probe the timeline works by single steps.
+        """
+        qemu = qemu or qemu_for(recording)
+        origin = origin_of(recording, qemu)
+        store = CheckpointStore.open(recording.cache, origin)
+        if store is None:
+            store = await survey(recording, qemu, budget=budget, progress=progress)
+        facts = LogFacts.read(recording.log())
+        probes = _probes(qemu, facts, replayers if use_probe else 0)
+        seats: list[Seat] = []
+        try:
+            for number in range(replayers):
+                probe = probes[number] if probes else None
+                seats.append(await Seat.take(recording, qemu, store, facts, probe))
+            timeline = cls(recording, store, facts, seats)
+            timeline._view = await MachineView.of(seats[0])
+            await timeline.seek(recording.resolve(at))
+        except BaseException:
+            for seat in seats:
+                await seat.close()
+            store.close()
+            raise
+        return timeline
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all processes. Safe to repeat."""
+        await self._drop_prefetch()
+        for seat in self._seats:
+            await seat.close()
+        self.store.close()
+
+    @property
+    def position(self) -> int:
+        """Where the cursor is."""
+        return self._position
+
+    @property
+    def end(self) -> int:
+        """The last position."""
+        return self.recording.end
+
+    def resolve(self, expression: str | int) -> int:
+        """Turn a position expression into a position; raises PositionError."""
+        return self.recording.resolve(expression)
+
+    # -- moving ------------------------------------------------------------------------
+
+    async def seek(self, position: int) -> None:
+        """Move the cursor to `position`; raises PositionError outside the recording."""
+        check_position(position, self.end)
+        if self._held(position) is None:
+            await self._look(position)
+        self._position = position
+
+    async def step(self, count: int = 1) -> None:
+        """Move forward by `count` instructions; raises PositionError past the end."""
+        target = check_position(self._position + count, self.end)
+        if self._held(target) is None:
+            await self._hold(target, min(self.end, target + self._grow()))
+        self._position = target
+
+    async def step_back(self, count: int = 1) -> None:
+        """Move back by `count` instructions; raises PositionError before the start."""
+        target = check_position(self._position - count, self.end)
+        if self._held(target) is None:
+            await self._use_prefetch()
+        if self._held(target) is None:
+            await self._hold(max(0, target - self._grow()), target)
+        self._position = target
+        self._prefetch_before(target)
+
+    async def run(self, progress: Progress | None = None) -> Hit | None:
+        """Run forward to the next break- or watchpoint, or to the end (None).
+
+        A breakpoint stops at its instruction, a watchpoint after the access.
+        """
+        hit = await search.first_hit(
+            await self._free_seats(), self._armed(), self._position, self.end, progress
+        )
+        if hit and not hit.is_access and hit.position == self._position:
+            hit = await search.first_hit(
+                await self._free_seats(), self._armed(), self._position + 1, self.end, progress
+            )
+        await self.seek(hit.position + hit.is_access if hit else self.end)
+        return hit
+
+    async def run_back(self, progress: Progress | None = None) -> Hit | None:
+        """Run backward to the last break- or watchpoint, or to the start (None).
+
+        Either stops at the instruction's position: the old value is visible.
+        """
+        hit = await search.last_hit(
+            await self._free_seats(), self._armed(), 0, self._position, progress
+        )
+        await self.seek(hit.position if hit else 0)
+        return hit
+
+    async def run_to(self, pc: int, progress: Progress | None = None) -> Hit | None:
+        """Run forward to the next time the instruction at linear address `pc` is next.
+
+        Returns None, with the cursor where it was, when it is never reached.
+        """
+        stops = Stops(breakpoints=(Breakpoint(pc),))
+        hit = await search.first_hit(
+            await self._free_seats(), stops, self._position + 1, self.end, progress
+        )
+        if hit:
+            await self.seek(hit.position)
+        return hit
+
+    # -- looking -----------------------------------------------------------------------
+
+    async def registers(self) -> RegisterValues:
+        """Return all registers at the cursor, by name."""
+        return self._view.decode(await self.packet())
+
+    async def packet(self) -> bytes:
+        """Return the registers at the cursor as QEMU's `g` packet, hex digits."""
+        window = self._held(self._position)
+        packet = window.packet(self._position) if window else None
+        return packet or await self._look(self._position)
+
+    async def pc(self) -> int:
+        """Return the linear address of the next instruction."""
+        return self._view.isa.linear_pc(await self.registers())
+
+    async def read(self, address: int, count: int, space: Space = "virtual") -> bytes:
+        """Return `count` bytes of memory at the cursor.
+
+        Virtual addresses are in the guest's current address space. Raises QemuRefused
+        when part of the range is not mapped.
+        """
+        if count < 0 or address < 0 or address + count > 1 << 64:
+            raise UsageError(f"{count} bytes from {address:#x} are not a range of memory.")
+        if count == 0:
+            return b""
+        held = await self._read_held(address, count, space)
+        return held if held is not None else await self._read_parked(address, count, space)
+
+    async def last_write(
+        self, address: int, count: int = 1, space: Space = "virtual", before: int | None = None
+    ) -> Hit | None:
+        """Return the last store to any of `count` bytes at a position before the cursor's."""
+        watch = Watch(address, count, "w", physical=space == "physical")
+        return await search.last_hit(
+            await self._free_seats(), Stops(watches=(watch,)), 0, before or self._position
+        )
+
+    # -- break- and watchpoints --------------------------------------------------------
+
+    def add_breakpoint(self, pc: int, conditions: tuple[Condition, ...] = ()) -> int:
+        """Stop at the instruction at linear address `pc` if all conditions hold; its number."""
+        if any(isinstance(s, Breakpoint) and s.pc == pc for s in self._stops.values()):
+            raise UsageError(f"There is already a breakpoint at {pc:#x}.", "Remove it first.")
+        return self._add(Breakpoint(pc, conditions))
+
+    def add_watchpoint(
+        self, address: int, count: int, access: Access = "w", space: Space = "virtual"
+    ) -> int:
+        """Stop at accesses to `count` bytes from `address`; returns its number."""
+        if count < 1 or address < 0 or address + count > 1 << 64:
+            raise UsageError(f"{count} bytes from {address:#x} cannot be watched.")
+        return self._add(Watch(address, count, access, physical=space == "physical"))
+
+    def remove(self, number: int) -> None:
+        """Remove a break- or watchpoint; raises UsageError when there is none."""
+        if self._stops.pop(number, None) is None:
+            raise UsageError(f"There is no break- or watchpoint {number}.")
+
+    async def hits(self, start: int, stop: int) -> list[Hit]:
+        """Return all hits at positions from `start` to before `stop`, in order."""
+        seat = (await self._free_seats())[0]
+        return await search.scan(seat, self._armed(), start, stop)
+
+    def _add(self, stop: Breakpoint | Watch) -> int:
+        number = self._next_stop
+        self._next_stop += 1
+        self._stops[number] = stop
+        return number
+
+    def _armed(self) -> Stops:
+        stops = self._stops.values()
+        return Stops(
+            tuple(stop for stop in stops if isinstance(stop, Breakpoint)),
+            tuple(stop for stop in stops if isinstance(stop, Watch)),
+        )
+
+    # -- where the answers come from ---------------------------------------------------
+
+    def _held(self, position: int) -> Window | None:
+        """Return the window that holds `position`, if one does."""
+        return next((window for window in self._windows if position in window), None)
+
+    def _keep(self, window: Window) -> None:
+        self._windows = [window, *self._windows[: WINDOWS_KEPT - 1]]
+
+    def _grow(self) -> int:
+        """Return how far the next window reaches; each is larger than the last."""
+        span, self._span = self._span, min(LARGEST_WINDOW, self._span * 4)
+        return span
+
+    async def _look(self, position: int) -> bytes:
+        """Park the first seat at `position`, return its registers and hold them."""
+        seat = self._seats[0]
+        async with self._locks[id(seat)]:
+            await seat.go(position)
+            packet = await (await seat.gdb()).read_registers()
+        self._keep(Window(position, [packet], None))
+        return packet
+
+    async def _hold(self, start: int, end: int) -> None:
+        self._keep(await self._fill(start, end))
+
+    async def _fill(self, start: int, end: int) -> Window:
+        seat = self._seats[-1]
+        async with self._locks[id(seat)]:
+            return await fill(seat, self._view, start, end)
+
+    def _prefetch_before(self, position: int) -> None:
+        """Fill the window before this one in the background as its edge comes near."""
+        window = self._held(position)
+        if window is None or window.start == 0 or self._prefetch is not None:
+            return
+        if position - window.start > (window.end - window.start) // 2:
+            return
+        if self._held(window.start - 1) is None:
+            start = max(0, window.start - self._grow())
+            self._prefetch = asyncio.create_task(self._fill(start, window.start - 1))
+
+    async def _use_prefetch(self) -> None:
+        """Wait for the window being filled, if there is one, and hold it."""
+        if self._prefetch is not None:
+            task, self._prefetch = self._prefetch, None
+            self._keep(await task)
+
+    async def _drop_prefetch(self) -> None:
+        if self._prefetch is not None:
+            task, self._prefetch = self._prefetch, None
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+    async def _free_seats(self) -> list[Seat]:
+        await self._drop_prefetch()
+        return self._seats
+
+    async def _read_held(self, address: int, count: int, space: Space) -> bytes | None:
+        window = self._held(self._position)
+        if window is None or window.writes is None:
+            return None
+        if not self.facts.undisturbed(window.start, self._position):
+            return None
+        writes, position = window.writes, self._position
+
+        def read(physical: int, count: int) -> bytes | None:
+            offset = self._view.offset(physical, count)
+            return None if offset is None else writes.read(offset, count, position)
+
+        if space == "physical":
+            return read(address, count)
+        if not can_translate(self.recording.manifest.machine.target):
+            return None
+        registers = await self.registers()
+        data = bytearray()
+        while len(data) < count:
+            at = address + len(data)
+            size = min(count - len(data), 4096 - at % 4096)
+            physical = translate(registers, at, read)
+            piece = None if physical is None else read(physical, size)
+            if piece is None:
+                return None
+            data += piece
+        return bytes(data)
+
+    async def _read_parked(self, address: int, count: int, space: Space) -> bytes:
+        seat = self._seats[0]
+        async with self._locks[id(seat)]:
+            await seat.go(self._position)
+            if space == "physical":
+                offset = self._view.offset(address, count)
+                if offset is not None:
+                    return bytes(seat.ram.view()[offset : offset + count])
+            gdb = await seat.gdb()
+            if space == "virtual":
+                return await gdb.read_memory(address, count)
+            await gdb.physical_memory_mode(True)
+            try:
+                return await gdb.read_memory(address, count)
+            finally:
+                await gdb.physical_memory_mode(False)
+
+
+def _probes(qemu: Qemu, facts: LogFacts, count: int) -> list[Probe]:
+    """Make a probe for each replayer; none where the probe cannot be had."""
+    try:
+        if count:
+            require_probe(qemu.path)
+            library = build_probe()
+    except EnvironmentLacks:
+        return []
+    return [Probe(library, facts.exceptions, facts.interrupts) for _ in range(count)]
