@@ -53,10 +53,10 @@ async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end
     await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
     await seat.human("one-insn-per-tb on")
     try:
-        await seat.go(clear)
+        await seat.run_on(clear)
         base = await seat.mark() if view.ranges else None
         # The instruction at `end` must begin for its registers to be seen.
-        await seat.go(min(seat.facts.clear_from(end + 1), seat.recording.end))
+        await seat.run_on(min(seat.facts.clear_from(end + 1), seat.recording.end))
     finally:
         await seat.human("one-insn-per-tb off")
     packets = _packets(probe, view.layout, clear, end)
@@ -76,7 +76,7 @@ def _packets(probe: Probe, layout: RegisterLayout, start: int, end: int) -> list
     count = end - start + 1
     rows = np.zeros((count, layout.size), dtype=np.uint8)
     changes = probe.changes()
-    values = changes["bytes"].view(np.uint8).reshape(-1, SLICE)
+    values = np.ascontiguousarray(changes["bytes"]).view(np.uint8).reshape(-1, SLICE)
     for number, register in enumerate(layout.registers):
         for part in range(-(-register.size // SLICE)):
             mine = np.flatnonzero((changes["reg"] == number) & (changes["slice"] == part))

@@ -94,7 +94,7 @@ async def scan(
         )
     probe.arm(breakpoints=stops.breakpoints, watches=stops.watches, span=(start, stop))
     await seat.go(seat.facts.clear_before(start + 1), load=True)
-    await seat.go(min(seat.facts.clear_from(stop), seat.recording.end), progress=progress)
+    await seat.run_on(min(seat.facts.clear_from(stop), seat.recording.end), progress)
     records = probe.hits()
     retired = records[(records["flags"] & RecordFlag.ATTEMPT) == 0]
     hits = [hit_of(record) for record in retired]

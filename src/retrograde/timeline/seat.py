@@ -126,6 +126,13 @@ class Seat:
                     raise
                 await self._restart()
 
+    async def run_on(self, position: int, progress: Progress | None = None) -> None:
+        """Run forward to `position` without a shortcut: for a probe that must see it all.
+
+        `position` must have one state only (LogFacts.clear_from).
+        """
+        await self._run_to(position, progress)
+
     async def stepped(self) -> None:
         """Learn where single steps through `gdb` have taken the machine."""
         await self._parked.ask_position()
