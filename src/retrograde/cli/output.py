@@ -76,6 +76,18 @@ def progress(doing: str, total: int | None) -> Iterator[Progress]:
         yield lambda position: bar.update(task, completed=position)
 
 
+@contextlib.contextmanager
+def status(doing: str) -> Iterator[Callable[[str], None]]:
+    """Show on stderr, in one line that changes, what is being done."""
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing) as line:
+        yield lambda text: line.update(text)
+
+
 def human_bytes(count: int) -> str:
     """Return a size for people: `3.7 MB`."""
     size = float(count)
@@ -89,7 +101,8 @@ def human_bytes(count: int) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    # What is printed may come from a stranger, or be a path with brackets in it.
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def _table(title: str) -> Table:

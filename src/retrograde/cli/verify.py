@@ -1,0 +1,100 @@
+"""`retrograde verify`: prove a recording, forwards, backwards, at random positions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+
+import click
+import msgspec
+
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.output import JSON_OPTION, print_facts, print_json, status
+from retrograde.errors import AnswerNo
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.qemu import Qemu
+from retrograde.position import format_position
+from retrograde.recording.bundle import Recording
+from retrograde.verify.randomly import RandomResult, compare_randomly
+from retrograde.verify.scenario import ScenarioResult, run_scenario
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """The JSON document: what was tried and what came of it."""
+
+    verified: bool = True
+    scenario: ScenarioResult | None = None
+    random: RandomResult | None = None
+    seed: int | None = None
+    difference: str | None = None
+
+
+@click.command("verify")
+@RECORDING
+@click.option("--steps", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--random", "count", type=click.IntRange(0), default=0, metavar="N")
+@click.option("--seed", type=int, help="Repeat a run of --random.")
+@click.option("--gdb", default="gdb", show_default=True, metavar="PROGRAM")
+@QEMU
+@FORCE
+@JSON_OPTION
+def command(
+    recording: Recording,
+    steps: int,
+    count: int,
+    seed: int | None,
+    gdb: str,
+    qemu: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Step, step back and run back with real gdb on QEMU's own stub, comparing every pc.
+
+    --random N adds N random operations of our timeline, each compared with a fresh
+    forward replay. Exit code 1 on any difference.
+    """
+    if not force:
+        recording.check_digests()
+    program = qemu_for(recording, qemu, force=force)
+    verdict = Verdict(seed=(secrets.randbits(32) if seed is None else seed) if count else None)
+    difference: AnswerNo | None = None
+    try:
+        asyncio.run(_verify(recording, program, verdict, steps, count, gdb))
+    except AnswerNo as error:
+        verdict.verified, verdict.difference, difference = False, error.what, error
+    if as_json:
+        print_json(verdict)
+    else:
+        print_facts(_facts(verdict))
+    if difference:
+        raise difference
+
+
+async def _verify(
+    recording: Recording, qemu: Qemu, verdict: Verdict, steps: int, count: int, gdb: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        report = stack.enter_context(status("verifying"))
+        verdict.scenario = await run_scenario(recording, qemu, steps=steps, gdb=gdb, report=report)
+        if count and verdict.seed is not None:
+            verdict.random = await compare_randomly(
+                recording, qemu, count=count, seed=verdict.seed, report=report
+            )
+
+
+def _facts(verdict: Verdict) -> dict[str, str]:
+    facts = {}
+    if scenario := verdict.scenario:
+        facts["stepped"] = f"{scenario.steps} instructions forward, back and forward again"
+        where = "one before the end" if scenario.stopped == "end" else "an instruction met again"
+        facts["ran back"] = (
+            f"from {format_position(scenario.stopped_at)} ({where}) "
+            f"to the last step, pc {scenario.last_pc:#x}"
+        )
+    if verdict.seed is not None:
+        facts["seed"] = str(verdict.seed)
+    if verdict.random:
+        facts["random"] = f"{verdict.random.operations} operations equal to a fresh replay"
+    facts["verified"] = "yes" if verdict.verified else f"no: {verdict.difference}"
+    return facts
