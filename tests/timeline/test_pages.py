@@ -17,6 +17,8 @@ def ram_of(contents: dict[int, int]) -> np.ndarray:
     return ram
 
 
+ALL = np.ones(2, dtype=np.bool_)  # 300 pages are two MiB
+
 contents = st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 255), max_size=12)
 
 
@@ -29,11 +31,11 @@ def test_every_ram_comes_back_from_any_other(
     rams = [ram_of(entry) for entry in sequence]
     table, tables = store.empty_table(), []
     for ram in rams:
-        table = store.put(ram, table)
+        table = store.put(ram, table, ALL)
         tables.append(table)
     into = np.full(PAGES * PAGE, 0xAA, np.uint8)
     for index in random.choices(range(len(rams)), k=8):
-        store.get(tables[index], into)
+        store.get(tables[index], into, ALL)
         assert np.array_equal(into, rams[index])
         at = random.randrange(PAGES * PAGE - 1)
         count = random.randrange(1, min(3 * PAGE, PAGES * PAGE - at) + 1)
@@ -45,22 +47,38 @@ def test_unchanged_and_zero_pages_take_no_room(tmp_path: Path) -> None:
     store = PageStore(tmp_path / "pages", PAGES * PAGE)
     empty = store.size
     ram = ram_of({3: 7, 5: 9})
-    first = store.put(ram, store.empty_table())
+    first = store.put(ram, store.empty_table(), ALL)
     assert store.size == empty + 2 * PAGE
-    second = store.put(ram, first)
+    second = store.put(ram, first, ALL)
     assert store.size == empty + 2 * PAGE
     assert np.array_equal(first, second)
-    store.put(ram_of({}), second)
+    store.put(ram_of({}), second, ALL)
     assert store.size == empty + 2 * PAGE
 
 
 def test_a_store_reopens_with_what_it_held(tmp_path: Path) -> None:
     store = PageStore(tmp_path / "pages", PAGES * PAGE)
     ram = ram_of({0: 1, 299: 2})
-    table = store.put(ram, store.empty_table())
+    table = store.put(ram, store.empty_table(), ALL)
     store.close()
     again = PageStore(tmp_path / "pages", PAGES * PAGE)
     into = np.ones(PAGES * PAGE, np.uint8)
-    again.get(table, into)
+    again.get(table, into, ALL)
     assert np.array_equal(into, ram)
     again.close()
+
+
+def test_memory_that_was_never_allocated_is_zero_and_stays_so(tmp_path: Path) -> None:
+    store = PageStore(tmp_path / "pages", PAGES * PAGE)
+    ram = ram_of({3: 7, 290: 9})
+    full = store.put(ram, store.empty_table(), ALL)
+    absent = np.array([True, False])
+    table = store.put(ram, full, absent)
+    assert table[3] == full[3]
+    assert not table[256:].any()
+    delta = store.difference(full, ram_of({3: 7}), absent)
+    assert list(delta.numbers) == [290]
+    into = ram_of({3: 1, 280: 2})
+    store.get(table, into, absent)
+    assert into[280 * PAGE + 2] == 2  # said to have no memory: not looked at
+    store.close()

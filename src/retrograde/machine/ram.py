@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIGEST_BYTES = 16
+MIB = 1 << 20
 
 
 class GuestRam:
@@ -39,6 +40,20 @@ class GuestRam:
         import numpy as np
 
         return np.frombuffer(self._map, dtype=np.uint8)
+
+    def present(self) -> NDArray[np.bool_]:
+        """Return for each MiB whether memory was allocated in it; the rest is zero."""
+        import numpy as np
+
+        present = np.zeros(-(-self.size // MIB), dtype=np.bool_)
+        at = 0
+        with contextlib.suppress(OSError):  # ENXIO: no data from here on
+            while at < self.size:
+                at = os.lseek(self.fd, at, os.SEEK_DATA)
+                hole = os.lseek(self.fd, at, os.SEEK_HOLE)
+                present[at // MIB : -(-hole // MIB)] = True
+                at = hole
+        return present
 
     def digest(self) -> str:
         """Return BLAKE2b of all RAM in hex; the guest must be stopped."""

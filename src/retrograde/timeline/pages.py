@@ -22,6 +22,10 @@ _CHUNK = 256
 _ROOM = 1 << 14
 """Slots the file grows by (64 MiB, sparse until written), so that it is mapped rarely."""
 
+Present = NDArray[np.bool_]
+"""Whether each MiB of a RAM has memory behind it (GuestRam.present). What has none is
+zero and is left alone: even reading it would allocate it."""
+
 Table = NDArray[np.uint32]
 """Slot of each guest page, shape (pages,); slot 0 is the zero page."""
 
@@ -43,18 +47,20 @@ class RamImage:
     delta: Delta | None = None
 
     @classmethod
-    def of(cls, store: PageStore, table: Table, ram: NDArray[np.uint8]) -> RamImage:
+    def of(
+        cls, store: PageStore, table: Table, ram: NDArray[np.uint8], present: Present
+    ) -> RamImage:
         """Keep `ram` as its difference from `table`."""
-        return cls(store, table, store.difference(table, ram))
+        return cls(store, table, store.difference(table, ram, present))
 
     @property
     def size(self) -> int:
         """Bytes of memory it takes beyond the store."""
         return self.delta.contents.nbytes if self.delta else 0
 
-    def fill(self, into: NDArray[np.uint8]) -> None:
+    def fill(self, into: NDArray[np.uint8], present: Present) -> None:
         """Make `into` this RAM."""
-        self.store.get(self.table, into)
+        self.store.get(self.table, into, present)
         if self.delta:
             into.view(np.uint64).reshape(-1, _WORDS)[self.delta.numbers] = self.delta.contents
 
@@ -91,7 +97,7 @@ class PageStore:
         """Bytes the store takes on disk."""
         return self._used * PAGE
 
-    def put(self, ram: NDArray[np.uint8], before: Table) -> Table:
+    def put(self, ram: NDArray[np.uint8], before: Table, present: Present) -> Table:
         """Store `ram` and return its table.
 
         `before` is the table of the checkpoint before it: only pages that differ from
@@ -102,6 +108,9 @@ class PageStore:
         table = before.copy()
         for start in range(0, self._pages, _CHUNK):
             part = slice(start, start + _CHUNK)
+            if not present[start // _CHUNK]:
+                table[part] = 0
+                continue
             new, slots = pages[part], table[part]
             old = self._stored[slots] if slots.any() else np.uint64(0)
             changed = np.flatnonzero((new != old).any(axis=1))
@@ -109,22 +118,24 @@ class PageStore:
                 slots[changed] = self._keep(new[changed])
         return table
 
-    def get(self, table: Table, into: NDArray[np.uint8]) -> None:
+    def get(self, table: Table, into: NDArray[np.uint8], present: Present) -> None:
         """Make `into` the RAM of `table`."""
         pages = into.view(np.uint64).reshape(-1, _WORDS)
         for start in range(0, self._pages, _CHUNK):
             part = slice(start, start + _CHUNK)
             if table[part].any():
                 np.take(self._stored, table[part], axis=0, out=pages[part])
-            elif pages[part].any():  # untouched memory stays unallocated
+            elif present[start // _CHUNK]:
                 pages[part] = 0
 
-    def difference(self, table: Table, ram: NDArray[np.uint8]) -> Delta:
+    def difference(self, table: Table, ram: NDArray[np.uint8], present: Present) -> Delta:
         """Return the pages of `ram` that differ from the RAM of `table`, as copies."""
         pages = ram.view(np.uint64).reshape(-1, _WORDS)
         numbers, contents = [], []
         for start in range(0, self._pages, _CHUNK):
             part = slice(start, start + _CHUNK)
+            if not present[start // _CHUNK] and not table[part].any():
+                continue
             new, slots = pages[part], table[part]
             old = self._stored[slots] if slots.any() else np.uint64(0)
             changed = np.flatnonzero((new != old).any(axis=1))

@@ -146,7 +146,7 @@ class Seat:
         if position not in self._marks:
             checkpoint = self.store.before(position)
             table = self.store.table(checkpoint) if checkpoint else self.store.pages.empty_table()
-            image = RamImage.of(self.store.pages, table, self.ram.array())
+            image = RamImage.of(self.store.pages, table, self.ram.array(), self.ram.present())
             await self._parked.save(f"mark{position}")
             self._marks[position] = image
             while sum(kept.size for kept in self._marks.values()) > MARK_BYTES:
@@ -247,7 +247,7 @@ class Seat:
 
     async def _load(self, tag: str, position: int, image: RamImage) -> None:
         began = time.monotonic()
-        await self._parked.load(tag, position, lambda ram: image.fill(ram.array()))
+        await self._parked.load(tag, position, lambda ram: image.fill(ram.array(), ram.present()))
         self._load_seconds += (time.monotonic() - began - self._load_seconds) / 4
 
     def _learn_rate(self, instructions: int, seconds: float) -> None:

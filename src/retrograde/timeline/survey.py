@@ -17,7 +17,7 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
 
-SEEK_SECONDS = 0.2
+SEEK_SECONDS = 0.15
 """The time from loading a checkpoint to the next one that spacing aims at."""
 
 MOST_OVERHEAD = 0.25
@@ -91,7 +91,8 @@ async def _pass(
     while replayer.position < end and store.bytes < budget:
         position, began = replayer.position, time.monotonic()
         try:
-            table = store.pages.put(replayer.ram.array(), table)
+            ram = replayer.ram
+            table = store.pages.put(ram.array(), table, ram.present())
             await replayer.save(f"cp{position}")
             registers = (await gdb.read_registers()).decode()
             store.add(Checkpoint(position=position, registers=registers, seconds=seconds), table)
