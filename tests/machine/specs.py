@@ -40,12 +40,12 @@ def _kind(kind, **fields):
 layers = st.fixed_dictionaries(
     {"input": inputs, "format": st.sampled_from(["raw", "qcow2", "nbd"])}
 )
-options = st.one_of(
-    _kind("flag", name=names),
-    _kind("text", name=names, value=texts),
-    _kind("file", name=names, input=inputs),
-    _kind("properties", name=names, items=st.lists(properties, max_size=4)),
-    _kind(
+KINDS = {
+    "flag": _kind("flag", name=names),
+    "text": _kind("text", name=names, value=texts),
+    "file": _kind("file", name=names, input=inputs),
+    "properties": _kind("properties", name=names, items=st.lists(properties, max_size=4)),
+    "disk": _kind(
         "disk",
         id=texts,
         interface=st.sampled_from(["default", "none", "floppy", "virtio", "xen"]),
@@ -53,10 +53,13 @@ options = st.one_of(
         writable=st.booleans(),
         layers=st.lists(layers, max_size=2),
     ),
-    _kind("netdev", id=texts, backend=st.sampled_from(["user", "isolated", "tap"])),
-    _kind("nic", netdev=texts, model=texts, mac=texts),
-    _kind("serial", role=st.sampled_from(["console", "null", "file:/tmp/x"])),
-)
+    "netdev": _kind("netdev", id=texts, backend=st.sampled_from(["user", "isolated", "tap"])),
+    "nic": _kind("nic", netdev=texts, model=texts, mac=texts),
+    "serial": _kind("serial", role=st.sampled_from(["console", "null", "file:/tmp/x"])),
+}
+"""A strategy for the JSON of each kind of option."""
+
+options = st.one_of(*KINDS.values())
 
 
 def machines(max_options=1):

@@ -17,7 +17,7 @@ from retrograde.machine.command import (
 from retrograde.recording.allowlist import FLAGS, RULES
 from retrograde.recording.keyval import split
 from retrograde.recording.machinespec import MachineSpec
-from tests.machine.specs import machines, options
+from tests.machine.specs import KINDS, machines
 
 # A path that needs every kind of quoting there is.
 FOLDER = '/run/a,b="c"'
@@ -91,7 +91,7 @@ def test_no_accepted_machine_names_anything_but_what_the_launch_gives(machine, r
             assert opening not in named or option == "-chardev", (option, value)
 
 
-@pytest.mark.parametrize("kind", ["flag", "text", "file", "properties", "disk", "netdev", "serial"])
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"nic"}))
 def test_the_strategy_finds_options_of_each_kind_that_are_accepted(kind):
     """Guards the test above, which would prove nothing if the schema refused everything."""
 
@@ -100,9 +100,11 @@ def test_the_strategy_finds_options_of_each_kind_that_are_accepted(kind):
             decode({"target": "x86_64", "options": [option]})
         except msgspec.ValidationError:
             return False
-        return option["kind"] == kind
+        return True
 
-    find(options, accepted, settings=settings(max_examples=20_000, database=None))
+    find(
+        KINDS[kind], accepted, settings=settings(max_examples=20_000, database=None, deadline=None)
+    )
 
 
 def record(line, target="x86_64", **changes):

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrograde.recording.keyval import join, split
@@ -7,6 +7,7 @@ keys = st.text(st.characters(exclude_characters="=,", exclude_categories=["Cs"])
 values = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(keys, values), min_size=1).map(tuple))
 def test_what_join_writes_split_reads(pairs):
     assert split(join(pairs)) == pairs

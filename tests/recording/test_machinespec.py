@@ -86,6 +86,7 @@ def test_a_machine_survives_json():
         properties("machine", ("smp.cpus", "4")),
         properties("machine", ("kernel", {"input": 0})),
         properties("machine", ("x", "a/b")),
+        properties("machine", ("x", "exec:id")),
         properties("global", ("driver", "VGA"), ("property", "romfile"), ("value", "x")),
         properties("global", ("driver", "isa-debugcon"), ("property", "chardev"), ("value", "x")),
         properties("global", ("driver", "migration"), ("property", "a"), ("value", "x")),

@@ -33,7 +33,7 @@ ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 TEXTS = {
     "append": FREE,
-    "cpu": re.compile(r"(?!host\b)[A-Za-z0-9][A-Za-z0-9 _.,+=:@()-]*"),
+    "cpu": re.compile(r"(?!host\b)[A-Za-z0-9][A-Za-z0-9 _.,+=@()-]*"),
     "debugcon": re.compile(r"null"),
     "g": re.compile(r"\d+x\d+(x\d+)?"),
     "net": re.compile(r"none"),
@@ -47,7 +47,9 @@ TEXTS = {
 }
 """Options with one word or free text that names nothing on the host."""
 
-_SIMPLE = re.compile(r"[A-Za-z0-9 _.,:+=@()-]*")
+# Nothing that looks like a path, nor like QEMU's `exec:…` and `unix:…`; MAC and PCI
+# addresses have colons too, after two characters.
+_SIMPLE = re.compile(r"(?![A-Za-z][\w+.-]{2,}:)[A-Za-z0-9 _.,:+=@()-]*")
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,+-]*")
 _SIZE = re.compile(r"\d+[bBkKmMgGtT]?")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from retrograde.errors import RecordingError
+
 ImageFormat = Literal["raw", "qcow2"]
 
 _QCOW2_MAGIC = b"QFI\xfb"
@@ -78,6 +80,26 @@ def read_header(path: Path) -> ImageHeader:
         backing_format=_backing_format(start, version),
         external_data=version >= 3 and bool(_number(start, _FEATURES_AT, 8) & _EXTERNAL_DATA_FILE),
     )
+
+
+def check_self_contained(path: Path) -> None:
+    """Refuse an image of a recording that would make QEMU open a file by its own choice.
+
+    A backing file's name is overruled on the command line; that of an external data
+    file cannot be (QEMU block/qcow2.c). Raises RecordingError.
+    """
+    try:
+        header = read_header(path)
+    except OSError as error:
+        raise RecordingError(
+            f"{path} cannot be read: {error.strerror}.",
+            "Take the recording from its source again.",
+        ) from error
+    if header.external_data:
+        raise RecordingError(
+            f"{path} keeps its data in another file, which a recording may not.",
+            "Do not use this recording: retrograde does not make such images.",
+        )
 
 
 def _backing_format(start: bytes, version: int) -> str:
