@@ -59,6 +59,7 @@ enum record_flag {
     RECORD_ATTEMPT = 4,   /* the instruction faulted and did not retire */
     RECORD_NO_PADDR = 8,  /* QEMU could not tell the physical address */
     RECORD_ACCESS = 16,   /* a memory access; clear: the instruction itself */
+    RECORD_DELIVERY = 32, /* pushed by an interrupt or exception; pc is its handler's */
 };
 
 struct record {
@@ -84,7 +85,7 @@ struct page {
     uint64_t features;
     uint64_t from, until; /* record at positions in [from, until) */
     uint64_t big_endian;
-    struct area exceptions, breakpoints, watches, conditions, registers;
+    struct area exceptions, deliveries, breakpoints, watches, conditions, registers;
     struct area hits, writes, steps, changes;
 
     /* Written by the probe. */
@@ -94,6 +95,7 @@ struct page {
     uint64_t unknown_register;   /* 1 + index of a register QEMU does not know, or 0 */
     uint64_t registers_doubtful; /* pc or flags in `changes` may be stale */
     uint64_t blocks;           /* translated */
+    uint64_t deliveries_missed; /* frames pushed that the probe cannot tell */
     uint64_t faults, reruns;   /* instructions begun twice, and counted once */
     uint64_t surprises, surprise_position, surprise_drift;
     uint64_t audited, audit_errors, audit_position;

@@ -9,6 +9,7 @@ from retrograde.machine.probe import Probe
 from retrograde.machine.probe_build import build_probe, compiler, source_folder
 from retrograde.machine.probe_request import Breakpoint, Condition, Watch
 
+NONE = np.array([], np.uint64)
 FIELDS = {
     "page": layout.HEADER,
     "area": layout.AREA,
@@ -23,7 +24,7 @@ FIELDS = {
 
 @pytest.fixture
 def probe(tmp_path):
-    with Probe(tmp_path / "probe.so", np.array([3, 1, 2], np.uint64)) as probe:
+    with Probe(tmp_path / "probe.so", np.array([3, 1, 2], np.uint64), NONE) as probe:
         yield probe
 
 
@@ -84,7 +85,7 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path, monkeypatch):
 
 
 def test_the_argument_protects_commas_in_the_path(tmp_path):
-    with Probe(tmp_path / "a,b.so", np.array([], np.uint64)) as probe:
+    with Probe(tmp_path / "a,b.so", NONE, NONE) as probe:
         assert probe.argument == f"{tmp_path}/a,,b.so,fd={probe.fd}"
 
 

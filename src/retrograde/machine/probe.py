@@ -2,7 +2,7 @@
 
 ::
 
-    probe = Probe(build_probe(), exceptions)     # positions of the log's EXCEPTION events
+    probe = Probe(build_probe(), *delivery_positions(log))
     ... start QEMU with pass_fds=[probe.fd] and -plugin probe.argument ...
     probe.arm(breakpoints=[Breakpoint(0xffffffff81000000)], span=(start, stop))
     ... loadvm, run ...
@@ -26,7 +26,7 @@ import numpy as np
 
 from retrograde.errors import InternalError, UsageError
 from retrograde.machine import probe_page as layout
-from retrograde.machine.probe_page import Feature
+from retrograde.machine.probe_page import Feature, RecordFlag
 from retrograde.machine.probe_request import Breakpoint, Watch, tables
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class ProbeFacts:
 
     `active` is whether it does what was armed last, `active_from` the position from which
     its records are complete. `registers_exact` is False when a logged pc or flags register
-    may be stale. `blocks` were translated; `faults` and `reruns` are instructions begun
+    may be stale. `blocks` were translated. `deliveries_missed` are interrupts and
+    exceptions in the span whose pushes are not recorded (all but x86_64 in long mode, when
+    watches or writes are armed). `faults` and `reruns` are instructions begun
     twice and counted once. `surprises` are positions found wrong and set right late,
     `surprise_position` the last: anything but 0 means positions since the load are not to
     be trusted. `audited` blocks were compared with QEMU's count (when armed with `audit`),
@@ -69,6 +71,7 @@ class ProbeFacts:
     active_from: int
     registers_exact: bool
     blocks: int
+    deliveries_missed: int
     faults: int
     reruns: int
     surprises: int
@@ -81,14 +84,16 @@ class ProbeFacts:
 class Probe:
     """One probe for one QEMU process. `close` gives the memory back.
 
-    `exceptions` are the positions of the rr log's EXCEPTION events, ascending; without
-    them faulting instructions are counted twice.
+    `exceptions` and `interrupts` are the positions of the rr log's EXCEPTION and INTERRUPT
+    events. Without the first, faulting instructions are counted twice; without the
+    second, what interrupts push on the stack is not seen.
     """
 
     def __init__(
         self,
         library: Path,
         exceptions: NDArray[np.uint64],
+        interrupts: NDArray[np.uint64],
         *,
         capacity: Capacity | None = None,
         big_endian: bool = False,
@@ -97,6 +102,7 @@ class Probe:
         self._library = library
         self._capacity = {
             "exceptions": len(exceptions),
+            "deliveries": len(exceptions) + len(interrupts),
             "breakpoints": MAX_BREAKPOINTS,
             "watches": MAX_WATCHES,
             "conditions": MAX_BREAKPOINTS,
@@ -115,7 +121,8 @@ class Probe:
         self._set(big_endian=int(big_endian), until=layout.FOREVER)
         for name, offset in offsets.items():
             self._header[name] = (offset, self._capacity[name], 0)
-        self._fill("exceptions", np.sort(np.asarray(exceptions, dtype=np.uint64)))
+        self._fill("exceptions", np.sort(exceptions))
+        self._fill("deliveries", np.sort(np.concatenate([exceptions, interrupts])))
 
     def __enter__(self) -> Self:
         return self
@@ -180,14 +187,27 @@ class Probe:
         """Forget all records; what is armed stays."""
         for name in layout.RINGS:
             self._header[name]["total"] = 0
-        self._set(audited=0, audit_errors=0, surprises=0, faults=0, reruns=0, blocks=0)
+        self._set(audited=0, audit_errors=0, surprises=0)
+        self._set(faults=0, reruns=0, blocks=0, deliveries_missed=0)
 
     def hits(self) -> NDArray[np.void]:
         """Return breakpoints reached and watched accesses, oldest first (dtype RECORD).
 
         `which` is the index of the watch, or of the breakpoint in ascending order of pc.
         """
-        return self._records("hits")
+        hits = self._records("hits")
+        flags = hits["flags"] & (RecordFlag.DELIVERY | RecordFlag.NO_PADDR)
+        placed = np.flatnonzero(flags == RecordFlag.DELIVERY)
+        if not len(placed):
+            return hits
+        # The probe had to guess which pushes touch a physical watch; now it is known.
+        words = hits[placed]
+        watch = self._area("watches")[words["which"]]
+        outside = (words["paddr"] > watch["last"]) | (words["paddr"] + 7 < watch["first"])
+        keep = np.ones(len(hits), np.bool_)
+        keep[placed[outside & (watch["physical"] != 0)]] = False
+        chosen: NDArray[np.void] = hits[keep]
+        return chosen
 
     def last_hit(self) -> np.void | None:
         """Return the newest hit, or None."""
@@ -222,6 +242,7 @@ class Probe:
             active_from=self._get("active_from"),
             registers_exact=not self._get("registers_doubtful"),
             blocks=self._get("blocks"),
+            deliveries_missed=self._get("deliveries_missed"),
             faults=self._get("faults"),
             reruns=self._get("reruns"),
             surprises=self._get("surprises"),

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
 
-SOURCES = ("probe.c", "probe_page.h", "qemu_plugin_abi.h")
+SOURCES = ("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c")
+HEADERS = ("probe.h", "probe_page.h", "qemu_plugin_abi.h")
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 BUILD_SECONDS = 60
 
@@ -67,7 +68,7 @@ def build_probe() -> Path:
     os.close(handle)
     try:
         done = subprocess.run(
-            [cc, *FLAGS, "-o", scratch, str(sources / SOURCES[0])],
+            [cc, *FLAGS, "-o", scratch, *(str(sources / name) for name in SOURCES)],
             capture_output=True,
             text=True,
             timeout=BUILD_SECONDS,
@@ -88,7 +89,7 @@ def build_probe() -> Path:
 def _identity(sources: Path, cc: str) -> str:
     """Return a digest of all that decides what the library is."""
     digest = hashlib.blake2b(digest_size=10)
-    for name in SOURCES:
+    for name in (*SOURCES, *HEADERS):
         digest.update((sources / name).read_bytes())
     status = Path(cc).stat()
     digest.update(repr((FLAGS, cc, status.st_size, status.st_mtime_ns)).encode())

@@ -42,11 +42,13 @@ class RecordFlag(IntFlag):
     """QEMU could not tell the physical address; `paddr` is all ones."""
     ACCESS = 16
     """A memory access; clear for a breakpoint."""
+    DELIVERY = 32
+    """Pushed by an interrupt or exception, not an instruction; `pc` is the handler's."""
 
 
 AREA = np.dtype([("offset", "u8"), ("capacity", "u8"), ("total", "u8")])
 
-TABLES: Final = ("exceptions", "breakpoints", "watches", "conditions", "registers")
+TABLES: Final = ("exceptions", "deliveries", "breakpoints", "watches", "conditions", "registers")
 RINGS: Final = ("hits", "writes", "steps", "changes")
 
 HEADER = np.dtype(
@@ -57,7 +59,7 @@ HEADER = np.dtype(
         *[(name, "u8") for name in ("loaded", "api")],
         *[(name, "u8") for name in ("active_generation", "active_from", "unknown_register")],
         ("registers_doubtful", "u8"),
-        *[(name, "u8") for name in ("blocks", "faults", "reruns")],
+        *[(name, "u8") for name in ("blocks", "deliveries_missed", "faults", "reruns")],
         *[(name, "u8") for name in ("surprises", "surprise_position")],
         ("surprise_drift", "i8"),
         *[(name, "u8") for name in ("audited", "audit_errors", "audit_position")],
@@ -98,6 +100,7 @@ this value from `position` on, in the guest's byte order."""
 
 ELEMENT: Final = {
     "exceptions": np.dtype("u8"),
+    "deliveries": np.dtype("u8"),
     "breakpoints": BREAKPOINT,
     "watches": WATCH,
     "conditions": CONDITION,

@@ -24,10 +24,20 @@ _QUIT = b'{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
 _SMALL = Capacity(hits=1, writes=1, steps=1, changes=1)
 
 
-def exception_positions(log: RrLog) -> NDArray[np.uint64]:
-    """Return the positions of the log's EXCEPTION events, ascending: what `Probe` needs."""
-    found = [batch.position[batch.kind == Kind.EXCEPTION] for batch in log.batches()]
-    return np.concatenate([np.array([], np.int64), *found]).astype(np.uint64)
+def delivery_positions(log: RrLog) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the positions of the log's EXCEPTION and of its INTERRUPT events, ascending.
+
+    They are what `Probe` needs to know of a recording.
+    """
+    exceptions, interrupts = [], []
+    for batch in log.batches():
+        exceptions.append(batch.position[batch.kind == Kind.EXCEPTION])
+        interrupts.append(batch.position[batch.kind == Kind.INTERRUPT])
+    none = np.array([], np.int64)
+    return (
+        np.concatenate([none, *exceptions]).astype(np.uint64),
+        np.concatenate([none, *interrupts]).astype(np.uint64),
+    )
 
 
 def require_probe(qemu: Path) -> ProbeFacts:
@@ -37,7 +47,8 @@ def require_probe(qemu: Path) -> ProbeFacts:
     is needed: QEMU 10.0) or keeps its instruction count to itself (a build without loadable
     modules), or when there is no compiler to build the probe.
     """
-    with Probe(build_probe(), np.array([], dtype=np.uint64), capacity=_SMALL) as probe:
+    none = np.array([], np.uint64)
+    with Probe(build_probe(), none, none, capacity=_SMALL) as probe:
         options = ["-M", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
         try:
             done = subprocess.run(

@@ -1,0 +1,102 @@
+/*
+ * The frames that interrupts and exceptions push: QEMU writes them outside translated
+ * code, where no callback sees it. The log tells at which positions; the handler's first
+ * block finds them on its stack. Known for x86_64 in long mode (Intel SDM vol. 3, 6.14.2:
+ * SS, RSP, RFLAGS, CS, RIP on a 16-byte boundary, below them an error code or nothing).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "probe.h"
+
+static uint64_t next; /* index of the first delivery not seen yet */
+static uint64_t next_position;
+
+static void advance_to(uint64_t index)
+{
+    const uint64_t *sorted = table(&page->deliveries);
+
+    next = index;
+    next_position = index < page->deliveries.total ? sorted[index] : ~UINT64_C(0);
+}
+
+/* Record the newest `frames` frames; each holds the stack pointer of the one before. */
+static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
+{
+    uint64_t top = stack_pointer();
+    bool readable = true;
+
+    if (!recording_at(position)) {
+        return;
+    }
+    if (!in_long_mode()) {
+        page->deliveries_missed += frames;
+        return;
+    }
+    for (unsigned frame = 0; frame < frames && readable; frame++) {
+        uint64_t words = top & 8 ? 5 : 6; /* the boundary tells whether an error code is there */
+
+        for (uint64_t word = 0; word < words; word++) {
+            record_delivered(position, pc, top + 8 * word);
+        }
+        top = memory_value(top + 8 * (words - 2), 8, &readable);
+    }
+}
+
+/* `unbegun`: the block's first instruction will fault, and that delivery is to come. */
+static void deliver(uint64_t position, uint64_t pc, bool unbegun)
+{
+    const uint64_t *sorted = table(&page->deliveries);
+    uint64_t end = next;
+    unsigned frames = 0;
+
+    while (end < page->deliveries.total && sorted[end] <= position) {
+        frames += sorted[end] == position;
+        end++;
+    }
+    if (unbegun && frames) {
+        frames--;
+        end--;
+    }
+    record_frames(position, pc, frames);
+    advance_to(end);
+}
+
+static void block_begins(unsigned vcpu, void *pc)
+{
+    (void)vcpu;
+    if (*count >= next_position) {
+        deliver(*count, (uintptr_t)pc, false);
+    }
+}
+
+static void suspect_block_begins(unsigned vcpu, void *pc)
+{
+    (void)vcpu;
+    if (*count + attempt >= next_position) {
+        deliver(*count + attempt, (uintptr_t)pc, attempt);
+    }
+}
+
+void take_over_deliveries(void)
+{
+    const uint64_t *sorted = table(&page->deliveries);
+    uint64_t low = 0, high = page->deliveries.total;
+
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (sorted[middle] < *count) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    advance_to(low);
+}
+
+void log_deliveries(struct qemu_plugin_tb *tb, uint64_t pc, bool suspect)
+{
+    if (page->deliveries.total) {
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, suspect ? suspect_block_begins : block_begins,
+                                             CALLBACK_READS_REGS, (void *)(uintptr_t)pc);
+    }
+}

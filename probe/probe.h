@@ -1,0 +1,66 @@
+/*
+ * What the parts of the probe share. One vCPU only, as record/replay demands, so all
+ * state is plain variables.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef RETROGRADE_PROBE_H
+#define RETROGRADE_PROBE_H
+
+#include "probe_page.h"
+#include "qemu_plugin_abi.h"
+
+#define MAX_REGISTERS 512
+#define MAX_REGISTER_BYTES 256
+#define NAME_BYTES 32
+
+/* How a block that may begin an instruction a second time has to be counted. */
+enum rerun { RERUN_NONE, RERUN_SUSPECT, RERUN_CERTAIN };
+
+/* QEMU's instruction count (accel/tcg/icount-common.c). Part of no plugin API, but builds
+ * with loadable modules export it, which those of all big distributions are. Counting
+ * alone is not exact (docs/probe.md), so where it is missing the probe refuses. */
+extern int64_t icount_get_raw(void) __attribute__((weak));
+
+extern struct page *page;
+extern glib_byte_array *buffer; /* scratch of whoever reads a register or memory */
+
+static inline void *table(const struct area *area)
+{
+    return (char *)page + area->offset;
+}
+
+static inline void *ring_slot(struct area *area, size_t size)
+{
+    return (char *)page + area->offset + area->total++ % area->capacity * size;
+}
+
+static inline bool recording_at(uint64_t position)
+{
+    return position - page->from < page->until - page->from;
+}
+
+/* position.c */
+extern uint64_t *count;  /* position of the next instruction to begin */
+extern uint64_t attempt; /* 1 in a suspect block whose instruction is about to fault */
+void forget_position(void);
+enum rerun locate(size_t instructions);
+void watch_position(struct qemu_plugin_tb *tb, size_t instructions, enum rerun rerun);
+
+/* registers.c */
+void take_over_registers(bool x86_64);
+uint64_t register_value(uint32_t index, bool *readable);
+uint64_t memory_value(uint64_t address, unsigned size, bool *readable);
+bool in_long_mode(void);
+uint64_t stack_pointer(void);
+void log_registers(struct qemu_plugin_insn *insn, bool suspect);
+
+/* execution.c, memory.c, delivery.c */
+void log_execution(struct qemu_plugin_insn *insn, bool suspect);
+void take_over_watches(void);
+void log_accesses(struct qemu_plugin_insn *insn, bool suspect);
+void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr);
+void take_over_deliveries(void);
+void log_deliveries(struct qemu_plugin_tb *tb, uint64_t pc, bool suspect);
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * Registers: conditions on them, and the log of their changes.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <malloc.h>
+#include <string.h>
+
+#include "probe.h"
+
+/* x86 keeps its arithmetic flags unevaluated; see find_env. */
+extern uint32_t helper_read_eflags(void *env) __attribute__((weak));
+
+static struct qemu_plugin_register *registers[MAX_REGISTERS];
+static uint8_t last_value[MAX_REGISTERS][MAX_REGISTER_BYTES];
+static int last_size[MAX_REGISTERS];
+
+static bool is_x86_64;
+static struct qemu_plugin_register *eflags, *efer, *general[16];
+static const uint64_t *env, *env_candidate;
+static uint64_t candidate_values[16];
+
+/* The first 8 bytes in `buffer`, read as a number of the guest. */
+static uint64_t buffer_value(unsigned size)
+{
+    uint64_t value = 0;
+
+    for (unsigned i = 0; i < size && i < 8; i++) {
+        value |= (uint64_t)buffer->data[page->big_endian ? size - 1 - i : i] << 8 * i;
+    }
+    return value;
+}
+
+static uint64_t value_of(struct qemu_plugin_register *handle, bool *readable)
+{
+    int size;
+
+    g_byte_array_set_size(buffer, 0);
+    size = handle ? qemu_plugin_read_register(handle, buffer) : 0;
+    *readable = size > 0;
+    return *readable ? buffer_value(size) : 0;
+}
+
+uint64_t register_value(uint32_t index, bool *readable)
+{
+    return value_of(registers[index], readable);
+}
+
+uint64_t memory_value(uint64_t address, unsigned size, bool *readable)
+{
+    *readable = qemu_plugin_read_memory_vaddr(address, buffer, size);
+    return *readable ? buffer_value(size) : 0;
+}
+
+/* x86_64 only: whether deliveries push 8-byte words (EFER.LMA). */
+bool in_long_mode(void)
+{
+    bool readable;
+
+    return is_x86_64 && value_of(efer, &readable) >> 10 & 1;
+}
+
+/* x86_64 only. */
+uint64_t stack_pointer(void)
+{
+    bool readable;
+
+    return value_of(general[4], &readable);
+}
+
+/*
+ * QEMU's gdb view of eflags lacks the arithmetic flags while translated code runs: they
+ * are computed on demand from other fields of the CPU's state (target/i386/gdbstub.c,
+ * helper_read_eflags). Builds that export the helper also export current_cpu; the state
+ * follows it at a distance that differs by build, so it is found by its contents: the 16
+ * general registers come first in it, and the place that holds all of them at two moments
+ * with different values is it.
+ */
+static void find_env(void)
+{
+    void **slot = dlsym(RTLD_DEFAULT, "current_cpu");
+    const uint64_t *memory = slot ? *slot : NULL;
+    size_t words = memory ? malloc_usable_size(*slot) / 8 : 0;
+    uint64_t values[16];
+    unsigned matches = 0;
+
+    for (int i = 0; i < 16; i++) {
+        g_byte_array_set_size(buffer, 0);
+        if (!general[i] || qemu_plugin_read_register(general[i], buffer) != 8) {
+            return;
+        }
+        memcpy(&values[i], buffer->data, 8);
+    }
+    if (env_candidate && memcmp(values, candidate_values, sizeof(values)) &&
+        !memcmp(values, env_candidate, sizeof(values))) {
+        env = env_candidate;
+        return;
+    }
+    for (size_t at = 0; at + 16 <= words; at++) {
+        if (!memcmp(memory + at, values, sizeof(values))) {
+            env_candidate = memory + at;
+            matches++;
+        }
+    }
+    if (matches != 1) {
+        env_candidate = NULL;
+    }
+    memcpy(candidate_values, values, sizeof(values));
+}
+
+static void complete_flags(void)
+{
+    const uint32_t arithmetic = 0xcd5; /* CF PF AF ZF SF DF OF */
+    uint32_t flags;
+
+    if (!helper_read_eflags || !env) {
+        page->registers_doubtful = 1;
+        return;
+    }
+    memcpy(&flags, buffer->data, 4);
+    flags = (flags & ~arithmetic) | (helper_read_eflags((void *)env) & arithmetic);
+    memcpy(buffer->data, &flags, 4);
+}
+
+static void put_changes(uint64_t position)
+{
+    if (is_x86_64 && !env) {
+        find_env();
+    }
+    if (!recording_at(position)) {
+        return;
+    }
+    for (uint16_t reg = 0; reg < page->registers.total; reg++) {
+        g_byte_array_set_size(buffer, 0);
+        int size = registers[reg] ? qemu_plugin_read_register(registers[reg], buffer) : 0;
+
+        if (is_x86_64 && size == 4 && registers[reg] == eflags) {
+            complete_flags();
+        }
+        if (size <= 0 || size > MAX_REGISTER_BYTES ||
+            (size == last_size[reg] && !memcmp(last_value[reg], buffer->data, size))) {
+            continue;
+        }
+        for (int at = 0; at < size; at += 16) {
+            int part = size - at < 16 ? size - at : 16;
+            struct change *change;
+
+            if (size == last_size[reg] &&
+                !memcmp(last_value[reg] + at, buffer->data + at, part)) {
+                continue;
+            }
+            change = ring_slot(&page->changes, sizeof(*change));
+            *change = (struct change){.position = position, .reg = reg, .slice = at / 16,
+                                      .size = part};
+            memcpy(change->bytes, buffer->data + at, part);
+        }
+        memcpy(last_value[reg], buffer->data, size);
+        last_size[reg] = size;
+    }
+}
+
+static void on_registers(unsigned vcpu, void *unused)
+{
+    (void)vcpu, (void)unused;
+    put_changes(*count);
+}
+
+static void on_suspect_registers(unsigned vcpu, void *unused)
+{
+    (void)vcpu, (void)unused;
+    put_changes(*count + attempt);
+}
+
+/* Have every change of the registers asked for logged from this instruction on. */
+void log_registers(struct qemu_plugin_insn *insn, bool suspect)
+{
+    qemu_plugin_register_vcpu_insn_exec_cb(insn, suspect ? on_suspect_registers : on_registers,
+                                           CALLBACK_READS_REGS, NULL);
+}
+
+static struct qemu_plugin_register *find_register(const glib_array *list, const char *name)
+{
+    const plugin_register_descriptor *known = (void *)list->data;
+
+    for (unsigned i = 0; i < list->len; i++) {
+        if (!strncmp(known[i].name, name, NAME_BYTES)) {
+            return known[i].handle;
+        }
+    }
+    return NULL;
+}
+
+/* Look up the registers Python names, on the vCPU's thread. */
+void take_over_registers(bool x86_64)
+{
+    /* In the order of QEMU's CPUX86State.regs. */
+    static const char *const x86[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    const char(*names)[NAME_BYTES] = table(&page->registers);
+    static glib_array *known; /* QEMU makes a new list each time, for the caller to keep */
+
+    known = known ? known : qemu_plugin_get_registers();
+    is_x86_64 = x86_64;
+    page->unknown_register = 0;
+    page->registers_doubtful = 0;
+    memset(last_size, 0, sizeof(last_size));
+    for (int i = 0; i < 16; i++) {
+        general[i] = find_register(known, x86[i]);
+    }
+    eflags = find_register(known, "eflags");
+    efer = find_register(known, "efer");
+    for (uint32_t i = 0; i < page->registers.total; i++) {
+        registers[i] = find_register(known, names[i]);
+        if (!registers[i] && !page->unknown_register) {
+            page->unknown_register = i + 1;
+        }
+    }
+}
+
