@@ -9,6 +9,7 @@ and we keep snapshots without RAM that only we can load.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
-from retrograde.recording.bundle import Recording
+from retrograde.recording.bundle import IMAGE, Recording
 
 INITIAL = "init"
 """Name of the snapshot of position 0."""
@@ -43,10 +44,10 @@ class Replayer:
     """A QEMU process replaying `recording`. Made by `start`; always ended by `close`."""
 
     def __init__(
-        self, recording: Recording, process: QemuProcess, wiring: Wiring, image_fd: int
+        self, recording: Recording, process: QemuProcess, wiring: Wiring, images: dict[str, int]
     ) -> None:
         self.recording = recording
-        self._image_fd = image_fd
+        self._images = images
         self.process = process
         self.monitor = Monitor(process)
         self._wiring = wiring
@@ -61,7 +62,7 @@ class Replayer:
         recording: Recording,
         qemu: Qemu,
         *,
-        image: Path | None = None,
+        images: Path | None = None,
         console_fd: int | None = None,
         gdb_listener: GdbListener | None = None,
         plugin: str = "",
@@ -69,21 +70,21 @@ class Replayer:
     ) -> Self:
         """Start QEMU on `recording`, parked at position 0.
 
-        `image` has the snapshots to start with (default: the recording's own, which has
-        that of position 0), `console_fd` gets the guest's console, `gdb_listener` lets
-        stock gdb attach in our place, `plugin` is the value of QEMU's -plugin and
-        `plugin_fds` what it inherits. Raises QemuDied with QEMU's words when it does
-        not start.
+        `images` is a folder filled by `copy_images`, with more snapshots to go to than
+        the recording's own of position 0. `console_fd` gets the guest's console,
+        `gdb_listener` lets stock gdb attach in our place, `plugin` is the value of
+        QEMU's -plugin and `plugin_fds` what it inherits. Raises QemuDied with QEMU's
+        words when it does not start.
         """
         wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
         process: QemuProcess | None = None
         try:
-            image_fd = wiring.memory_copy("vmstate", image or recording.image_path)
+            files = _images(recording, wiring, images)
             launch = _launch(
                 recording,
                 qemu,
                 wiring,
-                image_fd=image_fd,
+                images=files,
                 console_fd=console_fd,
                 gdb_listener=gdb_listener,
                 plugin=plugin,
@@ -91,7 +92,7 @@ class Replayer:
             argv = replay_command(recording.manifest.machine, launch)
             process = await QemuProcess.start(argv, pass_fds=(*wiring.pass_fds, *plugin_fds))
             wiring.release_theirs()
-            replayer = cls(recording, process, wiring, image_fd)
+            replayer = cls(recording, process, wiring, files)
             await replayer.monitor.connect(wiring.monitor_link)
             await replayer.ask_position()
         except BaseException:
@@ -175,10 +176,7 @@ class Replayer:
             self._at_end = stopped.result() == "SHUTDOWN"
         finally:
             stopped.cancel()
-        # Stopped from outside, the machine may have taken an interrupt without executing
-        # anything since: one more position, and it stands as `run_to` would have left it.
-        if await self.ask_position() < limit:
-            await self.run_to(self._position + 1)
+        await self.ask_position()
         self._moving = False
 
     async def run_to_end(self, progress: Callable[[int], None] | None = None) -> int:
@@ -231,11 +229,12 @@ class Replayer:
         if self._position != position:
             raise InternalError(f"Snapshot {tag} is of {self._position:_}, not {position:_}.")
 
-    def copy_image(self, target: Path) -> None:
-        """Copy the image with all snapshots saved so far; the machine must be parked."""
-        with open(self._image_fd, "rb", closefd=False) as source, target.open("wb") as copy:  # noqa: PTH123
-            source.seek(0)
-            shutil.copyfileobj(source, copy, 1 << 20)
+    def copy_images(self, folder: Path) -> None:
+        """Copy the images with all snapshots saved so far; the machine must be parked."""
+        for name, fd in self._images.items():
+            with os.fdopen(os.dup(fd), "rb") as source, (folder / name).open("wb") as copy:
+                source.seek(0)
+                shutil.copyfileobj(source, copy, 1 << 20)
 
     async def close(self) -> None:
         """End QEMU and give everything back. Safe to repeat."""
@@ -294,12 +293,27 @@ class Replayer:
         await self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
 
 
+def _images(recording: Recording, wiring: Wiring, folder: Path | None) -> dict[str, int]:
+    """Make the private images of one process: snapshots first, then the disks' overlays."""
+    disks = recording.manifest.machine.overlaid()
+    names = [f"disk{number}.qcow2" for number in range(len(disks))]
+    if folder is not None:
+        files = {IMAGE: wiring.memory_copy("vmstate", folder / IMAGE)}
+        return files | {name: wiring.disk_copy(folder / name) for name in names}
+    files = {IMAGE: wiring.memory_copy("vmstate", recording.image_path)}
+    inputs = recording.manifest.inputs
+    for name, disk in zip(names, disks, strict=True):
+        lowest = recording.input_path(inputs[disk.layers[0].input].name)
+        files[name] = wiring.overlay(lowest, INITIAL)
+    return files
+
+
 def _launch(
     recording: Recording,
     qemu: Qemu,
     wiring: Wiring,
     *,
-    image_fd: int,
+    images: dict[str, int],
     console_fd: int | None,
     gdb_listener: GdbListener | None,
     plugin: str,
@@ -321,13 +335,10 @@ def _launch(
     return Launch(
         program=str(qemu.path),
         inputs=[str(path) for path in inputs],
-        vmstate=fd_path(image_fd),
+        vmstate=fd_path(images[IMAGE]),
         log=str(log),
         monitor_fd=wiring.monitor_fd,
-        overlays=[
-            fd_path(wiring.overlay(inputs[disk.layers[0].input], INITIAL))
-            for disk in manifest.machine.overlaid()
-        ],
+        overlays=[fd_path(fd) for name, fd in images.items() if name != IMAGE],
         console=console,
         gdb=gdb,
         ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,

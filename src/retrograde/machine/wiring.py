@@ -53,12 +53,19 @@ class Wiring:
             write_repaired_copy(log, repaired)
             return self.memory_copy("replay-log", repaired)
 
+    def disk_copy(self, content: Path) -> int:
+        """Make an unlinked file on disk with the bytes of `content`; returns its fd."""
+        fd = self._unlinked()
+        with content.open("rb") as source, os.fdopen(fd, "wb", closefd=False) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        return fd
+
     def overlay(self, disk: Path, snapshot: str = "") -> int:
         """Make an empty image of the size of `disk` for what the guest writes; its fd.
 
         On disk, not in memory: a guest may write a lot.
         """
-        fd = self._own(os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR, 0o600))
+        fd = self._unlinked()
         create_image(fd, read_header(disk).size, snapshot)
         return fd
 
@@ -79,6 +86,9 @@ class Wiring:
         self._owned.clear()
         if self.ram:
             self.ram.close()
+
+    def _unlinked(self) -> int:
+        return self._own(os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR, 0o600))
 
     def _own(self, fd: int) -> int:
         self._owned.append(fd)

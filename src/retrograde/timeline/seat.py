@@ -169,7 +169,7 @@ class Seat:
         plugin = self.probe.argument if self.probe else ""
         fds = (self.probe.fd,) if self.probe else ()
         self._replayer = await Replayer.start(
-            self.recording, self._qemu, image=self.store.image, plugin=plugin, plugin_fds=fds
+            self.recording, self._qemu, images=self.store.folder, plugin=plugin, plugin_fds=fds
         )
 
     async def _restart(self) -> None:

@@ -68,7 +68,7 @@ async def survey(
         async with await Replayer.start(recording, qemu) as replayer:
             facts = LogFacts.read(recording.log())
             await _pass(recording.end, facts, replayer, store, budget, progress)
-            replayer.copy_image(store.image)
+            replayer.copy_images(store.folder)
         store.publish()
     except BaseException:
         store.discard()
