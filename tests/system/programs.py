@@ -24,11 +24,19 @@ _POWER_OFF = bytes.fromhex(
 # dx = 0x3f8, al = '.'; out dx, al; cx = 0x4000; loop to itself; back to the out
 _TICKER = bytes.fromhex("baf803 b02e ee b90040 e2fe ebf8")
 
-# Until a byte has come wait at 0x3fd; read it, write it; stop after 4 (Ctrl-D).
-_ECHO = bytes.fromhex("bafd03 ec a801 74fb b2f8 ec ee 3c04 7404 b2fd ebef") + _POWER_OFF
+# Switch the FIFO on and write '>'. Then, until a byte has come, wait at 0x3fd; read it,
+# write it; stop after 4 (Ctrl-D).
+_ECHO = (
+    bytes.fromhex("bafa03 b001 ee b2f8 b03e ee b2fd")
+    + bytes.fromhex("ec a801 74fb b2f8 ec ee 3c04 7404 b2fd ebef")
+    + _POWER_OFF
+)
 
 # isa-debug-exit: the value v ends QEMU with status 2 v + 1.
 _EXIT = bytes.fromhex("baf803 b021 ee b005 e6f4 f4 ebfd")
+
+# The keyboard controller's command 0xfe pulses the processor's reset line.
+_RESET_PC = bytes.fromhex("b0fe e664 f4 ebfd")
 
 
 def ticker(folder: Path) -> list[str]:
@@ -37,7 +45,10 @@ def ticker(folder: Path) -> list[str]:
 
 
 def echo(folder: Path) -> list[str]:
-    """A guest that writes back what it reads and powers off after Ctrl-D."""
+    """A guest that prints ">", writes back what it reads and powers off after Ctrl-D.
+
+    Give it at most 16 bytes at a time (see cli.terminal).
+    """
     return _arguments(folder / "echo.bin", _ECHO)
 
 
@@ -45,6 +56,11 @@ def hello(folder: Path, text: bytes = b"hello\n") -> list[str]:
     """A guest that prints `text` and powers off."""
     code = b"\xba\xf8\x03" + b"".join(b"\xb0%c\xee" % byte for byte in text)
     return _arguments(folder / "hello.bin", code + _POWER_OFF)
+
+
+def reset(folder: Path) -> list[str]:
+    """A guest that resets the machine at once."""
+    return _arguments(folder / "reset.bin", _RESET_PC)
 
 
 def exit_11(folder: Path) -> list[str]:

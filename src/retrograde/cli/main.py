@@ -5,6 +5,7 @@ Subcommands are imported when used, so that `--help` and completion answer at on
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from retrograde.errors import RetrogradeError
+from retrograde.errors import EnvironmentLacks, RetrogradeError
 from retrograde.version import __version__
 
 COMMANDS = {
@@ -27,6 +28,9 @@ COMMANDS = {
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",
 }
+
+
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class LazyCommands(click.Group):
@@ -90,10 +94,20 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
         _say("Interrupted.")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader left (`| head`); keep Python from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader left (`| head`)
         sys.exit(141)
+    except OSError as error:
+        if show_traceback or error.filename or error.errno not in _DISK_TROUBLE:
+            raise
+        _drop_output()
+        _say(f"The output cannot be written: {error.strerror}.\nFree some space there.")
+        sys.exit(EnvironmentLacks.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _drop_output() -> None:
+    """Keep Python from complaining at exit about what it could not write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

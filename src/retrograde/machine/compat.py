@@ -1,18 +1,22 @@
-"""Which QEMU may replay a recording: the one that made it."""
+"""What may be replayed, and with which QEMU: the one that made the recording."""
 
 from __future__ import annotations
 
 from retrograde.errors import QemuMismatch
 from retrograde.machine.qemu import Qemu
-from retrograde.recording.bundle import Recording
+from retrograde.recording.bundle import CONSOLE, IMAGE, LOG, Recording
 
 
 def qemu_for(recording: Recording, program: str | None = None, *, force: bool = False) -> Qemu:
     """Return the QEMU to replay `recording` with, after checking its inputs.
 
     Record/replay holds only between identical builds and identical files: raises
-    QemuMismatch or InputChanged unless `force`, EnvironmentLacks when there is no QEMU.
+    QemuMismatch, InputChanged or RecordingError unless `force`, EnvironmentLacks when
+    there is no QEMU. A damaged log (LogCorrupt) and images that lead out of the
+    recording (RecordingError) are never let through.
     """
+    recording.check_images()
+    recording.check_digests((LOG,) if force else (LOG, CONSOLE, IMAGE))
     qemu = Qemu.find(recording.manifest.machine.target, program)
     if force:
         return qemu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -43,11 +44,17 @@ from retrograde.recording.rrevents import Kind
 from retrograde.recording.rrlog import RrLog
 from retrograde.version import __version__
 
+SIGNALLED = "terminating on signal"
+"""QEMU says this when somebody else ended it (system/runstate.c)."""
+
 LOOK_SECONDS = 0.5
 """How often a recording machine is looked at: position for the user, stderr for trouble."""
 
 WRITE_ERROR = "replay write error"
 """QEMU says this once when it cannot write its log, and goes on (replay-internal.c)."""
+
+FULL_BYTES = 1 << 20
+"""A disk with less than this is full: the smallest machine's snapshot has 0.6 MB."""
 
 Progress = Callable[[int], None]
 Warn = Callable[[str], None]
@@ -247,10 +254,11 @@ class _Recorder:
         process.close()
         self._wiring.close()
         full = WRITE_ERROR in died.detail
-        if not self._has_run():
+        if not self._has_run(status):
+            why = self._never_ran(status, trouble or died)
             self._draft.discard()
-            raise self._never_ran(status, trouble or died)
-        recording = self._finish("killed" if full else ending, status)
+            raise why
+        recording = self._finish("killed" if full else ending, status, died.detail)
         if recording.complete:
             if died.detail.strip():
                 self._warn(f"{process.name} said: {died.detail.strip()}")
@@ -265,17 +273,21 @@ class _Recorder:
         error = trouble if isinstance(trouble, QemuTimeout) else died
         raise type(error)(error.what, kept, died.detail) from trouble
 
-    def _has_run(self) -> bool:
-        """Whether the guest ran, as far as the log tells."""
+    def _has_run(self, status: int) -> bool:
+        """Whether the guest ran, as far as the log tells, or was ended just before it did."""
         try:
             log = RrLog.open(self._draft.path / LOG, salvage=True)
+            if log.finalized and status == 0:
+                return True
             return next(log.events({Kind.INSTRUCTION}), None) is not None
         except RecordingError:
             return False
 
     def _never_ran(self, status: int, error: QemuError) -> RetrogradeError:
         """Say why QEMU never ran the machine: mostly it did not like the arguments."""
-        if NO_SPACE in error.detail:
+        # QEMU says "Input/output error" when its snapshot does not fit.
+        free = shutil.disk_usage(self._draft.path.parent).free
+        if NO_SPACE in error.detail or (status == 1 and free < FULL_BYTES):
             return EnvironmentLacks(
                 f"{self._draft.path.parent} has no space for a recording.",
                 "Free some space or choose another place.",
@@ -289,7 +301,7 @@ class _Recorder:
             )
         return error
 
-    def _finish(self, ending: Ending | None, status: int) -> Recording:
+    def _finish(self, ending: Ending | None, status: int, stderr: str) -> Recording:
         """Write the manifest of what was recorded, whole or not."""
         path = self._draft.path / LOG
         complete = RrLog.open(path).finalized and ending != "killed" and status >= 0
@@ -298,7 +310,7 @@ class _Recorder:
             msgspec.structs.replace(
                 self._manifest,
                 complete=complete,
-                ending=ending or _ENDINGS.get(summary.shutdown or "", "quit"),
+                ending=ending or _own_ending(summary.shutdown, status, stderr),
                 end=summary.end,
                 seconds=round(time.monotonic() - self._began, 3),
                 status=status,
@@ -307,11 +319,17 @@ class _Recorder:
         )
 
 
-_ENDINGS: dict[str, Ending] = {
-    "guest-shutdown": "guest-shutdown",
-    "guest-reset": "guest-reset",
-    "guest-panic": "guest-panic",
-}
+def _own_ending(shutdown: str | None, status: int, stderr: str) -> Ending:
+    """Tell why QEMU ended by itself, from the log's first SHUTDOWN and what else it left."""
+    match shutdown:
+        case "guest-shutdown" | "guest-reset" | "guest-panic":
+            return shutdown
+        case "host-signal" if status == 0 and SIGNALLED not in stderr:
+            # Logged by whatever ends QEMU. A reset under -no-reboot logs nothing else
+            # (qemu_system_reset_request in system/runstate.c).
+            return "guest-reset"
+        case _:
+            return "quit"
 
 
 async def _position(monitor: Monitor) -> int:

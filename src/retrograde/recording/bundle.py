@@ -19,19 +19,28 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from retrograde.errors import EnvironmentLacks, InputChanged, RecordingError, UsageError
+from retrograde.errors import (
+    EnvironmentLacks,
+    InputChanged,
+    LogCorrupt,
+    RecordingError,
+    UsageError,
+)
 from retrograde.position import parse_position
+from retrograde.recording.diskimage import read_header
 from retrograde.recording.manifest import (
     MANIFEST_LIMIT,
     FileDigest,
@@ -62,6 +71,9 @@ COPY_LIMIT = 64 << 20
 """Inputs up to this many bytes are copied; larger ones are linked to where they are."""
 
 
+_DAMAGED = "This copy is damaged: take the recording from its source again."
+
+
 class Recording:
     """A recording on disk, opened for reading. Made by `Recording.open`."""
 
@@ -78,7 +90,7 @@ class Recording:
         """
         folder = Path(path)
         try:
-            with (folder / MANIFEST).open("rb") as file:
+            with _open_regular(folder / MANIFEST) as file:
                 data = file.read(MANIFEST_LIMIT + 1)
         except OSError as error:
             raise RecordingError(
@@ -163,7 +175,7 @@ class Recording:
     def _check_input(self, recorded: InputFile) -> None:
         path = self.input_path(recorded.name)
         try:
-            with path.open("rb") as file:
+            with _open_regular(path) as file:
                 found = digest_file(file)
         except OSError as error:
             raise InputChanged(
@@ -176,24 +188,47 @@ class Recording:
                 f"Put the original back at {path}; its SHA-256 is {recorded.sha256}.",
             )
 
-    def check_digests(self) -> None:
-        """Compare the recording's own files with the manifest; raises RecordingError."""
+    def check_digests(self, names: Collection[str] = (LOG, CONSOLE, IMAGE)) -> None:
+        """Compare the recording's own files `names` with the manifest.
+
+        Raises RecordingError, for the log LogCorrupt that tells where it is damaged if
+        that can be told. A recording that was never finished has nothing to compare.
+        """
         for name, recorded in self.manifest.files.items():
+            if name not in names:
+                continue
             with (self.path / name).open("rb") as file:
                 found = digest_file(file)
-            if found != recorded:
+            if found == recorded:
+                continue
+            if name == LOG:
+                self.log().summary()
+            raise (LogCorrupt if name == LOG else RecordingError)(
+                f"{name} of {self.name} is not what was recorded "
+                f"({found.bytes} bytes, {recorded.bytes} recorded).",
+                _DAMAGED,
+            )
+
+    def check_images(self) -> None:
+        """Refuse disk images that would make QEMU open files outside the recording.
+
+        How images are backed is told to QEMU explicitly, so that only what their headers
+        say about a separate data file counts. Raises RecordingError.
+        """
+        layers = [layer for disk in self.manifest.machine.disks() for layer in disk.layers]
+        inputs = {layer.input for layer in layers if layer.format == "qcow2"}
+        names = [self.manifest.inputs[number].name for number in sorted(inputs)]
+        for path in (self.image_path, *map(self.input_path, names)):
+            if path.is_file() and read_header(path).external_data:
                 raise RecordingError(
-                    f"{name} of {self.name} is not what was recorded "
-                    f"({found.bytes} bytes, {recorded.bytes} recorded).",
-                    "The copy is damaged: take the recording from its source again.",
+                    f"{path.name} of {self.name} has its data in another file.",
+                    "It was not made by retrograde: do not trust this recording.",
                 )
 
     def _check_files(self) -> None:
         for name in (LOG, IMAGE, CONSOLE):
             if not (self.path / name).is_file():
-                raise RecordingError(
-                    f"{self.name} has no {name}.", "Take the recording from its source again."
-                )
+                raise RecordingError(f"{self.name} has no {name}.", _DAMAGED)
 
 
 class Draft:
@@ -295,6 +330,15 @@ def disk_errors_named(place: Path) -> Iterator[None]:
             f"{place} cannot be written: {error.strerror}.",
             "Free some space or choose another place.",
         ) from error
+
+
+def _open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; OSError also for a pipe, whose reader would wait forever."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def digest_file(file: BufferedReader) -> FileDigest:

@@ -22,9 +22,16 @@ FORMAT = 1
 MANIFEST_LIMIT = 1 << 20
 """Bytes a manifest may have; a real one has about 3 kB."""
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
-Line = Annotated[str, msgspec.Meta(max_length=4096)]
+Line = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+"""Text that goes to people's terminals: it cannot control them."""
+
+MAX_RAM_BYTES = 1 << 40
+
+_REMEDY = "The recording is damaged or not made by retrograde; record it again."
+_QUOTE_LIMIT = 200
+_FILES = 3
 
 Ending = Literal[
     "guest-shutdown", "guest-reset", "guest-panic", "timeout", "interrupted", "quit", "killed"
@@ -42,14 +49,14 @@ class QemuIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Ram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Guest RAM: its size in bytes, and whether it is a shared memory file."""
 
-    bytes: Count
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_RAM_BYTES)]
     shared: bool
 
 
 class InputFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file the machine was started with, kept as `inputs/NAME`."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}\Z")]
     sha256: Sha256
     bytes: Count
 
@@ -97,23 +104,21 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
 
     Raises ManifestError or FormatTooNew.
     """
-    remedy = "The recording is damaged or not made by retrograde; record it again."
     if len(data) > MANIFEST_LIMIT:
-        raise ManifestError(f"The manifest of {name} is absurdly large.", remedy)
+        raise ManifestError(f"The manifest of {name} is absurdly large.", _REMEDY)
     try:
         version = msgspec.json.decode(data, type=_Versioned).format
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"The manifest of {name} is not valid: {error}.", remedy) from error
-    if version > FORMAT:
-        raise FormatTooNew(
-            f"{name} has format {version}, this retrograde reads up to {FORMAT}.",
-            "Install a newer retrograde.",
-        )
-    try:
+        if version > FORMAT:
+            raise FormatTooNew(
+                f"{name} has format {version}, this retrograde reads up to {FORMAT}.",
+                "Install a newer retrograde.",
+            )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"The manifest of {name} is not valid: {error}.", remedy) from error
-    _check(manifest, name, remedy)
+        _check(manifest)
+    except (ValueError, RecursionError) as error:
+        # The message may quote a stranger's text, of any length and to a terminal.
+        why = "".join(c if c.isprintable() else "?" for c in str(error))[:_QUOTE_LIMIT]
+        raise ManifestError(f"The manifest of {name} is not valid: {why}.", _REMEDY) from error
     return manifest
 
 
@@ -130,9 +135,12 @@ class _Versioned(msgspec.Struct):
     format: Annotated[int, msgspec.Meta(ge=1)]
 
 
-def _check(manifest: Manifest, name: str, remedy: str) -> None:
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError for what no single field shows."""
     names = [file.name for file in manifest.inputs]
     if len(set(names)) != len(names):
-        raise ManifestError(f"The manifest of {name} names an input twice.", remedy)
-    if manifest.complete and manifest.ending == "killed":
-        raise ManifestError(f"The manifest of {name} contradicts itself.", remedy)
+        raise ValueError("it names an input twice")
+    if missing := [n for n in manifest.machine.inputs() if n >= len(names)]:
+        raise ValueError(f"the machine needs an input number {min(missing)}")
+    if manifest.complete and (manifest.ending == "killed" or len(manifest.files) < _FILES):
+        raise ValueError("it is not that of a complete recording")

@@ -1,0 +1,152 @@
+"""Recording as a library: how it ends, what it leaves, what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from retrograde.errors import QemuTimeout, UsageError
+from retrograde.machine import recorder
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.recorder import record
+from retrograde.machine.replayer import Replayer
+from retrograde.recording.bundle import Recording
+from tests import leftovers
+from tests.system import programs
+
+pytestmark = pytest.mark.qemu
+
+
+async def our_qemu() -> int:
+    """Wait until the one QEMU of this test runs the machine, and return its pid."""
+    while True:
+        for line in leftovers.qemus():
+            if "rr=record" in line:
+                return int(line.partition(":")[0])
+        await asyncio.sleep(0.01)
+
+
+async def grown(log: Path, size: int) -> None:
+    while not log.exists() or log.stat().st_size < size:  # noqa: ASYNC110 - QEMU tells nobody
+        await asyncio.sleep(0.01)
+
+
+async def test_the_machine_ends_itself(tmp_path: Path, qemu: Qemu) -> None:
+    said: list[str] = []
+    recording = await record(
+        tmp_path / "x.retro", programs.hello(tmp_path, b"Hello\n"), warn=said.append
+    )
+    assert recording.complete
+    assert recording.manifest.ending == "guest-shutdown"
+    assert recording.manifest.status == 0
+    assert recording.console_path.read_bytes() == b"Hello\n"
+    assert recording.end == Recording.open(tmp_path / "x.retro").end > 10
+    assert said == []
+    assert not (recording.path / "reserve").exists()
+
+
+async def test_reset_ends_it_with_no_reboot(tmp_path: Path, qemu: Qemu) -> None:
+    arguments = [*programs.reset(tmp_path), "-no-reboot"]
+    recording = await record(tmp_path / "x.retro", arguments)
+    assert recording.manifest.ending == "guest-reset"
+    assert recording.complete
+
+
+async def test_stop_event(tmp_path: Path, qemu: Qemu) -> None:
+    stop = asyncio.Event()
+    output = tmp_path / "x.retro"
+    task = asyncio.create_task(record(output, programs.ticker(tmp_path), stop=stop))
+    await grown(tmp_path / "x.retro.partial" / "replay.log", 1)
+    stop.set()
+    recording = await task
+    assert (recording.complete, recording.manifest.ending) == (True, "interrupted")
+
+
+async def test_cancelling_keeps_the_recording(tmp_path: Path, qemu: Qemu) -> None:
+    task = asyncio.create_task(record(tmp_path / "x.retro", programs.ticker(tmp_path)))
+    await grown(tmp_path / "x.retro.partial" / "replay.log", 1 << 13)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert leftovers.qemus() == []
+    recording = Recording.open(tmp_path / "x.retro")
+    assert (recording.complete, recording.manifest.ending) == (True, "interrupted")
+
+
+async def test_a_progress_that_fails_leaves_no_process(
+    tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "LOOK_SECONDS", 0.01)
+
+    def progress(position: int) -> None:
+        if position > 1_000_000:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await record(tmp_path / "x.retro", programs.ticker(tmp_path), progress=progress)
+    assert leftovers.qemus() == []
+    assert Recording.open(tmp_path / "x.retro").complete
+
+
+async def test_rejected_machine_leaves_nothing(tmp_path: Path, qemu: Qemu) -> None:
+    with pytest.raises(UsageError, match="does not accept"):
+        await record(tmp_path / "x.retro", ["-device", "virtio-rng-pci,nosuch=1"])
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_hung_qemu_is_given_up(
+    tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process answers nothing and obeys no SIGTERM: it looks hung."""
+    monkeypatch.setattr(recorder, "LOOK_SECONDS", 0.01)
+    arguments = programs.ticker(tmp_path)
+    hung = asyncio.Event()
+
+    async def hang() -> None:
+        pid = await our_qemu()
+        await grown(tmp_path / "x.retro.partial" / "replay.log", 1 << 13)
+        await asyncio.wait_for(hung.wait(), 60)
+        os.kill(pid, signal.SIGSTOP)
+
+    task = asyncio.create_task(hang())
+    with pytest.raises(QemuTimeout, match="did not finish the QMP command query-replay") as caught:
+        await record(
+            tmp_path / "x.retro",
+            arguments,
+            progress=lambda _position: hung.set(),
+            answer_seconds=1.0,
+        )
+    await task
+    assert "kept, marked incomplete" in caught.value.remedy
+    recording = Recording.open(tmp_path / "x.retro")
+    assert not recording.complete
+    assert recording.manifest.status == -signal.SIGKILL
+    assert recording.end > 0
+
+
+async def test_typed_input_is_recorded(tmp_path: Path, qemu: Qemu) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        task = asyncio.create_task(
+            record(tmp_path / "x.retro", programs.echo(tmp_path), console=theirs)
+        )
+        loop = asyncio.get_running_loop()
+        echoed = b""
+        for typed in (b"one", b" two", b"\x04"):
+            while not echoed.endswith((b">", b"one", b" two")):
+                echoed += await loop.sock_recv(ours, 100)
+            await loop.sock_sendall(ours, typed)
+            echoed = b"" if typed != b"\x04" else echoed
+        recording = await task
+    assert recording.console_path.read_bytes() == b">one two\x04"
+    console = tmp_path / "console"
+    with console.open("wb") as file:
+        async with await Replayer.start(recording, qemu, console_fd=file.fileno()) as replayer:
+            await replayer.run_to(recording.end)
+    assert console.read_bytes() == b">one two\x04"
