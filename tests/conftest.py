@@ -6,7 +6,6 @@ shared, so nothing needs a lock.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import uuid
@@ -18,9 +17,9 @@ import pytest
 from retrograde.errors import EnvironmentLacks
 from retrograde.guests.builtin import builtin_guest
 from retrograde.machine.qemu import Qemu
-from retrograde.machine.recorder import record
 from retrograde.recording.bundle import Recording
 from tests import leftovers
+from tests.command import retrograde
 
 Record = Callable[..., Recording]
 
@@ -76,7 +75,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Record:
             find_qemu(target)
             guest = builtin_guest(name, target)
             output = tmp_path_factory.mktemp("recorded") / f"{target}-{name}.retro"
-            made[name, target] = asyncio.run(record(output, guest.qemu_args, target=target))
+            # In a process of its own, because an async test may be the first to ask.
+            retrograde(*("record", "-o", output, "--target", target, "--"), *guest.qemu_args)
+            made[name, target] = Recording.open(output)
         return made[name, target]
 
     return get

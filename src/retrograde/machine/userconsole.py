@@ -6,6 +6,7 @@ takes QEMU's place must still show it where it was asked for.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def asked_console(arguments: Sequence[str]) -> StdioConsole | FileConsole | None
     """Return where QEMU would put the console; None for nowhere we could."""
     options = [
         (word.removeprefix("-").removeprefix("-"), value)
-        for word, value in zip(arguments, [*arguments[1:], ""], strict=True)
+        for word, value in itertools.pairwise([*arguments, ""])
         if word.startswith("-")
     ]
     names = {name for name, _ in options}
@@ -60,8 +61,8 @@ def _place(port: str, chardevs: Sequence[str]) -> StdioConsole | FileConsole | N
     for given in (dict(split(text, "backend")) for text in chardevs):
         if backend != f"chardev:{given.get('id')}":
             continue
-        if given["backend"] == "stdio":
+        if given.get("backend") == "stdio":
             return StdioConsole(given.get("signal") != "off", given.get("mux") == "on")
-        if given["backend"] == "file" and given.get("append", "off") == "off":
+        if given.get("backend") == "file" and given.get("append", "off") == "off":
             return FileConsole(Path(given.get("path", "")).absolute())
     return None
