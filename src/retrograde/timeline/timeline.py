@@ -22,6 +22,7 @@ from typing import Literal, Self
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.compat import qemu_for
+from retrograde.machine.isa import Isa
 from retrograde.machine.probe import Probe
 from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_request import Access, Breakpoint, Condition, Watch
@@ -31,6 +32,7 @@ from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
 from retrograde.timeline import search
+from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
@@ -139,6 +141,16 @@ class Timeline:
         """The last position."""
         return self.recording.end
 
+    @property
+    def isa(self) -> Isa:
+        """What the target calls its program counter and stack pointer."""
+        return self._view.isa
+
+    @property
+    def can_search(self) -> bool:
+        """Whether there is a probe, without which nothing can be looked for."""
+        return self._seats[0].probe is not None
+
     def resolve(self, expression: str | int) -> int:
         """Turn a position expression into a position; raises PositionError."""
         return self.recording.resolve(expression)
@@ -236,6 +248,13 @@ class Timeline:
             return b""
         held = await self._read_held(address, count, space)
         return held if held is not None else await self._read_parked(address, count, space)
+
+    async def digest(self) -> str:
+        """Return a digest of all RAM at the cursor; equal RAM has equal digests."""
+        seat = self._seats[0]
+        async with self._locks[id(seat)]:
+            await seat.go(self._position)
+            return ram_digest(seat.ram.array())
 
     async def last_write(
         self, address: int, count: int = 1, space: Space = "virtual", before: int | None = None

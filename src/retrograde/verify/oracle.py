@@ -1,0 +1,281 @@
+"""The slow, obviously right answer: a fresh forward replay, watched by single steps.
+
+The oracle starts QEMU on the recording as it was made (no checkpoint of ours, no probe),
+goes forward only, and says what the machine looks like at the positions it is asked for.
+At a position where interrupts or exceptions are taken QEMU has several states; the
+oracle steps there and keeps the last, from which the next instruction retires.
+
+What an instruction accesses is told by a gdb watchpoint that is set while it is stepped
+and by RAM before and after. Neither tells all of a delivery: QEMU pushes a frame outside
+of any instruction, and a watchpoint on that memory would make it lose the delivery
+(cpu_check_watchpoint in QEMU's system/watchpoint code exits the loop). So around
+deliveries the watchpoint is taken out, and what RAM does not show there is left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+from retrograde.errors import InternalError, QemuRefused
+from retrograde.machine.gdbremote import BreakpointKind, GdbRemote
+from retrograde.machine.isa import Isa, isa_for
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.targetdesc import RegisterLayout, RegisterValues
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.digest import ram_digest
+from retrograde.timeline.logfacts import LogFacts
+
+_KINDS: dict[str, BreakpointKind] = {"r": "read", "w": "write", "rw": "access"}
+
+
+@dataclass(frozen=True)
+class Read:
+    """A range of memory to look at."""
+
+    address: int
+    count: int
+    space: Literal["virtual", "physical"] = "virtual"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Virtual memory whose accesses are looked for: at most 8 bytes from `address`."""
+
+    address: int
+    count: int
+    access: Literal["r", "w", "rw"]
+
+
+@dataclass(frozen=True)
+class State:
+    """The machine at one position: its `g` packet, and what else was asked for.
+
+    `memory` has None for ranges that are not mapped.
+    """
+
+    packet: bytes
+    digest: str | None = None
+    memory: Mapping[Read, bytes | None] = field(default_factory=dict)
+
+
+@dataclass
+class Walk:
+    """What single steps over a span of positions showed.
+
+    `states` has every position of the span. Instruction k accessed the watched memory
+    for sure when k is in `accessed`, and may have when it is in `unsure`.
+    """
+
+    states: dict[int, State] = field(default_factory=dict)
+    accessed: set[int] = field(default_factory=set)
+    unsure: set[int] = field(default_factory=set)
+
+
+class Oracle:
+    """One fresh replay that only goes forward. Made by `start`; ended by `close`."""
+
+    def __init__(
+        self, recording: Recording, facts: LogFacts, replayer: Replayer, gdb: GdbRemote
+    ) -> None:
+        self.recording = recording
+        self._facts = facts
+        self._replayer = replayer
+        self._gdb = gdb
+        self.isa: Isa
+        self.layout: RegisterLayout
+
+    @classmethod
+    async def start(cls, recording: Recording, qemu: Qemu, facts: LogFacts) -> Self:
+        """Start QEMU on `recording`; `facts` are those of its log."""
+        replayer = await Replayer.start(recording, qemu)
+        try:
+            oracle = cls(recording, facts, replayer, await replayer.gdb())
+            oracle.isa = isa_for(recording.manifest.machine.target)
+            oracle.layout = await oracle._gdb.register_layout(oracle.isa)
+        except BaseException:
+            await replayer.close()
+            raise
+        return oracle
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the process."""
+        await self._replayer.close()
+
+    @property
+    def position(self) -> int:
+        """Where the oracle's machine is parked; it goes nowhere before this."""
+        return self._replayer.position
+
+    def decode(self, packet: bytes) -> RegisterValues:
+        """Return the registers of a `g` packet."""
+        values = self.layout.decode(packet, self.isa.byte_order)
+        order = self.isa.order_at(values) if self.isa.order_bit is not None else None
+        return self.layout.decode(packet, order) if order else values
+
+    def pc(self, packet: bytes) -> int:
+        """Return the linear address of the next instruction."""
+        return self.isa.linear_pc(self.decode(packet))
+
+    async def state(
+        self, position: int, reads: tuple[Read, ...] = (), *, digest: bool = True
+    ) -> State:
+        """Return the machine at `position`, which must not be behind an earlier question's."""
+        if not self._facts.is_delivery(position):
+            await self._replayer.run_to(position)
+            return await self._look(reads, digest)
+        looks = {position: reads}
+        return (await self.walk(position, position, looks, digest=digest)).states[position]
+
+    async def walk(
+        self,
+        start: int,
+        end: int,
+        reads: Mapping[int, tuple[Read, ...]],
+        *,
+        digest: bool = True,
+        watch: Watched | None = None,
+    ) -> Walk:
+        """Step from `start` to `end`, both included, and one instruction beyond.
+
+        All registers are kept at all positions; at those in `reads` memory is too, and
+        (with `digest`) the digest of RAM. `watch` says whose accesses to look for, by
+        instructions from `start` to before `end`.
+        """
+        await self._replayer.run_to(self._facts.clear_before(start + 1))
+        walk = Walk()
+        watcher = _Watcher(self._gdb, self._facts, watch)
+        while True:
+            here = self.position
+            if here >= start:
+                walk.states[here] = await self._look(
+                    reads.get(here, ()), digest and here in reads
+                )
+            if here >= self.recording.end:
+                return walk
+            await watcher.before(here)
+            stop = await self._gdb.step()
+            after = await self._replayer.ask_position()
+            if not here <= after <= here + 1:
+                raise InternalError(f"A step led from {here:_} to {after:_}.")
+            # What a delivery writes, the instruction before it seems to have written:
+            # the position it is taken at begins with it done.
+            await watcher.after(walk, here if after > here else here - 1, stop.reason is not None)
+            if after > end:
+                await watcher.stop()
+                return walk
+
+    async def next_hit(self, pc: int, stop: int) -> int | None:
+        """Return the first position from here to before `stop` whose instruction is at `pc`.
+
+        Runs with a hardware breakpoint; `stop` must have one state only (LogFacts). The
+        instruction counts when it retires, not when it faults. The machine then is at
+        the position returned or beyond it by one, at `stop` when there is none.
+        """
+        while self.position < stop:
+            here = self.position
+            packet = await self._gdb.read_registers()
+            if self.pc(packet) == pc and not self._facts.is_delivery(here):
+                return here
+            await self._gdb.step()
+            after = await self._replayer.ask_position()
+            if self.pc(packet) == pc and after > here:
+                return here
+            if after < stop and self.pc(await self._gdb.read_registers()) != pc:
+                await self._run_to_break(pc, stop)
+        return None
+
+    async def _run_to_break(self, pc: int, stop: int) -> None:
+        await self._gdb.insert_breakpoint("hardware", pc, 1)
+        await self._replayer.monitor.execute("replay-break", {"icount": stop})
+        await self._gdb.resume()
+        await self._gdb.wait_stop(seconds=600)
+        await self._gdb.remove_breakpoint("hardware", pc, 1)
+        await self._replayer.monitor.execute("replay-delete-break")
+        await self._replayer.ask_position()
+
+    async def _look(self, reads: tuple[Read, ...], digest: bool) -> State:
+        packet = await self._gdb.read_registers()
+        memory = {read: await self._read(read) for read in reads}
+        digested = None
+        if digest and self.recording.manifest.ram.shared:
+            digested = ram_digest(self._replayer.ram.array())
+        return State(packet, digested, memory)
+
+    async def _read(self, read: Read) -> bytes | None:
+        physical = read.space == "physical"
+        try:
+            if physical:
+                await self._gdb.physical_memory_mode(True)
+            return await self._gdb.read_memory(read.address, read.count)
+        except QemuRefused:
+            return None
+        finally:
+            if physical:
+                await self._gdb.physical_memory_mode(False)
+
+
+class _Watcher:
+    """Looks for accesses to one range while somebody else steps."""
+
+    def __init__(self, gdb: GdbRemote, facts: LogFacts, watched: Watched | None) -> None:
+        self._gdb = gdb
+        self._facts = facts
+        self._watched = watched
+        self._is_set = False
+        self._bytes: bytes | None = None
+
+    async def before(self, position: int) -> None:
+        """Get ready for a step from `position`."""
+        if self._watched is None:
+            return
+        wanted = not self._facts.is_delivery(position)
+        if wanted and not self._is_set:
+            watched = self._watched
+            await self._gdb.insert_breakpoint(
+                _KINDS[watched.access], watched.address, watched.count
+            )
+            self._is_set = True
+        elif not wanted:
+            await self.stop()
+        self._bytes = await self._read()
+
+    async def after(self, walk: Walk, instruction: int, told: bool) -> None:
+        """Note in `walk` what a step by `instruction` did; gdb `told` of an access."""
+        if self._watched is None:
+            return
+        changed = await self._read() != self._bytes
+        if told or (changed and "w" in self._watched.access):
+            walk.accessed.add(instruction)
+        if not self._is_set:
+            walk.unsure.add(instruction)
+
+    async def stop(self) -> None:
+        """Take the watchpoint out."""
+        if self._is_set and self._watched is not None:
+            watched = self._watched
+            await self._gdb.remove_breakpoint(
+                _KINDS[watched.access], watched.address, watched.count
+            )
+            self._is_set = False
+
+    async def _read(self) -> bytes | None:
+        assert self._watched is not None
+        try:
+            return await self._gdb.read_memory(self._watched.address, self._watched.count)
+        except QemuRefused:
+            return None
