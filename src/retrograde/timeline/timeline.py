@@ -151,9 +151,27 @@ class Timeline:
         """Whether there is a probe, without which nothing can be looked for."""
         return self._seats[0].probe is not None
 
+    @property
+    def view(self) -> MachineView:
+        """How the machine's registers and RAM are laid out."""
+        return self._view
+
+    @property
+    def can_search(self) -> bool:
+        """Whether break- and watchpoints can be looked for: the probe is there."""
+        return self._seats[0].probe is not None
+
     def resolve(self, expression: str | int) -> int:
         """Turn a position expression into a position; raises PositionError."""
         return self.recording.resolve(expression)
+
+    async def target_description(self) -> dict[str, bytes]:
+        """Return QEMU's target description by document name; empty when it has none."""
+        if self._view.isa.bare:
+            return {}
+        seat = self._seats[0]
+        async with self._locks[id(seat)]:
+            return await (await seat.gdb()).target_description()
 
     # -- moving ------------------------------------------------------------------------
 
