@@ -76,8 +76,8 @@ def test_timeout_ends_a_guest_that_never_does(tmp_path: Path, qemu: Qemu) -> Non
     done = retrograde(
         *("record", "-o", folder, "--timeout", "0.5", "--json", "--"), *programs.ticker(tmp_path)
     )
-    manifest = done.json()["manifest"]
-    assert (manifest["complete"], manifest["ending"]) == (True, "timeout")
+    info = done.json()
+    assert (info["complete"], info["ending"]) == (True, "timeout")
     assert_replays(folder)
 
 
@@ -143,7 +143,7 @@ def runs(pid: int) -> bool:
 def test_guest_that_chooses_qemus_exit_status(tmp_path: Path, qemu: Qemu) -> None:
     folder = tmp_path / "x.retro"
     done = retrograde("record", "-o", folder, "--json", "--", *programs.exit_11(tmp_path))
-    manifest = done.json()["manifest"]
-    assert (manifest["complete"], manifest["status"]) == (True, 11)
+    info = done.json()
+    assert (info["complete"], info["status"]) == (True, 11)
     replayed = retrograde("replay", folder)
     assert (replayed.status, replayed.stdout) == (0, b"!")

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
+import msgspec
 
 from retrograde.cli.arguments import RECORDING
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_facts, print_json
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
+from retrograde.recording.manifest import InputFile
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints, here and after `record`. Fields are added, never changed.
+
+    Positions are in instructions, sizes in bytes. `events` counts those of the rr log
+    by kind; `status` is QEMU's exit status.
+    """
+
+    recording: str
+    complete: bool
+    ending: str
+    end: int
+    status: int
+    created: str
+    seconds: float
+    tool: str
+    qemu: str
+    target: str
+    shift: int | str
+    ram_bytes: int
+    ram_shared: bool
+    quirks: tuple[str, ...]
+    events: dict[str, int]
+    log_bytes: int
+    console_bytes: int
+    checkpoints: int
+    inputs: tuple[InputFile, ...]
 
 
 @click.command("info")
@@ -15,32 +47,83 @@ from retrograde.recording.bundle import Recording
 @JSON_OPTION
 def command(recording: Recording, as_json: bool) -> None:
     """Show end position, events, console size, checkpoints and inputs of a recording."""
+    show(recording, as_json=as_json)
+
+
+def show(recording: Recording, *, as_json: bool) -> None:
+    """Print what a recording holds, for a person or a program."""
+    info = info_of(recording)
     if as_json:
-        print_json({"manifest": recording.manifest, "end": recording.end})
-        return
-    print_facts(facts(recording))
+        print_json(info)
+    else:
+        print_facts(facts(info))
 
 
-def facts(recording: Recording) -> dict[str, str]:
-    """Return what people want to know about a recording, by name."""
+def info_of(recording: Recording) -> Info:
+    """Return what a recording holds. Reads its log only when nobody finished it."""
     manifest = recording.manifest
-    shared = "shared memory file" if manifest.ram.shared else "private to QEMU"
-    sizes = manifest.files
-    result = {
-        "recording": str(recording.path),
-        "machine": f"{manifest.machine.target}, {human_bytes(manifest.ram.bytes)} RAM ({shared})",
-        "recorded": f"{manifest.created} in {manifest.seconds:.1f} s by QEMU "
-        f"{manifest.qemu.version}",
-        "end": f"{format_position(recording.end)} instructions, {manifest.ending}"
-        + ("" if manifest.complete else " (incomplete: replays up to its last whole event)"),
-        "quirks": ", ".join(manifest.quirks) or "none",
+    events = manifest.events
+    if not manifest.files:
+        counts = recording.log().summary().counts
+        events = {kind.name.lower(): count for kind, count in counts.items()}
+    return Info(
+        recording=str(recording.path),
+        complete=manifest.complete,
+        ending=manifest.ending,
+        end=recording.end,
+        status=manifest.status,
+        created=manifest.created,
+        seconds=manifest.seconds,
+        tool=manifest.tool,
+        qemu=manifest.qemu.version,
+        target=manifest.machine.target,
+        shift=manifest.machine.shift,
+        ram_bytes=manifest.ram.bytes,
+        ram_shared=manifest.ram.shared,
+        quirks=manifest.quirks,
+        events=events,
+        log_bytes=recording.log_path.stat().st_size,
+        console_bytes=recording.console_path.stat().st_size,
+        checkpoints=_checkpoints(recording),
+        inputs=manifest.inputs,
+    )
+
+
+def facts(info: Info) -> dict[str, str]:
+    """Return what people want to know about a recording, by name."""
+    shared = "shared memory file" if info.ram_shared else "private to QEMU"
+    incomplete = "" if info.complete else " (incomplete: replays up to its last whole event)"
+    status = f", QEMU's exit status {info.status}" if info.status else ""
+    per_1000 = 1000 * info.log_bytes / max(1, info.end)
+    took = f" in {info.seconds:.1f} s" if info.seconds else ""
+    return {
+        "recording": info.recording,
+        "machine": f"{info.target}, {_mebibytes(info.ram_bytes)} RAM ({shared})",
+        "recorded": f"{info.created}{took} by QEMU {info.qemu}",
+        "end": f"{format_position(info.end)} instructions, {info.ending}{status}{incomplete}",
+        "quirks": ", ".join(info.quirks) or "none",
+        "log": f"{human_bytes(info.log_bytes)}, {sum(info.events.values()):_} events, "
+        f"{per_1000:.2f} B/1000 instructions",
+        "console": human_bytes(info.console_bytes),
+        "checkpoints": str(info.checkpoints),
+    } | {
+        f"input {entry.name}": f"{human_bytes(entry.bytes)}, sha256 {entry.sha256[:16]}…"
+        for entry in info.inputs
     }
-    if "replay.log" in sizes:
-        log, events = sizes["replay.log"].bytes, sum(manifest.events.values())
-        per_1000 = 1000 * log / max(1, recording.end)
-        result["log"] = f"{human_bytes(log)}, {events:_} events, {per_1000:.2f} B/1000 instructions"
-    if "console.log" in sizes:
-        result["console"] = human_bytes(sizes["console.log"].bytes)
-    for entry in manifest.inputs:
-        result[f"input {entry.name}"] = f"{human_bytes(entry.bytes)}, sha256 {entry.sha256[:16]}…"
-    return result
+
+
+def _mebibytes(count: int) -> str:
+    """Return a size of RAM as -m takes it."""
+    return f"{count / (1 << 20):.15g} MiB"
+
+
+class _CheckpointIndex(msgspec.Struct):
+    checkpoints: list[msgspec.Raw]
+
+
+def _checkpoints(recording: Recording) -> int:
+    """Count the checkpoints in the cache; `timeline.store`, which knows them, takes 0.1 s."""
+    index = recording.cache / "checkpoints" / "index.json"
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return len(msgspec.json.decode(index.read_bytes(), type=_CheckpointIndex).checkpoints)
+    return 0

@@ -12,8 +12,8 @@ from typing import BinaryIO
 import click
 
 from retrograde.cli.arguments import QEMU, positive
-from retrograde.cli.info import facts
-from retrograde.cli.output import JSON_OPTION, print_facts, print_json, progress, warn
+from retrograde.cli.info import show
+from retrograde.cli.output import JSON_OPTION, progress, warn
 from retrograde.cli.terminal import ConsoleOutput, Terminal
 from retrograde.errors import UsageError
 from retrograde.machine.userconsole import FileConsole, StdioConsole
@@ -69,10 +69,7 @@ def command(
             without_quirks=frozenset(without_quirk),
         )
     )
-    if as_json:
-        print_json({"recording": str(recording.path), "manifest": recording.manifest})
-    else:
-        print_facts(facts(recording))
+    show(recording, as_json=as_json)
 
 
 async def record_here(
