@@ -22,7 +22,6 @@ from typing import Literal, Self
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.isa import Isa
 from retrograde.machine.probe import Probe
 from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_request import Access, Breakpoint, Condition, Watch
@@ -140,16 +139,6 @@ class Timeline:
     def end(self) -> int:
         """The last position."""
         return self.recording.end
-
-    @property
-    def isa(self) -> Isa:
-        """What the target calls its program counter and stack pointer."""
-        return self._view.isa
-
-    @property
-    def can_search(self) -> bool:
-        """Whether there is a probe, without which nothing can be looked for."""
-        return self._seats[0].probe is not None
 
     @property
     def view(self) -> MachineView:

@@ -10,7 +10,7 @@ from retrograde.errors import Divergence
 from retrograde.machine.probe_request import Breakpoint, Condition
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.timeline.search import Hit
-from retrograde.verify.oracle import Read, State, Walk
+from retrograde.verify.oracle import State, Walk
 
 Decode = Callable[[bytes], RegisterValues]
 LinearPc = Callable[[bytes], int]

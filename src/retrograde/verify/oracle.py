@@ -162,9 +162,7 @@ class Oracle:
         while True:
             here = self.position
             if here >= start:
-                walk.states[here] = await self._look(
-                    reads.get(here, ()), digest and here in reads
-                )
+                walk.states[here] = await self._look(reads.get(here, ()), digest and here in reads)
             if here >= self.recording.end:
                 return walk
             await watcher.before(here)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.probe_request import Breakpoint, Condition
+from retrograde.machine.probe_request import Access, Breakpoint, Condition
 from retrograde.position import format_position
 from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Timeline
@@ -16,6 +16,9 @@ from retrograde.verify.oracle import Oracle, Read, State, Watched
 
 CANDIDATES = 4
 """Positions whose instructions become breakpoints."""
+
+ACCESSES: tuple[Access, ...] = ("r", "w", "w", "rw")
+"""What is watched for: twice as often writes, which `last_write` asks for too."""
 
 CONDITIONAL = ("rax", "rcx", "rdi", "x0", "x1", "a0", "r0", "r3")
 """Registers conditions are put on, as far as the machine has them."""
@@ -151,7 +154,7 @@ class Patch:
         self._stops.append(StopsClaim(what, "hits", self.start, self.end, hits, None, True))
         return what
 
-    async def _watch(self, timeline: Timeline, dice: random.Random) -> str:
+    async def _watch(self, timeline: Timeline, _dice: random.Random) -> str:
         assert self._watched is not None
         here, watched = timeline.position, self._watched
         number = timeline.add_watchpoint(watched.address, watched.count, watched.access)
@@ -161,7 +164,7 @@ class Patch:
         self._claim_run(what, here, timeline.position, hit, None)
         return what
 
-    async def _watch_back(self, timeline: Timeline, dice: random.Random) -> str:
+    async def _watch_back(self, timeline: Timeline, _dice: random.Random) -> str:
         assert self._watched is not None
         here, watched = timeline.position, self._watched
         number = timeline.add_watchpoint(watched.address, watched.count, watched.access)
@@ -171,7 +174,7 @@ class Patch:
         self._claim_run_back(what, here, timeline.position, hit, None)
         return what
 
-    async def _last_write(self, timeline: Timeline, dice: random.Random) -> str:
+    async def _last_write(self, timeline: Timeline, _dice: random.Random) -> str:
         assert self._watched is not None
         here, watched = timeline.position, self._watched
         hit = await timeline.last_write(watched.address, watched.count)
@@ -216,19 +219,19 @@ class Patch:
         number = timeline.add_watchpoint(0, 1 << 64, "rw")
         found = await timeline.hits(self.start, self.end)
         timeline.remove(number)
-        access = dice.choice(("r", "w", "w", "rw"))
+        access = dice.choice(ACCESSES)
         in_ram = [hit for hit in found if _is_in_ram(hit, timeline)]
         hit = dice.choice(in_ram) if in_ram else None
         if hit is None or hit.address is None or hit.size is None:
             registers = await timeline.registers()
-            return Watched(registers[timeline.isa.sp] & ~7, 8, access)
+            return Watched(registers[timeline.view.isa.sp] & ~7, 8, access)
         skipped = dice.randrange(hit.size)
         return Watched(hit.address + skipped, dice.randint(1, 8), access)
 
     async def _reads(self, timeline: Timeline, dice: random.Random) -> list[Read]:
         """Choose what memory to look at: the stack, data in use, page tables."""
         registers, count = await timeline.registers(), dice.choice((1, 4, 8, 33, 64))
-        top = registers[timeline.isa.sp] + dice.randint(-64, 64)
+        top = registers[timeline.view.isa.sp] + dice.randint(-64, 64)
         reads = [Read(max(0, top), count)]
         if self._watched is not None:
             reads.append(Read(self._watched.address, self._watched.count))
@@ -259,7 +262,4 @@ def _distance(dice: random.Random) -> int:
 
 
 def _is_in_ram(hit: Hit, timeline: Timeline) -> bool:
-    ram = timeline.recording.manifest.ram.bytes
-    return hit.physical is not None and hit.physical + 8 < min(ram, 0xA0000) or (
-        hit.physical is not None and 0x100000 <= hit.physical < ram - 8
-    )
+    return hit.physical is not None and timeline.view.offset(hit.physical, 8) is not None

@@ -35,6 +35,9 @@ PER_PATCH = 20
 ACTIVE = 3
 """Patches worked in by turns."""
 
+AWAY = 0.1
+"""How often the next operation is in another patch."""
+
 PER_PASS = 1000
 """Operations for one replay by the oracle."""
 
@@ -91,11 +94,14 @@ async def _operate(
     waiting = list(patches)
     dice.shuffle(waiting)
     active: list[Patch] = []
+    patch: Patch | None = None
     for _ in range(count):
-        active = [patch for patch in active if patch.kinds.total() < PER_PATCH]
+        active = [one for one in active if one.kinds.total() < PER_PATCH]
         while waiting and len(active) < ACTIVE:
             active.append(waiting.pop())
-        await dice.choice(active).operate(timeline, dice)
+        if patch is None or patch not in active or dice.random() < AWAY:
+            patch = dice.choice(active)
+        await patch.operate(timeline, dice)
 
 
 async def _compare(
