@@ -94,6 +94,7 @@ class Replayer:
             wiring.release_theirs()
             replayer = cls(recording, process, wiring, files)
             await replayer.monitor.connect(wiring.monitor_link)
+            await replayer._announce_nothing()
             await replayer.ask_position()
         except BaseException:
             if process:
@@ -286,6 +287,14 @@ class Replayer:
         """Ask QEMU for its position, for when somebody else moved the machine."""
         self._position = await self._query()
         return self._position
+
+    async def _announce_nothing(self) -> None:
+        """Keep virtio-net from arming a timer, when loaded, that the recording never had.
+
+        A loaded network card tells the network where it now lives: a migration's need,
+        and an event no log has (virtio_net_post_load_device in QEMU's hw/net/virtio-net.c).
+        """
+        await self.monitor.execute("migrate-set-parameters", {"announce-rounds": 0})
 
     async def _leave_out_ram(self, leave_out: bool) -> None:
         """Set whether savevm and loadvm skip shared RAM (migration/ram.c)."""
