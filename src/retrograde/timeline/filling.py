@@ -49,22 +49,23 @@ async def _by_steps(seat: Seat, start: int, end: int) -> Window:
 async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end: int) -> Window:
     clear = start if not seat.facts.is_delivery(start) else seat.facts.clear_before(start)
     names = view.layout.names
-    probe.arm(registers=names, writes=True, span=(clear, end + 1))
+    stop = min(seat.facts.clear_from(end + 1), seat.recording.end)
+    probe.arm(registers=names, writes=True, span=(clear, stop))
     await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
     await seat.human("one-insn-per-tb on")
     try:
         await seat.run_on(clear)
         base = await seat.mark() if view.ranges else None
         # The instruction at `end` must begin for its registers to be seen.
-        await seat.run_on(min(seat.facts.clear_from(end + 1), seat.recording.end))
+        await seat.run_on(stop)
     finally:
         await seat.human("one-insn-per-tb off")
     packets = _packets(probe, view.layout, clear, end)
-    if seat.recording.end <= end:
+    if stop <= end:
         packets[-1] = None  # nothing begins at the end of the log
     writes = None
-    if base is not None:
-        writes = Writes.of(probe.writes(), base, view)
+    if base is not None and not probe.facts().deliveries_missed:
+        writes = Writes.of(probe.writes(), base, seat.ram_image(base.table), view)
     probe.disarm()
     return Window(clear, packets, writes)
 

@@ -24,8 +24,8 @@ class LogFacts:
 
     At a position in `deliveries` QEMU has two states, before and after taking an
     interrupt or exception; ours is the one after, before the instruction that retires
-    next; `exceptions` and `interrupts` are the two kinds apart. At `disturbances` memory may have
-    changed by other means than an instruction's store.
+    next; `exceptions` and `interrupts` are the two kinds apart. At `disturbances` a device
+    may have written memory.
     """
 
     exceptions: Positions
@@ -44,7 +44,7 @@ class LogFacts:
         deliveries = np.unique(np.concatenate([at[kind] for kind in DELIVERED]))
         devices = np.concatenate([at[kind] for kind in FROM_DEVICES])
         exceptions, interrupts = at[Kind.EXCEPTION], at[Kind.INTERRUPT]
-        return cls(exceptions, interrupts, deliveries, np.union1d(deliveries, devices))
+        return cls(exceptions, interrupts, deliveries, np.unique(devices))
 
     def is_delivery(self, position: int) -> bool:
         """Whether an interrupt or exception may be taken at `position`."""
@@ -65,6 +65,6 @@ class LogFacts:
         return position
 
     def undisturbed(self, start: int, stop: int) -> bool:
-        """Whether nothing but instructions wrote memory from `start` to before `stop`."""
+        """Whether no device wrote memory by itself from `start` to before `stop`."""
         first, last = np.searchsorted(self.disturbances, (start, stop))
         return bool(first == last)

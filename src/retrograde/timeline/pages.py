@@ -64,6 +64,14 @@ class RamImage:
         if self.delta:
             into.view(np.uint64).reshape(-1, _WORDS)[self.delta.numbers] = self.delta.contents
 
+    def pages_changed(self, after: RamImage) -> list[int]:
+        """Return the numbers of the pages that differ in `after`, kept over the same table."""
+        numbers = [part.delta.numbers for part in (self, after) if part.delta]
+        either = np.unique(np.concatenate([np.zeros(0, np.intp), *numbers])).tolist()
+        return [
+            page for page in either if self.read(page * PAGE, PAGE) != after.read(page * PAGE, PAGE)
+        ]
+
     def read(self, offset: int, count: int) -> bytearray:
         """Return `count` bytes from `offset`."""
         data = bytearray(self.store.read(self.table, offset, count))

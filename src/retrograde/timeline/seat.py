@@ -22,7 +22,7 @@ from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
-from retrograde.timeline.pages import RamImage
+from retrograde.timeline.pages import RamImage, Table
 from retrograde.timeline.store import Checkpoint, CheckpointStore
 
 Progress = Callable[[int], None]
@@ -146,12 +146,16 @@ class Seat:
         if position not in self._marks:
             checkpoint = self.store.before(position)
             table = self.store.table(checkpoint) if checkpoint else self.store.pages.empty_table()
-            image = RamImage.of(self.store.pages, table, self.ram.array(), self.ram.present())
+            image = self.ram_image(table)
             await self._parked.save(f"mark{position}")
             self._marks[position] = image
             while sum(kept.size for kept in self._marks.values()) > MARK_BYTES:
                 self._marks.pop(next(iter(self._marks)))
         return self._marks[position]
+
+    def ram_image(self, table: Table) -> RamImage:
+        """Keep the RAM here as its difference from `table`."""
+        return RamImage.of(self.store.pages, table, self.ram.array(), self.ram.present())
 
     async def close(self) -> None:
         """End the process. Safe to repeat."""

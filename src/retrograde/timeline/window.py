@@ -8,15 +8,15 @@ machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_page import FOREVER, RecordFlag
 from retrograde.timeline.machineview import MachineView
-from retrograde.timeline.pages import RamImage
+from retrograde.timeline.pages import PAGE, RamImage
 
 Records = NDArray[np.void]
 """The probe's records (machine.probe_page.RECORD), oldest first."""
@@ -27,7 +27,8 @@ class Writes:
     """All stores into RAM of a window, oldest first, and the RAM at its start.
 
     `offsets` are bytes from the start of RAM, `values` the bytes written in memory
-    order, shape (stores, 8), of which the first `sizes` count.
+    order, shape (stores, 8), of which the first `sizes` count. `unclear` are numbers of
+    pages that something else wrote too: a device, a page table walk.
     """
 
     base: RamImage
@@ -35,10 +36,17 @@ class Writes:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     values: NDArray[np.uint8]
+    unclear: frozenset[int]
 
     @classmethod
-    def of(cls, records: Records, base: RamImage, view: MachineView) -> Self | None:
-        """Keep what the probe logged; None when it could not place a store."""
+    def of(
+        cls, records: Records, base: RamImage, after: RamImage, view: MachineView
+    ) -> Self | None:
+        """Keep what the probe logged; None when it could not place a store.
+
+        `after` is the RAM once all of `records` happened: what they do not explain is
+        unclear.
+        """
         done = records[(records["flags"] & (RecordFlag.ATTEMPT | RecordFlag.IO)) == 0]
         if (done["flags"] & RecordFlag.NO_PADDR).any():
             return None
@@ -50,10 +58,17 @@ class Writes:
         if view.isa.byte_order == "big":
             columns = (sizes[:, None] - 1 - np.arange(8)) % 8
             values = np.take_along_axis(values, columns, axis=1)
-        return cls(base, done["position"].copy(), offsets, sizes, values.copy())
+        # What taking an interrupt pushes is there at the position where it is taken.
+        delivered = done["flags"] & RecordFlag.DELIVERY != 0
+        positions = done["position"] - delivered.astype(np.uint64)
+        writes = cls(base, positions, offsets, sizes, values.copy(), frozenset())
+        unclear = [page for page in base.pages_changed(after) if not writes._explain(page, after)]
+        return replace(writes, unclear=frozenset(unclear))
 
-    def read(self, offset: int, count: int, position: int) -> bytes:
-        """Return `count` bytes of RAM from `offset` as they are at `position`."""
+    def read(self, offset: int, count: int, position: int) -> bytes | None:
+        """Return `count` bytes of RAM from `offset` at `position`; None when unclear."""
+        if self.unclear.intersection(range(offset // PAGE, (offset + count - 1) // PAGE + 1)):
+            return None
         data = self.base.read(offset, count)
         until = np.searchsorted(self.positions, position)
         starts, sizes = self.offsets[:until], self.sizes[:until]
@@ -64,6 +79,10 @@ class Writes:
                 if 0 <= at < count:
                     data[at] = self.values[index, byte]
         return bytes(data)
+
+    def _explain(self, page: int, after: RamImage) -> bool:
+        """Whether the stores alone make `page` what it is afterwards."""
+        return self.read(page * PAGE, PAGE, FOREVER) == bytes(after.read(page * PAGE, PAGE))
 
 
 @dataclass(frozen=True)
