@@ -8,7 +8,7 @@ import click
 
 from retrograde.cli.arguments import RECORDING
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_json
-from retrograde.recording.bundle import Recording
+from retrograde.recording.bundle import PARTIAL, Recording
 
 
 @click.command("pack")
@@ -19,7 +19,7 @@ def command(recording: Recording, output: Path | None, as_json: bool) -> None:
     """Make one file (tar, zstd) to send to somebody; the cache stays behind."""
     from retrograde.recording.archive import pack
 
-    target = output or Path(recording.name + ".tar.zst")
+    target = output or Path(recording.name.removesuffix(PARTIAL) + ".tar.zst")
     pack(recording, target)
     size = target.stat().st_size
     if as_json:

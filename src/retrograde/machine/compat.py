@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retrograde.errors import QemuMismatch
 from retrograde.machine.qemu import Qemu
-from retrograde.recording.bundle import CONSOLE, IMAGE, LOG, Recording
+from retrograde.recording.bundle import LOG, OWN_FILES, Recording
 
 
 def qemu_for(recording: Recording, program: str | None = None, *, force: bool = False) -> Qemu:
@@ -16,7 +16,7 @@ def qemu_for(recording: Recording, program: str | None = None, *, force: bool = 
     recording (RecordingError) are never let through.
     """
     recording.check_images()
-    recording.check_digests((LOG,) if force else (LOG, CONSOLE, IMAGE))
+    recording.check_digests((LOG,) if force else OWN_FILES)
     qemu = Qemu.find(recording.manifest.machine.target, program)
     if force:
         return qemu

@@ -2,32 +2,33 @@
 
 The archive holds the manifest, the files it names and all inputs (linked ones too),
 never the cache. Unpacking trusts nothing: members are regular files with expected
-names, each is as long as the manifest says, and digests are checked before the
-recording takes its final name.
+names, each is as long as the manifest says, all of them fit on the disk, and digests
+are checked before the recording takes its final name.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
-from retrograde.errors import ManifestError, RecordingError, UsageError
+import msgspec
+
+from retrograde.errors import EnvironmentLacks, ManifestError, RecordingError, UsageError
 from retrograde.recording.bundle import (
-    CONSOLE,
-    IMAGE,
     INPUTS,
-    LOG,
     MANIFEST,
+    OWN_FILES,
     PARTIAL,
     Recording,
+    digests,
     disk_errors_named,
 )
-from retrograde.recording.manifest import MANIFEST_LIMIT, Manifest, decode_manifest
+from retrograde.recording.manifest import MANIFEST_LIMIT, decode_manifest, encode_manifest
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd
@@ -37,26 +38,42 @@ else:
 LEVEL = 10
 """zstd level: 10 packs a Linux boot to a few MB in about a second."""
 
+_OPTIONS: dict[int, int] = {
+    zstd.CompressionParameter.compression_level: LEVEL,
+    zstd.CompressionParameter.checksum_flag: 1,  # the manifest has no digest of its own
+}
+
+HEADER_LIMIT = 1 << 16
+"""Bytes of a header about one member; a real one has about 50."""
+
 _REMEDY = "Take the file from its source again."
 
 
 def pack(recording: Recording, target: Path) -> None:
     """Write `recording` as one file; raises UsageError when `target` is there.
 
-    The same recording always gives the same bytes.
+    The same recording always gives the same bytes. One that was never finished is
+    packed with the digests it lacks. Raises RecordingError when it is damaged.
     """
     recording.check_inputs()
-    if target.exists():
-        raise UsageError(f"{target} is already there.", "Choose another name or remove it first.")
+    recording.check_digests()
+    _check_free(target)
+    manifest = recording.manifest
+    if not manifest.files:
+        manifest = msgspec.structs.replace(manifest, files=digests(recording.path))
     partial = target.with_name(target.name + PARTIAL)
     try:
         with (
             disk_errors_named(target),
-            zstd.open(partial, "wb", level=LEVEL) as stream,
+            zstd.open(partial, "wb", options=_OPTIONS) as stream,
             tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
-            for name in _members(recording.manifest):
-                _add(tar, recording.path / name, name)
+            # First, so that unpacking knows what may follow.
+            _add(tar, io.BytesIO(encode_manifest(manifest)), MANIFEST)
+            inputs = (f"{INPUTS}/{entry.name}" for entry in manifest.inputs)
+            for name in (*OWN_FILES, *inputs):
+                with (recording.path / name).open("rb") as file:
+                    _add(tar, file, name)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -66,15 +83,13 @@ def unpack(archive: Path, target: Path) -> Recording:
     """Restore a packed recording as the directory `target` and open it.
 
     Raises UsageError when `target` is there, RecordingError (ManifestError) when the
-    archive is damaged or holds what a recording does not.
+    archive is damaged or holds what a recording does not, EnvironmentLacks when it is
+    more than the disk holds.
     """
     final = target.absolute()
     folder = final.with_name(final.name + PARTIAL)
-    for taken in (final, folder):
-        if taken.exists():
-            raise UsageError(
-                f"{taken} is already there.", "Choose another name or remove it first."
-            )
+    _check_free(final)
+    _check_free(folder)
     try:
         with disk_errors_named(folder):
             (folder / INPUTS).mkdir(parents=True)
@@ -82,42 +97,64 @@ def unpack(archive: Path, target: Path) -> Recording:
         recording = Recording.open(folder)
         recording.check_digests()
         recording.check_inputs()
-        folder.rename(final)
+        with disk_errors_named(final):
+            folder.rename(final)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Recording.open(final)
 
 
-def _members(manifest: Manifest) -> Iterator[str]:
-    yield MANIFEST  # first, so that unpacking knows what may follow
-    yield from (LOG, CONSOLE, IMAGE)
-    yield from (f"{INPUTS}/{entry.name}" for entry in manifest.inputs)
+def _check_free(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path} is already there.", "Choose another name or remove it first.")
 
 
-def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+class _Member(tarfile.TarInfo):
+    """A member that is a plain file, or a short header about the next one.
+
+    tarfile reads headers of any announced length into memory, and only then returns.
+    """
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        is_header = self.type == tarfile.XHDTYPE and self.size <= HEADER_LIMIT
+        if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) and not is_header:
+            raise RecordingError(f"The archive holds {self.name!r}, no plain file.", _REMEDY)
+        processed: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return processed
+
+
+def _add(tar: tarfile.TarFile, file: BinaryIO, name: str) -> None:
     info = tarfile.TarInfo(name)
-    with path.open("rb") as file:
-        info.size = os.fstat(file.fileno()).st_size
-        info.mode = 0o644
-        tar.addfile(info, file)
+    info.size = file.seek(0, os.SEEK_END)
+    info.mode = 0o644
+    file.seek(0)
+    tar.addfile(info, file)
 
 
 def _extract(archive: Path, folder: Path) -> None:
+    allowed: dict[str, int] | None = None
     try:
-        with zstd.open(archive, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            allowed: dict[str, int] | None = None
+        with (
+            zstd.open(archive, "rb") as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar,
+        ):
             for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is None:
+                content = tar.extractfile(member)
+                if content is None or member.sparse is not None:
                     raise RecordingError(f"{archive} holds {member.name!r}, no file.", _REMEDY)
                 if allowed is None:
                     allowed = _take_manifest(member, content, folder, archive)
                 else:
                     _take_file(member, content, folder, allowed)
+            # Read on to the checksum at the end of the zstd frame.
+            if len(stream.read(tarfile.RECORDSIZE + 1)) > tarfile.RECORDSIZE:
+                raise RecordingError(f"{archive} goes on after its end.", _REMEDY)
     except (tarfile.TarError, zstd.ZstdError, EOFError) as error:
         raise RecordingError(f"{archive} is not a packed recording: {error}.", _REMEDY) from error
-    except FileNotFoundError as error:
-        raise UsageError(f"{archive} is not there.", "Name a file made by pack.") from error
+    except OSError as error:
+        raise UsageError(
+            f"{archive} cannot be read: {error.strerror}.", "Name a file made by pack."
+        ) from error
     if allowed is None:
         raise RecordingError(f"{archive} is empty.", _REMEDY)
 
@@ -130,9 +167,17 @@ def _take_manifest(
         raise RecordingError(f"{archive} does not begin with a {MANIFEST}.", _REMEDY)
     data = content.read(MANIFEST_LIMIT + 1)
     manifest = decode_manifest(data, archive.name)
-    (folder / MANIFEST).write_bytes(data)
+    with disk_errors_named(folder):
+        (folder / MANIFEST).write_bytes(data)
     sizes = {str(name): digest.bytes for name, digest in manifest.files.items()}
-    return sizes | {f"{INPUTS}/{entry.name}": entry.bytes for entry in manifest.inputs}
+    sizes |= {f"{INPUTS}/{entry.name}": entry.bytes for entry in manifest.inputs}
+    total, free = sum(sizes.values()), shutil.disk_usage(folder).free
+    if total > free:
+        raise EnvironmentLacks(
+            f"{archive} unpacks to {total:_} bytes and {folder.parent} has space for {free:_}.",
+            "Free some space or choose another place.",
+        )
+    return sizes
 
 
 def _take_file(

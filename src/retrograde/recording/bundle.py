@@ -44,6 +44,7 @@ from retrograde.recording.diskimage import read_header
 from retrograde.recording.manifest import (
     MANIFEST_LIMIT,
     FileDigest,
+    FileName,
     InputFile,
     Manifest,
     decode_manifest,
@@ -59,6 +60,7 @@ MANIFEST = "manifest.json"
 LOG: Final = "replay.log"
 CONSOLE: Final = "console.log"
 IMAGE: Final = "machine.qcow2"
+OWN_FILES: Final = (LOG, CONSOLE, IMAGE)
 INPUTS = "inputs"
 CACHE = "cache"
 PARTIAL = ".partial"
@@ -188,7 +190,7 @@ class Recording:
                 f"Put the original back at {path}; its SHA-256 is {recorded.sha256}.",
             )
 
-    def check_digests(self, names: Collection[str] = (LOG, CONSOLE, IMAGE)) -> None:
+    def check_digests(self, names: Collection[str] = OWN_FILES) -> None:
         """Compare the recording's own files `names` with the manifest.
 
         Raises RecordingError, for the log LogCorrupt that tells where it is damaged if
@@ -226,7 +228,7 @@ class Recording:
                 )
 
     def _check_files(self) -> None:
-        for name in (LOG, IMAGE, CONSOLE):
+        for name in OWN_FILES:
             if not (self.path / name).is_file():
                 raise RecordingError(f"{self.name} has no {name}.", _DAMAGED)
 
@@ -304,13 +306,7 @@ class Draft:
         as an incomplete recording under its draft's name.
         """
         (self.path / RESERVE).unlink(missing_ok=True)
-        files = {}
-        for name in (LOG, CONSOLE, IMAGE):
-            path = self.path / name
-            path.touch()
-            with path.open("rb") as file:
-                files[name] = digest_file(file)
-        self.write_manifest(msgspec.structs.replace(manifest, files=files))
+        self.write_manifest(msgspec.structs.replace(manifest, files=digests(self.path)))
         with disk_errors_named(self.final):
             self.path.rename(self.final)
         return Recording.open(self.final)
@@ -345,6 +341,15 @@ def digest_file(file: BufferedReader) -> FileDigest:
     """Return size and SHA-256 of an open file."""
     digest = hashlib.file_digest(file, "sha256")
     return FileDigest(bytes=file.seek(0, os.SEEK_END), sha256=digest.hexdigest())
+
+
+def digests(folder: Path) -> dict[FileName, FileDigest]:
+    """Return size and SHA-256 of each of the own files of the recording in `folder`."""
+    files: dict[FileName, FileDigest] = {}
+    for name in OWN_FILES:
+        with (folder / name).open("rb") as file:
+            files[name] = digest_file(file)
+    return files
 
 
 def now() -> str:

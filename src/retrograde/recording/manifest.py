@@ -9,7 +9,7 @@ else looks at them. The command line is not in it; it is rebuilt from `machine`
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -31,7 +31,9 @@ MAX_RAM_BYTES = 1 << 40
 
 _REMEDY = "The recording is damaged or not made by retrograde; record it again."
 _QUOTE_LIMIT = 200
-_FILES = 3
+
+FileName = Literal["replay.log", "console.log", "machine.qcow2"]
+"""The recording's own files."""
 
 Ending = Literal[
     "guest-shutdown", "guest-reset", "guest-panic", "timeout", "interrupted", "quit", "killed"
@@ -91,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     status: Annotated[int, msgspec.Meta(ge=-128, le=255)] = 0
     events: dict[Line, Count] = {}
-    files: dict[Literal["replay.log", "console.log", "machine.qcow2"], FileDigest] = {}
+    files: dict[FileName, FileDigest] = {}
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -142,5 +144,7 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("it names an input twice")
     if missing := [n for n in manifest.machine.inputs() if n >= len(names)]:
         raise ValueError(f"the machine needs an input number {min(missing)}")
-    if manifest.complete and (manifest.ending == "killed" or len(manifest.files) < _FILES):
+    if manifest.complete and (
+        manifest.ending == "killed" or len(manifest.files) < len(get_args(FileName))
+    ):
         raise ValueError("it is not that of a complete recording")
