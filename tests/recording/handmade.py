@@ -26,6 +26,7 @@ END = 1000
 _LOG = FINALIZED + b"".join(
     (
         b"\x00" + END.to_bytes(4, "big"),  # INSTRUCTION
+        len(CONSOLE) * b"\x16\0\0\0\x01\0\0\0\x01",  # CHAR_WRITE
         b"\x10",  # SHUTDOWN by the guest
         b"\x0e\x27",  # SHUTDOWN by a signal, END: how QEMU ends every log
     )

@@ -1,0 +1,196 @@
+"""The recording directory: opened, checked, made."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from retrograde.errors import (
+    EnvironmentLacks,
+    InputChanged,
+    LogCorrupt,
+    PositionError,
+    RecordingError,
+    UsageError,
+)
+from retrograde.recording import bundle
+from retrograde.recording.bundle import RESERVE, Draft, Recording
+from retrograde.recording.manifest import encode_manifest
+from tests.recording.handmade import CONSOLE, END, KERNEL, make_recording, replaced
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Recording:
+    return make_recording(tmp_path / "a.retro")
+
+
+@pytest.fixture
+def draft(tmp_path: Path) -> Draft:
+    return Draft.create(tmp_path / "x.retro")
+
+
+def filled(draft: Draft) -> Draft:
+    for name in bundle.OWN_FILES:
+        (draft.path / name).write_bytes(name.encode())
+    return draft
+
+
+def test_open(recording: Recording) -> None:
+    assert recording.name == "a.retro"
+    assert recording.path.is_absolute()
+    assert (recording.complete, recording.end) == (True, END)
+    assert repr(recording) == "<Recording a.retro: x86_64, end 1_000>"
+    recording.check_inputs()
+    recording.check_digests()
+    recording.check_images()
+
+
+def test_relative_path_is_kept_absolute(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(recording.path.parent)
+    opened = Recording.open("a.retro")
+    monkeypatch.chdir("/")
+    assert opened.console_path.read_bytes() == CONSOLE
+
+
+def test_resolve(recording: Recording) -> None:
+    assert recording.resolve("end") == END
+    assert recording.resolve("50%") == END // 2
+    assert recording.resolve(17) == 17
+    assert recording.resolve("console:hello") == END
+    with pytest.raises(PositionError, match="never shows"):
+        recording.resolve("console:nonsense")
+
+
+def test_unfinished_recording_ends_where_its_log_does(recording: Recording) -> None:
+    manifest = replaced(recording, complete=False, ending="killed", files={}, end=0)
+    (recording.path / "manifest.json").write_bytes(encode_manifest(manifest))
+    reopened = Recording.open(recording.path)
+    assert not reopened.complete
+    assert reopened.end == END
+    reopened.check_digests()
+
+
+def test_damaged_log_says_where(recording: Recording) -> None:
+    content = recording.log_path.read_bytes()
+    recording.log_path.write_bytes(content[:12] + b"\x63" + content[13:])
+    with pytest.raises(LogCorrupt, match="damaged at byte 12, position 0"):
+        recording.check_digests()
+
+
+def test_changed_log_is_noticed_when_whole(recording: Recording) -> None:
+    content = recording.log_path.read_bytes()
+    recording.log_path.write_bytes(content[:16] + b"\x01" + content[17:])
+    with pytest.raises(LogCorrupt, match="not what was recorded"):
+        recording.check_digests()
+    recording.check_digests(["console.log"])
+
+
+def test_input_that_is_elsewhere_now(recording: Recording, tmp_path: Path) -> None:
+    kernel = recording.input_path("kernel")
+    kernel.unlink()
+    kernel.symlink_to(tmp_path / "gone")
+    with pytest.raises(InputChanged, match="is gone"):
+        recording.check_inputs()
+    (tmp_path / "gone").write_bytes(KERNEL)
+    recording.check_inputs()
+
+
+def test_draft_becomes_a_recording(recording: Recording, draft: Draft, tmp_path: Path) -> None:
+    source = tmp_path / "kernel"
+    source.write_bytes(KERNEL)
+    entry = draft.add_input(source)
+    assert entry == recording.manifest.inputs[0]
+    assert draft.path == tmp_path / "x.retro.partial"
+    made = filled(draft).finish(replaced(recording, files={}))
+    assert made.path == tmp_path / "x.retro"
+    assert not draft.path.exists()
+    assert {path.name for path in made.path.iterdir()} == {
+        *("manifest.json", "inputs", "replay.log", "console.log", "machine.qcow2")
+    }
+    made.check_digests()
+    made.check_inputs()
+
+
+def test_draft_opens_as_incomplete(recording: Recording, draft: Draft, tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(KERNEL)
+    draft.add_input(tmp_path / "kernel")
+    draft.write_manifest(replaced(recording, complete=False, ending="killed", files={}))
+    opened = Recording.open(filled(draft).path)
+    assert not opened.complete
+    draft.discard()
+    assert not draft.path.exists()
+
+
+def test_reserve_is_real_space(draft: Draft) -> None:
+    """A sparse file would reserve nothing."""
+    assert (draft.path / RESERVE).stat().st_blocks * 512 >= bundle.RESERVE_BYTES
+    draft.discard()
+
+
+@pytest.mark.parametrize("suffix", ["", ".partial"])
+def test_name_is_taken(tmp_path: Path, suffix: str) -> None:
+    taken = tmp_path / f"x.retro{suffix}"
+    taken.mkdir()
+    with pytest.raises(UsageError, match="already there"):
+        Draft.create(tmp_path / "x.retro")
+    taken.rmdir()
+
+
+def test_name_gets_taken_meanwhile(recording: Recording, draft: Draft) -> None:
+    (draft.final / "something").mkdir(parents=True)
+    with pytest.raises(EnvironmentLacks, match="cannot be written: Directory not empty"):
+        filled(draft).finish(replaced(recording, inputs=recording.manifest.inputs))
+    assert (draft.path / "manifest.json").is_file()
+    draft.discard()
+
+
+def test_inputs_of_the_same_name(draft: Draft, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "-bzImage x").write_bytes(folder.encode())
+    names = [draft.add_input(tmp_path / folder / "-bzImage x").name for folder in ("a", "b")]
+    assert names == ["bzImage_x", "2-bzImage_x"]
+    assert (draft.path / "inputs" / names[1]).read_bytes() == b"b"
+    draft.discard()
+
+
+def test_large_input_is_linked(
+    draft: Draft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "COPY_LIMIT", 3)
+    (tmp_path / "disk").write_bytes(b"four")
+    name = draft.add_input(tmp_path / "disk").name
+    assert (draft.path / "inputs" / name).readlink() == tmp_path / "disk"
+    draft.discard()
+
+
+def test_input_that_cannot_be_read(draft: Draft, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        draft.add_input(tmp_path / "none")
+    draft.discard()
+
+
+def test_manifest_is_replaced_whole(recording: Recording, draft: Draft) -> None:
+    """Whatever happens while writing, the old manifest or the new one is there."""
+    draft.write_manifest(replaced(recording, seconds=1.0))
+    draft.write_manifest(replaced(recording, seconds=2.0))
+    data = (draft.path / "manifest.json").read_bytes()
+    assert msgspec.json.decode(data)["seconds"] == 2.0
+    assert stat.S_ISREG(os.lstat(draft.path / "manifest.json").st_mode)
+    assert not (draft.path / "manifest.json.new").exists()
+    draft.discard()
+
+
+def test_image_with_its_data_elsewhere(recording: Recording) -> None:
+    header = bytearray(4096)
+    header[0:8] = b"QFI\xfb\x00\x00\x00\x03"
+    header[79] = 1 << 2  # incompatible feature: external data file
+    recording.image_path.write_bytes(header)
+    with pytest.raises(RecordingError, match="has its data in another file"):
+        recording.check_images()
