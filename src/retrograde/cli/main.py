@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": "Run a recording; its console goes to stdout.",
     "verify": "Prove a recording: forwards, backwards, at random positions.",
     "debug": "Open gdb on a recording, able to go both ways.",
+    "serve": "Let gdb or lldb attach to a recording.",
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",
 }

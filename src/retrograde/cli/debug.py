@@ -1,0 +1,152 @@
+"""`retrograde debug`: gdb on a recording, able to go both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.output import progress, warn
+from retrograde.errors import EnvironmentLacks
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.isa import isa_for
+from retrograde.machine.probe_support import require_probe
+from retrograde.machine.qemu import Qemu
+from retrograde.recording.bundle import Recording
+
+_SECONDS_TO_LEAVE = 5.0
+
+
+@click.command("debug")
+@RECORDING
+@click.option("--at", metavar="POSITION", default="start", help="Begin there (default: start).")
+@click.option("--symbols", type=click.Path(exists=True, dir_okay=False), metavar="VMLINUX")
+@click.option("--gdb", "program", default="gdb", show_default=True, metavar="PROGRAM")
+@QEMU
+@FORCE
+@click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- GDB-ARGS...]")
+def command(
+    recording: Recording,
+    at: str,
+    symbols: str | None,
+    program: str,
+    qemu: str | None,
+    force: bool,
+    gdb_args: tuple[str, ...],
+) -> int:
+    """Open gdb, attached, at a position of the recording; ends when gdb ends.
+
+    Symbols come from --symbols, else from the recording's kernel if that is an ELF file.
+    In gdb, `help retro` lists what is added to its own commands.
+    """
+    position = recording.resolve(at)
+    found = qemu_for(recording, qemu, force=force)
+    arguments = _gdb_arguments(recording, program, symbols)
+    return asyncio.run(_debug(recording, found, position, arguments, gdb_args))
+
+
+def _gdb_arguments(recording: Recording, program: str, symbols: str | None) -> list[str]:
+    isa = isa_for(recording.manifest.machine.target)
+    path = shutil.which(program)
+    if path is None:
+        raise EnvironmentLacks(
+            f"{program} is not installed.",
+            "Install it: apt-get install gdb (gdb-multiarch for foreign guests)",
+        )
+    symbols = symbols or _own_symbols(recording)
+    # Of a file that names another architecture gdb would not take ours back.
+    arguments = [path, "-q", *([symbols] if symbols else [])]
+    arguments += ["-ex", f"set architecture {isa.gdb_architecture}"]
+    arguments += ["-ex", f"set endian {isa.byte_order}"]
+    return arguments
+
+
+def _own_symbols(recording: Recording) -> str | None:
+    """Return the first input that is an ELF file."""
+    for entry in recording.manifest.inputs:
+        path = recording.input_path(entry.name)
+        with path.open("rb") as file:
+            if file.read(4) == b"\x7fELF":
+                return str(path)
+    return None
+
+
+async def _debug(
+    recording: Recording, qemu: Qemu, at: int, gdb: Sequence[str], extra: Sequence[str]
+) -> int:
+    try:
+        require_probe(qemu.path)
+        serving = _served(recording, qemu, at)
+    except EnvironmentLacks as error:
+        warn(f"{error.what} gdb gets QEMU's own stub: slower, and no `retro` commands.")
+        serving = _served_by_qemu(recording, qemu, at)
+    async with serving as connect:
+        return await _run_gdb([*gdb, *connect, *extra])
+
+
+@contextlib.asynccontextmanager
+async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[list[str]]:
+    """Serve the recording while the context lasts; yields how gdb is told to attach."""
+    from retrograde.gdbserver.address import Address
+    from retrograde.gdbserver.server import GdbServer
+    from retrograde.timeline.timeline import Timeline
+
+    commands = resources.files("retrograde.gdbserver") / "gdbinit.py"
+    with (
+        tempfile.TemporaryDirectory(prefix="retrograde-") as folder,
+        resources.as_file(commands) as script,
+        progress("preparing", recording.end) as show,
+    ):
+        timeline = await Timeline.open(recording, qemu, at=at, progress=show)
+        address = Address(path=str(Path(folder) / "gdb"))
+        async with timeline, await GdbServer.start(timeline, address, warn):
+            yield ["-ex", f"source {script}", "-ex", f"target remote {address}"]
+
+
+@contextlib.asynccontextmanager
+async def _served_by_qemu(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[list[str]]:
+    """Let QEMU serve the recording itself, which it can since 5.2."""
+    from retrograde.machine.replayer import Replayer
+    from retrograde.machine.wiring import GdbListener
+
+    with GdbListener() as listener:
+        async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
+            with progress("replaying", at) as show:
+                await replayer.run_to(at, show)
+            yield ["-ex", f"target remote {listener.path}"]
+
+
+async def _run_gdb(arguments: Sequence[str]) -> int:
+    """Run gdb on our terminal until it ends; what its keys send is for gdb alone."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        loop.add_signal_handler(number, lambda: None)
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, task.cancel)
+    gdb = await asyncio.create_subprocess_exec(*arguments)
+    try:
+        return await gdb.wait()
+    finally:
+        if gdb.returncode is None:
+            await _end(gdb)
+
+
+async def _end(gdb: asyncio.subprocess.Process) -> None:
+    """End a gdb whose user is gone, politely first: it sets the terminal back."""
+    gdb.terminate()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SECONDS_TO_LEAVE):
+            await gdb.wait()
+    if gdb.returncode is None:
+        gdb.kill()
+        await gdb.wait()

@@ -1,0 +1,65 @@
+"""`retrograde serve`: let debuggers attach to a recording."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import click
+
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.output import progress, warn
+from retrograde.errors import UsageError
+from retrograde.gdbserver.address import Address
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.qemu import Qemu
+from retrograde.recording.bundle import Recording
+
+
+@click.command("serve")
+@RECORDING
+@click.option(
+    "--gdb",
+    "text",
+    metavar="ADDR",
+    required=True,
+    help="Where to listen: a Unix socket's path, or HOST:PORT of this machine.",
+)
+@click.option("--at", metavar="POSITION", default="start", help="Begin there (default: start).")
+@click.option("--expose", is_flag=True, help="Allow an address that other machines can reach.")
+@QEMU
+@FORCE
+def command(
+    recording: Recording, text: str, at: str, expose: bool, qemu: str | None, force: bool
+) -> None:
+    """Serve the GDB remote protocol until Ctrl-C; gdb and lldb attach, one at a time.
+
+    In gdb: `target remote ADDR`, then all reverse commands work.
+    """
+    address = Address.parse(text)
+    if not address.is_local:
+        if not expose:
+            raise UsageError(
+                f"Other machines could connect to {address}, and nobody asks for a password.",
+                "Use a path or localhost, with ssh -L from elsewhere; --expose does it anyway.",
+            )
+        warn(f"anybody who can reach {address} can read all of this recording.")
+    program = qemu_for(recording, qemu, force=force)
+    asyncio.run(_serve(recording, program, address, recording.resolve(at)))
+
+
+async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) -> None:
+    from retrograde.gdbserver.server import GdbServer
+    from retrograde.timeline.timeline import Timeline
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with progress("preparing", recording.end) as show:
+        timeline = await Timeline.open(recording, qemu, at=at, progress=show)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with timeline, await GdbServer.start(timeline, address, warn) as server:
+        if not timeline.can_search:
+            warn("without the probe (`retrograde doctor`) only steps work, no breakpoints.")
+        click.echo(f"retrograde: target remote {server.address}", err=True)
+        await stop.wait()

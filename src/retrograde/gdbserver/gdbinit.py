@@ -1,0 +1,195 @@
+"""Commands of gdb for recordings: `retro when`, `retro seek` and so on.
+
+Sourced into gdb by `retrograde debug`; with `retrograde serve`, say `source` and this
+file's name. Runs in gdb's own Python (3.7 and later), where retrograde is not installed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import gdb  # type: ignore[import-untyped]  # known only inside gdb
+
+_DEFAULT_PROMPT = "(gdb) "
+_POSITION = re.compile(r"at ([0-9_]+) of ([0-9_]+)")
+_FORMS = ("start", "end", "end-", "console:")
+
+
+def _ask(line: str) -> str:
+    """Run a monitor command of the server and return what it prints."""
+    answer: str = gdb.execute(f"monitor {line}", to_string=True)
+    return answer
+
+
+def _moved(text: str) -> None:
+    """Show the place the server has gone to; gdb does not know that it has."""
+    gdb.write(text)
+    if _POSITION.match(text):
+        gdb.execute("maintenance flush register-cache", to_string=True)
+        gdb.execute("maintenance flush dcache", to_string=True)
+        gdb.execute("frame")
+
+
+def _bookmarks() -> list[str]:
+    rows = (line.split() for line in _ask("bookmarks").splitlines())
+    return [row[1] for row in rows if len(row) == 2 and row[0][0].isdigit()]
+
+
+def _matching(words: Iterable[str], text: str) -> list[str]:
+    return [word for word in words if word.startswith(text)]
+
+
+class Retro(gdb.Command):  # type: ignore[misc]
+    """Go anywhere in a recorded execution, and ask what happened in it."""
+
+    def __init__(self) -> None:
+        super().__init__("retro", gdb.COMMAND_RUNNING, gdb.COMPLETE_NONE, True)
+
+
+class RetroCommand(gdb.Command):  # type: ignore[misc]
+    """Base of the commands under `retro`; `move` tells that the machine goes elsewhere."""
+
+    name = ""
+    move = False
+
+    def __init__(self) -> None:
+        super().__init__("retro " + self.name, gdb.COMMAND_RUNNING)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Run the command."""
+        del from_tty
+        self.dont_repeat()
+        text = _ask(f"{self.name} {self.line(argument)}".strip())
+        if self.move:
+            _moved(text)
+        else:
+            gdb.write(text)
+
+    def line(self, argument: str) -> str:
+        """Return the monitor command's argument."""
+        return argument
+
+    def complete(self, text: str, word: str) -> Any:
+        """Complete nothing, unless a command knows better."""
+        del text, word
+        return gdb.COMPLETE_NONE
+
+
+class When(RetroCommand):
+    """Print the position and the recording's last one."""
+
+    name = "when"
+
+
+class Seek(RetroCommand):
+    """Go to a position: retro seek 1_234_567 | 1.2G | 50% | end-1000 | console:TEXT | BOOKMARK."""
+
+    name = "seek"
+    move = True
+
+    def complete(self, text: str, word: str) -> Any:
+        """Complete the forms that are words, and bookmarks."""
+        del word
+        return _matching((*_FORMS, *_bookmarks()), text)
+
+
+class Start(RetroCommand):
+    """Go to the start of the recording."""
+
+    name = "start"
+    move = True
+
+
+class End(RetroCommand):
+    """Go to the end of the recording."""
+
+    name = "end"
+    move = True
+
+
+class Checkpoint(RetroCommand):
+    """Keep this position as the next numbered bookmark."""
+
+    name = "checkpoint"
+
+
+class Bookmark(RetroCommand):
+    """Keep this position under a name: retro bookmark NAME."""
+
+    name = "bookmark"
+
+    def complete(self, text: str, word: str) -> Any:
+        """Complete the names there are."""
+        del word
+        return _matching(_bookmarks(), text)
+
+
+class Bookmarks(RetroCommand):
+    """List the bookmarks of this recording."""
+
+    name = "bookmarks"
+
+
+class Console(RetroCommand):
+    """Print the console up to here, or where a text appears on it: retro console [TEXT]."""
+
+    name = "console"
+
+
+class LastWrite(RetroCommand):
+    """Find who wrote a variable last: retro last-write EXPRESSION.
+
+    EXPRESSION is a pointer (`&var`: as many bytes as it points to), a variable, or an
+    address followed by a number of bytes: retro last-write 0xffffffff82a0c3c0 8
+    """
+
+    name = "last-write"
+
+    def line(self, argument: str) -> str:
+        """Return address and length of what the expression means."""
+        words = argument.rsplit(None, 1)
+        if len(words) == 2 and words[1].isdigit():
+            value = gdb.parse_and_eval(words[0])
+            return f"{_address(value)} {words[1]}"
+        value = gdb.parse_and_eval(argument)
+        kind = value.type.strip_typedefs()
+        if kind.code == gdb.TYPE_CODE_PTR:
+            target = kind.target().strip_typedefs()
+            size = 1 if target.code in (gdb.TYPE_CODE_VOID, gdb.TYPE_CODE_FUNC) else target.sizeof
+            return f"{_address(value)} {size}"
+        if value.address is not None:
+            return f"{_address(value.address)} {kind.sizeof}"
+        return f"{_address(value)} 1"
+
+    def complete(self, text: str, word: str) -> Any:
+        """Complete symbols, as `print` does."""
+        del text, word
+        return gdb.COMPLETE_EXPRESSION
+
+
+def _address(value: Any) -> int:
+    return int(value) & ((1 << 64) - 1)
+
+
+def _prompt(current: str) -> str | None:
+    """Put the position into gdb's own prompt; leave a user's alone."""
+    if not current.startswith("(gdb"):
+        return None
+    inferior = gdb.selected_inferior()
+    if inferior is None or not inferior.pid:
+        return _DEFAULT_PROMPT
+    try:
+        found = _POSITION.match(_ask("when"))
+    except gdb.error:
+        return _DEFAULT_PROMPT
+    return f"(gdb {found.group(1)}) " if found else _DEFAULT_PROMPT
+
+
+for _command in (
+    *(Retro, When, Seek, Start, End, Checkpoint),
+    *(Bookmark, Bookmarks, Console, LastWrite),
+):
+    _command()
+gdb.prompt_hook = _prompt

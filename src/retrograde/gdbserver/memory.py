@@ -1,0 +1,77 @@
+"""Memory as packets want it: what is there of a range, in digits or raw, and found."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from retrograde.errors import QemuRefused
+from retrograde.gdbserver.requests import E_FAULT, E_INVALID, Refusal
+from retrograde.timeline.timeline import Space, Timeline
+
+PAGE: Final = 4096
+"""What can be mapped apart is at least so large, on all targets."""
+
+CHUNK: Final = 1 << 16
+"""Bytes read at once; also the most in one answer, where each may need an escape."""
+
+MAX_PATTERN: Final = 1 << 12
+
+
+class Memory:
+    """The guest's memory at the timeline's cursor."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.space: Space = "virtual"
+        self._timeline = timeline
+        self._bare = False
+
+    async def read(self, address: int, count: int) -> bytes:
+        """Return `count` bytes, or fewer when the rest is not mapped. Raises Refusal."""
+        count = min(count, CHUNK, (1 << 64) - address)
+        try:
+            return await self._timeline.read(address, count, self.space)
+        except QemuRefused:
+            pass
+        data = b""
+        while len(data) < count:
+            at = address + len(data)
+            size = min(count - len(data), PAGE - at % PAGE)
+            try:
+                data += await self._timeline.read(at, size, self.space)
+            except QemuRefused:
+                break
+        if not data:
+            raise Refusal(E_FAULT, f"There is no memory at {address:#x}.")
+        return data
+
+    async def binary(self, address: int, count: int) -> bytes:
+        """Answer `x`.
+
+        gdb and new lldbs want a `b` before the bytes (GDB manual, "binary-upload"). Old
+        lldbs want none; they ask for no bytes first, which gdb never does.
+        """
+        if count == 0:
+            self._bare = True
+            return b"OK"
+        data = await self.read(address, count)
+        return data if self._bare else b"b" + data
+
+    async def find(self, address: int, count: int, pattern: bytes) -> int | None:
+        """Return where `pattern` is first among `count` bytes, None when it is not there.
+
+        Raises Refusal where memory ends before.
+        """
+        if not 0 < len(pattern) <= MAX_PATTERN:
+            raise Refusal(E_INVALID, "The pattern is empty or too long.")
+        stop = min(address + count, 1 << 64)
+        held = b""
+        at = address
+        while at < stop:
+            data = await self.read(at, min(CHUNK, stop - at))
+            held = held[-(len(pattern) - 1) :] if len(pattern) > 1 else b""
+            found = (held + data).find(pattern)
+            if found >= 0:
+                return at - len(held) + found
+            held += data
+            at += len(data)
+        return None

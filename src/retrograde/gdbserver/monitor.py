@@ -1,0 +1,138 @@
+"""The `monitor` commands: what gdb's own commands have no words for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import islice
+
+from retrograde.errors import UsageError
+from retrograde.gdbserver.bookmarks import Bookmarks
+from retrograde.position import format_position
+from retrograde.timeline.timeline import Timeline
+
+_HELP = """\
+when                  the position, and what of the recording is left
+seek POSITION         go to 1_234_567, 1.2G, 50%, end-1000, console:TEXT or a bookmark
+start, end            go to either end of the recording
+checkpoint            keep this position as the next numbered bookmark
+bookmark NAME         keep this position under a name
+bookmarks             list what was kept
+last-write ADDR [LEN] who wrote LEN bytes (1) at ADDR last, before this position
+console [TEXT]        the console up to here; or where TEXT appears on it
+help                  this list
+After a seek gdb shows the new place when told `maintenance flush register-cache`.
+"""
+
+_CONSOLE_BYTES = 2000
+_FOUND_AT_MOST = 50
+
+
+class MonitorCommands:
+    """Runs one line at a time and returns what to print."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._bookmarks = Bookmarks(timeline.recording.cache)
+        self._commands: dict[str, Callable[[str], Awaitable[str]]] = {
+            "when": self._when,
+            "seek": self._seek,
+            "start": self._start,
+            "end": self._end,
+            "checkpoint": self._checkpoint,
+            "bookmark": self._bookmark,
+            "bookmarks": self._list,
+            "last-write": self._last_write,
+            "console": self._console,
+            "help": self._help,
+        }
+
+    async def run(self, line: str) -> str:
+        """Run a command; raises UsageError for one that is not known or understood."""
+        word, _, rest = line.strip().partition(" ")
+        command = self._commands.get(word or "help")
+        if command is None:
+            raise UsageError(
+                f"{word[:80]!r} is not a monitor command.", "`monitor help` lists them."
+            )
+        return await command(rest.strip())
+
+    async def _when(self, _rest: str) -> str:
+        return self._here()
+
+    async def _seek(self, rest: str) -> str:
+        if not rest:
+            raise UsageError("There is no position to seek.", "Say `monitor seek POSITION`.")
+        kept = self._bookmarks.resolve(rest)
+        await self._timeline.seek(self._timeline.resolve(rest if kept is None else kept))
+        return self._here()
+
+    async def _start(self, _rest: str) -> str:
+        return await self._seek("start")
+
+    async def _end(self, _rest: str) -> str:
+        return await self._seek("end")
+
+    async def _checkpoint(self, _rest: str) -> str:
+        names = self._bookmarks.all()
+        number = next(n for n in range(1, len(names) + 2) if f"checkpoint-{n}" not in names)
+        return await self._bookmark(f"checkpoint-{number}")
+
+    async def _bookmark(self, rest: str) -> str:
+        position = self._timeline.position
+        self._bookmarks.add(rest, position)
+        return f"{rest} is {format_position(position)}\n"
+
+    async def _list(self, _rest: str) -> str:
+        kept = sorted(self._bookmarks.all().items(), key=lambda pair: pair[1])
+        rows = [f"{format_position(position):>15}  {name}\n" for name, position in kept]
+        return "".join(rows) or "There are no bookmarks.\n"
+
+    async def _last_write(self, rest: str) -> str:
+        words = rest.split()
+        try:
+            address, count = (int(word, 0) for word in (*words, "1")[:2])
+        except ValueError:
+            words = []
+        if not 1 <= len(words) <= 2 or count < 1:
+            raise UsageError(
+                f"{rest[:80]!r} is not an address and a length.",
+                "Say `monitor last-write 0x1234 8`.",
+            )
+        hit = await self._timeline.last_write(address, count)
+        if hit is None:
+            return f"Nothing has written {count} bytes at {address:#x} before this position.\n"
+        value = "" if hit.value is None else f", value {hit.value:#x}"
+        return (
+            f"{format_position(hit.position)}: pc {hit.pc:#x} wrote {hit.size} bytes "
+            f"at {hit.address or 0:#x}{value}\n"
+        )
+
+    async def _console(self, rest: str) -> str:
+        console = self._timeline.recording.console
+        if not rest:
+            until = console.bytes_until(self._timeline.position)
+            shown = console.data[max(0, until - _CONSOLE_BYTES) : until]
+            return _printable(shown).rstrip("\n") + "\n"
+        wanted = rest.encode()
+        found = islice(console.find(wanted), _FOUND_AT_MOST)
+        rows = []
+        for index, _first in found:
+            begin = console.data.rfind(b"\n", 0, index) + 1
+            stop = console.data.find(b"\n", index)
+            line = _printable(console.data[begin : stop if stop >= 0 else None])
+            position = console.position_of(index + len(wanted) - 1)
+            rows.append(f"{format_position(position):>15}  {line.rstrip()}\n")
+        return "".join(rows) or f"The console never shows {rest[:80]!r}.\n"
+
+    async def _help(self, _rest: str) -> str:
+        return _HELP
+
+    def _here(self) -> str:
+        position, end = self._timeline.position, self._timeline.end
+        return f"at {format_position(position)} of {format_position(end)}\n"
+
+
+def _printable(data: bytes) -> str:
+    """Return guest output without what would command the terminal."""
+    text = data.decode(errors="replace").replace("\r", "")
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)

@@ -1,0 +1,209 @@
+"""Moving the timeline as a gdb client asks, and telling it why it stopped.
+
+The timeline has one meaning for stops (docs/architecture.md): going back both kinds stop
+before the instruction k, going forward a breakpoint stops at k and a watchpoint at k+1.
+gdb expects of each architecture what its hardware does. Where watchpoints trap before
+the access, gdb takes a single step in the direction of travel itself before it looks
+at the value (infrun.c, have_nonsteppable_watchpoint); for those we stop one instruction
+short, at k going forward and at k+1 going back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from retrograde.errors import QemuRefused
+from retrograde.gdbserver.agent import BadExpression
+from retrograde.gdbserver.points import Point, Points
+from retrograde.gdbserver.target import TRAP_BEFORE, byte_order
+from retrograde.machine.targetdesc import RegisterValues
+from retrograde.timeline.search import Hit
+from retrograde.timeline.timeline import Timeline
+from retrograde.wire.rsp_stop import SIGTRAP, StopReason
+
+SCANNED: Final = 4096
+"""Positions looked through at once for watched accesses when single-stepping."""
+
+TURN: Final = 256
+"""Steps of a range after which others get their turn: an interrupt, a vanished client."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the machine stopped: a stop reply without its registers."""
+
+    signal: int = SIGTRAP
+    reason: StopReason | None = None
+    address: int | None = None
+    log_end: Literal["begin", "end"] | None = None
+
+
+AT_BEGIN = Stop(reason=StopReason.REPLAY_LOG, log_end="begin")
+AT_END = Stop(reason=StopReason.REPLAY_LOG, log_end="end")
+
+
+class Motion:
+    """All ways to move. Cancelling any leaves the timeline at some position on the way."""
+
+    def __init__(self, timeline: Timeline, points: Points) -> None:
+        self._timeline = timeline
+        self._points = points
+        self._before = timeline.view.isa.target in TRAP_BEFORE
+        self._told: int | None = None
+        self._scanned = (0, 0)
+        self._scanned_for: frozenset[Point] = frozenset()
+        self._accesses: list[Hit] = []
+        self._names = {r.number: r.name for r in timeline.view.layout.registers if r.bits <= 64}
+
+    async def step(self) -> Stop:
+        """Execute one instruction; one that is watched is reported."""
+        position = self._timeline.position
+        if position == self._timeline.end:
+            return AT_END
+        self._told = None
+        hit = await self._watched(position, position, position + SCANNED)
+        if hit is None or not self._before:
+            await self._timeline.step()
+        return self._of_access(hit) if hit else Stop()
+
+    async def step_back(self) -> Stop:
+        """Undo one instruction; one that is watched is reported."""
+        position = self._timeline.position
+        if position == 0:
+            return AT_BEGIN
+        self._told = None
+        hit = await self._watched(position - 1, position - SCANNED, position)
+        if hit is None or not self._before:
+            await self._timeline.step_back()
+        return self._of_access(hit) if hit else Stop()
+
+    async def step_range(self, start: int, stop: int) -> Stop:
+        """Step until the pc is outside [start, stop), or something else stops it."""
+        steps = 0
+        while True:
+            outcome = await self.step()
+            if outcome != Stop():
+                return outcome
+            registers = await self._timeline.registers()
+            pc = registers[self._timeline.view.isa.pc]
+            if not start <= pc < stop:
+                return outcome
+            if point := await self._break_here(registers):
+                return self._of_break(point)
+            steps += 1
+            if steps % TURN == 0:
+                await asyncio.sleep(0)
+
+    async def run(self, progress: Progress) -> Stop:
+        """Go forward to the next break- or watchpoint, or to the end.
+
+        As in hardware, a breakpoint at the pc counts at once: gdb takes it out and steps
+        when that is not wanted. Not a second time though when the client, told of it
+        once, insists.
+        """
+        self._points.arm(self._names.get)
+        if self._told != self._timeline.position:
+            registers = await self._timeline.registers()
+            if point := await self._break_here(registers):
+                return self._of_break(point)
+        while hit := await self._timeline.run(progress):
+            if hit.is_access:
+                if self._before:
+                    await self._timeline.seek(hit.position)
+                return self._of_access(hit)
+            if outcome := await self._reached(hit):
+                return outcome
+        return AT_END
+
+    async def run_back(self, progress: Progress) -> Stop:
+        """Go back to the last break- or watchpoint, or to the start."""
+        self._points.arm(self._names.get)
+        while hit := await self._timeline.run_back(progress):
+            if hit.is_access:
+                if self._before:
+                    await self._timeline.seek(hit.position + 1)
+                return self._of_access(hit)
+            if outcome := await self._reached(hit):
+                return outcome
+        return AT_BEGIN
+
+    async def _reached(self, hit: Hit) -> Stop | None:
+        """Return the stop at a breakpoint whose condition holds at the cursor."""
+        for point in self._points.breaks_at(hit.pc):
+            if await self._holds(point):
+                registers = await self._timeline.registers()
+                return self._of_break(point, visible=self._gdb_pc(registers) == hit.pc)
+        return None
+
+    async def _break_here(self, registers: RegisterValues) -> Point | None:
+        """Return the breakpoint at the cursor where gdb sees it: at its own $pc.
+
+        On x86 $pc is an offset in a segment; one that differs from the linear address
+        has no breakpoint of gdb's, which would never step off it.
+        """
+        pc = self._timeline.view.isa.linear_pc(registers)
+        if pc == self._gdb_pc(registers):
+            for point in self._points.breaks_at(pc):
+                if await self._holds(point):
+                    return point
+        return None
+
+    def _gdb_pc(self, registers: RegisterValues) -> int:
+        return registers[self._timeline.view.isa.pc]
+
+    async def _holds(self, point: Point) -> bool:
+        """Whether a breakpoint counts here; one that cannot be evaluated does, as in gdb."""
+        if not point.conditions:
+            return True
+        registers = await self._timeline.registers()
+        order = byte_order(self._timeline.view, await self._timeline.packet())
+
+        async def memory(address: int, size: int) -> int:
+            return int.from_bytes(await self._timeline.read(address, size), order)
+
+        def register(number: int) -> int:
+            return registers[self._names[number]]
+
+        try:
+            for condition in point.conditions:
+                if await condition.evaluate(register, memory):
+                    return True
+        except (BadExpression, KeyError, QemuRefused):
+            return True
+        return False
+
+    def _of_break(self, point: Point, visible: bool = True) -> Stop:
+        # Told of a software breakpoint where it has none, gdb silently goes on.
+        self._told = self._timeline.position
+        return Stop(reason=point.reason if visible else None)
+
+    def _of_access(self, hit: Hit) -> Stop:
+        """Return the stop at an access; the address is one the watchpoint has."""
+        self._told = None
+        for point in self._points.watches:
+            address = hit.physical if point.space == "physical" else hit.address
+            if address is not None and point.sees(address, hit.size or 1, bool(hit.is_store)):
+                return Stop(reason=point.reason, address=max(address, point.address))
+        return Stop()
+
+    async def _watched(self, position: int, start: int, stop: int) -> Hit | None:
+        """Return the watched access of the instruction at `position`.
+
+        Those of `start` to `stop` are looked for at once and remembered.
+        """
+        watches = self._points.watches
+        if not watches or not self._timeline.can_search:
+            return None
+        known = self._scanned[0] <= position < self._scanned[1]
+        if not known or self._scanned_for != watches:
+            self._points.arm(self._names.get)
+            span = (max(0, start), min(stop, self._timeline.end))
+            hits = await self._timeline.hits(*span)
+            self._accesses = [hit for hit in hits if hit.is_access]
+            self._scanned, self._scanned_for = span, watches
+        return next((hit for hit in self._accesses if hit.position == position), None)

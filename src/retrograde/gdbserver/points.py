@@ -1,0 +1,129 @@
+"""The client's break- and watchpoints, and how the timeline is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from retrograde.gdbserver.agent import Expression
+from retrograde.gdbserver.pushdown import RegisterName, conditions_of
+from retrograde.machine.probe_request import Access, Condition
+from retrograde.timeline.timeline import Space, Timeline
+from retrograde.wire.rsp_stop import StopReason
+
+Kind = Literal[0, 1, 2, 3, 4]
+"""The digit after Z: software and hardware breakpoint, write, read and access watch."""
+
+_ACCESS: Final[dict[int, Access]] = {2: "w", 3: "r", 4: "rw"}
+_REASON: Final = {
+    0: StopReason.SOFTWARE_BREAK,
+    1: StopReason.HARDWARE_BREAK,
+    2: StopReason.WATCH,
+    3: StopReason.READ_WATCH,
+    4: StopReason.ACCESS_WATCH,
+}
+
+MAX_POINTS: Final = 4096
+"""At once; gdb users have a handful, and each costs the probe time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One break- or watchpoint. It counts when any of `conditions` holds, or there is none."""
+
+    kind: Kind
+    address: int
+    length: int
+    space: Space = "virtual"
+    conditions: tuple[Expression, ...] = ()
+
+    @property
+    def is_break(self) -> bool:
+        """Whether it stops at an instruction, not at accesses to memory."""
+        return self.kind < 2
+
+    @property
+    def reason(self) -> StopReason:
+        """What its stops are called."""
+        return _REASON[self.kind]
+
+    def sees(self, address: int, size: int, is_store: bool) -> bool:
+        """Whether an access of `size` bytes concerns this watchpoint."""
+        wanted = self.kind == 4 or is_store == (self.kind == 2)
+        return wanted and address < self.address + self.length and self.address < address + size
+
+
+class Points:
+    """What the client asked for, and what of it the timeline has been told."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._points: dict[tuple[Kind, int, int, Space], Point] = {}
+        self._armed: dict[_Wish, int] = {}
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self._points.values())
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def insert(self, point: Point) -> None:
+        """Add a point; one of the same kind and place is replaced, conditions and all."""
+        self._points[point.kind, point.address, point.length, point.space] = point
+
+    def remove(self, kind: Kind, address: int, length: int, space: Space) -> None:
+        """Remove a point; nothing happens when there is none."""
+        self._points.pop((kind, address, length, space), None)
+
+    def clear(self) -> None:
+        """Remove all points, here and in the timeline."""
+        self._points.clear()
+        self.arm(lambda _number: None)
+
+    @property
+    def watches(self) -> frozenset[Point]:
+        """The watchpoints."""
+        return frozenset(point for point in self if not point.is_break)
+
+    def breaks_at(self, pc: int) -> list[Point]:
+        """Return the breakpoints at a linear address."""
+        return [point for point in self if point.is_break and point.address == pc]
+
+    def arm(self, name: RegisterName) -> None:
+        """Make the timeline's break- and watchpoints these; `name` names registers."""
+        wishes = set(self._wishes(name))
+        for wish in self._armed.keys() - wishes:
+            self._timeline.remove(self._armed.pop(wish))
+        for wish in wishes - self._armed.keys():
+            self._armed[wish] = wish.tell(self._timeline)
+
+    def _wishes(self, name: RegisterName) -> Iterator[_Wish]:
+        by_pc: dict[int, list[Point]] = {}
+        for point in self:
+            if point.is_break:
+                by_pc.setdefault(point.address, []).append(point)
+            else:
+                yield _Wish(point.address, point.length, point.space, _ACCESS[point.kind])
+        for pc, points in by_pc.items():
+            alternatives = [one for point in points for one in point.conditions or (None,)]
+            conditions = None
+            if len(alternatives) == 1 and alternatives[0] is not None:
+                conditions = conditions_of(alternatives[0], name)
+            yield _Wish(pc, conditions=conditions or ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What the timeline is told: a watchpoint, or with no `access` a breakpoint."""
+
+    address: int
+    length: int = 1
+    space: Space = "virtual"
+    access: Access | None = None
+    conditions: tuple[Condition, ...] = ()
+
+    def tell(self, timeline: Timeline) -> int:
+        if self.access is None:
+            return timeline.add_breakpoint(self.address, self.conditions)
+        return timeline.add_watchpoint(self.address, self.length, self.access, self.space)

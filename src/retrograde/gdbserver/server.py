@@ -1,0 +1,136 @@
+"""The listening server: clients one after another, all on the same timeline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.gdbserver.address import Address
+from retrograde.gdbserver.connection import Connection
+from retrograde.timeline.timeline import Timeline
+
+Report = Callable[[str], None]
+
+
+class GdbServer:
+    """Serves `timeline` to debuggers. Made by `start`; always ended by `close`.
+
+    The cursor stays where a client left it. One client at a time: another that connects
+    meanwhile is sent away at once.
+    """
+
+    def __init__(self, timeline: Timeline, address: Address, report: Report) -> None:
+        self._timeline = timeline
+        self.address = address
+        """Where it listens, with the port that was found."""
+        self._report = report
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._busy = False
+
+    @classmethod
+    async def start(
+        cls, timeline: Timeline, address: Address, report: Report = lambda _text: None
+    ) -> Self:
+        """Listen at `address`; `report` is told of clients.
+
+        A Unix socket is for its owner only. Raises UsageError when the address is taken,
+        EnvironmentLacks when it cannot be had.
+        """
+        server = cls(timeline, address, report)
+        try:
+            await server._open()
+        except OSError as error:
+            raise EnvironmentLacks(
+                f"{address} cannot be listened at: {error.strerror or error}.",
+                "Choose another address with --gdb.",
+            ) from error
+        return server
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Send the client away and listen no more. Safe to repeat."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        if self.address.path:
+            Path(self.address.path).unlink(missing_ok=True)
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    async def _open(self) -> None:
+        path = self.address.path
+        if not path:
+            self._server = await asyncio.start_server(
+                self._accept, self.address.host, self.address.port
+            )
+            port = self._server.sockets[0].getsockname()[1]
+            self.address = Address(host=self.address.host, port=port)
+            return
+        _make_room(Path(path))
+        listening = socket.socket(socket.AF_UNIX)
+        try:
+            mask = os.umask(0o177)
+            try:
+                listening.bind(path)
+            finally:
+                os.umask(mask)
+            self._server = await asyncio.start_unix_server(self._accept, sock=listening)
+        except BaseException:
+            listening.close()
+            raise
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._busy:
+            self._report("a second client was sent away: one is served at a time")
+            writer.transport.abort()
+            return
+        self._busy = True
+        if not self.address.path:
+            link = writer.get_extra_info("socket")
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await Connection(self._timeline, reader, writer).run()
+        finally:
+            self._busy = False
+
+
+def _make_room(path: Path) -> None:
+    """Remove a socket whose server is gone. Raises UsageError for anything else there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISSOCK(mode):
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(ConnectionRefusedError):
+            probe.connect(str(path))
+            mode = 0
+        if mode:
+            path.unlink()
+            return
+    raise UsageError(f"{path} is already there.", "Choose another path or remove it first.")

@@ -1,0 +1,332 @@
+"""One client's conversation: requests in, answers out, no sockets.
+
+Packets: GDB manual, appendix "GDB Remote Serial Protocol"; lldb's own are in LLVM's
+lldb/docs/resources/lldbgdbremote.md. What is not known gets an empty answer, as the
+protocol wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from retrograde.errors import RetrogradeError
+from retrograde.gdbserver import target
+from retrograde.gdbserver.memory import Memory
+from retrograde.gdbserver.monitor import MonitorCommands
+from retrograde.gdbserver.motion import Motion, Progress, Stop
+from retrograde.gdbserver.points import MAX_POINTS, Points
+from retrograde.gdbserver.requests import (
+    E_FAULT,
+    E_INTERRUPTED,
+    E_INVALID,
+    E_READ_ONLY,
+    Move,
+    Refusal,
+    concerns_us,
+    hexadecimal,
+    move_of,
+    pair,
+    point_of,
+)
+from retrograde.position import format_position
+from retrograde.timeline.timeline import Timeline
+from retrograde.wire.rsp_stop import StopReason
+
+PACKET_BYTES: Final = 0x20000
+"""The most gdb takes (MAX_REMOTE_PACKET_SIZE in remote.c)."""
+
+_FEATURES: Final = (
+    *(f"PacketSize={PACKET_BYTES:x}", "QStartNoAckMode+", "vContSupported+", "swbreak+"),
+    *("hwbreak+", "ReverseStep+", "ReverseContinue+", "ConditionalBreakpoints+"),
+    *("QPassSignals+", "qXfer:features:read+", "qXfer:memory-map:read+"),
+    *("qXfer:threads:read+", "binary-upload+"),
+)
+
+_READ_ONLY: Final = "The past is read-only: registers and memory cannot be written."
+
+_PLAIN: Final[dict[bytes, bytes]] = {
+    b"qC": b"QC1",
+    b"qfThreadInfo": b"m1",
+    b"qsThreadInfo": b"l",
+    b"qAttached": b"1",
+    b"qSymbol::": b"OK",
+    b"vCont?": b"vCont;c;C;s;S;t;r",
+    b"qWatchpointSupportInfo:": b"num:%d;" % MAX_POINTS,
+}
+
+_SWITCHES: Final = {
+    b"QStartNoAckMode": "no_ack",
+    b"QThreadSuffixSupported": "_suffixed",
+    b"QListThreadsInStopReply": "_lists_threads",
+    b"QEnableErrorStrings": "_lldb_errors",
+}
+
+
+class Session:
+    """The state of one conversation over `timeline`, whose cursor outlives it."""
+
+    def __init__(self, timeline: Timeline, say: Callable[[str], None]) -> None:
+        """`say` shows a text to the client's user."""
+        self.no_ack = False
+        self.ended = False
+        self._timeline = timeline
+        self._say = say
+        self._points = Points(timeline)
+        self._motion = Motion(timeline, self._points)
+        self._memory = Memory(timeline)
+        self._monitor = MonitorCommands(timeline)
+        self._documents: dict[str, bytes] | None = None
+        self._stop = Stop()
+        self._suffixed = self._lists_threads = self._lldb_errors = False
+        self._gdb_errors = False
+        self._names_breaks = {StopReason.SOFTWARE_BREAK: False, StopReason.HARDWARE_BREAK: False}
+
+    async def answer(self, request: bytes, progress: Progress) -> bytes:
+        """Return the answer to a request. Cancelling is safe; see `interrupted`."""
+        try:
+            if move := move_of(request):
+                return await self._move(move, progress)
+            return await self._look(request)
+        except Refusal as refusal:
+            return self._error(refusal.number, refusal.text, request)
+        except RetrogradeError as error:
+            if move_of(request):
+                # gdb shows no text of an error here; what stopped must be said apart.
+                self._say(f"{error}\n")
+                return await self._stopped(Stop())
+            return self._error(E_FAULT, f"{error.what} {error.remedy}".strip(), request)
+
+    async def interrupted(self, request: bytes, reached: int | None) -> bytes:
+        """Return the answer to a request that was cancelled on the client's wish.
+
+        A machine that was moving stays at `reached`, up to where nothing stopped it.
+        """
+        if move_of(request) is None:
+            return self._error(E_INTERRUPTED, "Interrupted.", request)
+        if reached is not None:
+            await self._timeline.seek(reached)
+        return await self._stopped(Stop(signal=2))
+
+    def close(self) -> None:
+        """Take the client's break- and watchpoints out: only it knew of them."""
+        self._points.clear()
+
+    async def _move(self, move: Move, progress: Progress) -> bytes:
+        motion = self._motion
+        if move.what == "step":
+            stop = await motion.step()
+        elif move.what == "step-back":
+            stop = await motion.step_back()
+        elif move.what == "range":
+            stop = await motion.step_range(move.start, move.stop)
+        elif move.what == "run":
+            stop = await motion.run(progress)
+        elif move.what == "run-back":
+            stop = await motion.run_back(progress)
+        else:
+            stop = Stop(signal=0)
+        return await self._stopped(stop)
+
+    async def _stopped(self, stop: Stop) -> bytes:
+        self._stop = stop
+        packet = await self._timeline.packet()
+        reply = b"T%02x" % stop.signal
+        if stop.reason and self._names_breaks.get(stop.reason, True):
+            reply += _reason(stop)
+        reply += b"thread:1;" + target.expedited(self._timeline.view, packet)
+        if self._lists_threads:
+            where = f"at {format_position(self._timeline.position)}".encode().hex()
+            reply += b"threads:1;description:%s;" % where.encode()
+        return reply
+
+    async def _look(self, request: bytes) -> bytes:
+        if request in _PLAIN:
+            return _PLAIN[request]
+        if request in _SWITCHES:
+            setattr(self, _SWITCHES[request], True)
+            return b"OK"
+        for prefix, handler in self._handlers:
+            if request.startswith(prefix):
+                return await handler(self, request[len(prefix) :])
+        return b""
+
+    async def _status(self, _rest: bytes) -> bytes:
+        return await self._stopped(self._stop)
+
+    async def _supported(self, rest: bytes) -> bytes:
+        theirs = rest.removeprefix(b":").split(b";")
+        self._gdb_errors = b"error-message+" in theirs
+        for reason in self._names_breaks:
+            self._names_breaks[reason] = reason.value.encode() + b"+" in theirs
+        return ";".join(_FEATURES).encode()
+
+    async def _registers(self, rest: bytes) -> bytes:
+        if rest and not rest.startswith(b";thread:"):
+            return b""
+        return await self._timeline.packet()
+
+    async def _register(self, rest: bytes) -> bytes:
+        number = hexadecimal(rest.partition(b";")[0])
+        packet = await self._timeline.packet()
+        digits = target.register_digits(self._timeline.view, packet, number)
+        if digits is None:
+            raise Refusal(E_INVALID, f"There is no register {number}.")
+        return digits
+
+    async def _memory_hex(self, rest: bytes) -> bytes:
+        address, count = pair(rest)
+        return (await self._memory.read(address, min(count, PACKET_BYTES // 2))).hex().encode()
+
+    async def _memory_binary(self, rest: bytes) -> bytes:
+        return await self._memory.binary(*pair(rest))
+
+    async def _search(self, rest: bytes) -> bytes:
+        start, _, rest = rest.partition(b";")
+        count, _, pattern = rest.partition(b";")
+        found = await self._memory.find(hexadecimal(start), hexadecimal(count), pattern)
+        return b"0" if found is None else b"1,%x" % found
+
+    async def _physical(self, rest: bytes) -> bytes:
+        if rest not in (b"0", b"1"):
+            raise Refusal(E_INVALID, "Physical memory mode is 0 or 1.")
+        self._memory.space = "physical" if rest == b"1" else "virtual"
+        return b"OK"
+
+    async def _is_physical(self, _rest: bytes) -> bytes:
+        return b"%d" % (self._memory.space == "physical")
+
+    async def _insert(self, rest: bytes) -> bytes:
+        point = point_of(rest, self._memory.space)
+        if not self._timeline.can_search:
+            raise Refusal(E_INVALID, "Break- and watchpoints need the probe.")
+        if len(self._points) >= MAX_POINTS:
+            raise Refusal(E_INVALID, "There are too many break- and watchpoints.")
+        self._points.insert(point)
+        return b"OK"
+
+    async def _remove(self, rest: bytes) -> bytes:
+        point = point_of(rest, self._memory.space)
+        self._points.remove(point.kind, point.address, point.length, point.space)
+        return b"OK"
+
+    async def _thread(self, rest: bytes) -> bytes:
+        if not concerns_us(rest[1:]) or rest[:1] not in (b"g", b"c"):
+            raise Refusal(E_INVALID, "There is only thread 1.")
+        return b"OK"
+
+    async def _is_alive(self, rest: bytes) -> bytes:
+        if not concerns_us(rest):
+            raise Refusal(E_INVALID, "There is only thread 1.")
+        return b"OK"
+
+    async def _thread_info(self, _rest: bytes) -> bytes:
+        return f"vcpu 0 at {format_position(self._timeline.position)}".encode().hex().encode()
+
+    async def _document(self, rest: bytes) -> bytes:
+        name, _, span = rest.rpartition(b":")
+        if self._documents is None:
+            documents = await self._timeline.target_description()
+            self._documents = target.description(self._timeline.view.isa, documents)
+        try:
+            return _part(self._documents[name.decode("latin-1")], span)
+        except KeyError:
+            raise Refusal(E_INVALID, "There is no such document.") from None
+
+    async def _memory_map(self, rest: bytes) -> bytes:
+        physical = self._memory.space == "physical"
+        return _part(target.memory_map(self._timeline.view, physical), rest)
+
+    async def _threads(self, rest: bytes) -> bytes:
+        return _part(target.threads(format_position(self._timeline.position)), rest)
+
+    async def _command(self, rest: bytes) -> bytes:
+        try:
+            line = bytes.fromhex(rest.decode("ascii")).decode(errors="replace")
+        except ValueError:
+            raise Refusal(E_INVALID, "The command is not in hexadecimal digits.") from None
+        try:
+            self._say(await self._monitor.run(line))
+        except RetrogradeError as error:
+            self._say(f"{error}\n")
+        return b"OK"
+
+    async def _host(self, _rest: bytes) -> bytes:
+        view = self._timeline.view
+        return target.host_info(view.isa, target.byte_order(view, await self._timeline.packet()))
+
+    async def _process(self, _rest: bytes) -> bytes:
+        view = self._timeline.view
+        order = target.byte_order(view, await self._timeline.packet())
+        return target.process_info(view.isa, order)
+
+    async def _region(self, rest: bytes) -> bytes:
+        hexadecimal(rest)
+        return b"start:0;size:ffffffffffffffff;permissions:rwx;"
+
+    async def _fine(self, _rest: bytes) -> bytes:
+        return b"OK"
+
+    async def _refuse_write(self, rest: bytes) -> bytes:
+        if rest.endswith(b",0:"):
+            return b"OK"  # gdb asks in this way whether X is known
+        raise Refusal(E_READ_ONLY, _READ_ONLY)
+
+    async def _leave(self, _rest: bytes) -> bytes:
+        self.ended = True
+        return b"OK"
+
+    def _error(self, number: int, text: str, request: bytes) -> bytes:
+        """Say what is wrong in words where the client can take words."""
+        if self._lldb_errors:
+            return b"E%02x;%s" % (number, text.encode().hex().encode())
+        # Older gdbs read words only where the answer could be nothing but OK.
+        if self._gdb_errors or request[:1] in (b"G", b"P", b"M", b"X", b"Z"):
+            return b"E." + text.encode(errors="replace")
+        return b"E%02x" % number
+
+    _handlers: Final[tuple[tuple[bytes, Callable[[Session, bytes], Awaitable[bytes]]], ...]] = (
+        (b"?", _status),
+        (b"g", _registers),
+        (b"p", _register),
+        (b"m", _memory_hex),
+        (b"x", _memory_binary),
+        (b"Z", _insert),
+        (b"z", _remove),
+        (b"H", _thread),
+        (b"T", _is_alive),
+        (b"D", _leave),
+        (b"k", _leave),
+        (b"vKill;", _leave),
+        (b"G", _refuse_write),
+        (b"P", _refuse_write),
+        (b"M", _refuse_write),
+        (b"X", _refuse_write),
+        (b"qSupported", _supported),
+        (b"qXfer:features:read:", _document),
+        (b"qXfer:memory-map:read::", _memory_map),
+        (b"qXfer:threads:read::", _threads),
+        (b"qThreadExtraInfo,", _thread_info),
+        (b"qThreadStopInfo", _status),
+        (b"qRcmd,", _command),
+        (b"qSearch:memory:", _search),
+        (b"QPassSignals:", _fine),
+        (b"Qqemu.PhyMemMode:", _physical),
+        (b"qqemu.PhyMemMode", _is_physical),
+        (b"qHostInfo", _host),
+        (b"qProcessInfo", _process),
+        (b"qMemoryRegionInfo:", _region),
+    )
+
+
+def _reason(stop: Stop) -> bytes:
+    assert stop.reason is not None
+    value = stop.log_end or ("" if stop.address is None else f"{stop.address:x}")
+    return f"{stop.reason.value}:{value};".encode()
+
+
+def _part(document: bytes, span: bytes) -> bytes:
+    """Return the part of a document that `offset,length` asks for, as qXfer has it."""
+    offset, length = pair(span)
+    part = document[offset : offset + min(length, PACKET_BYTES // 4)]
+    return (b"m" if offset + len(part) < len(document) else b"l") + part
