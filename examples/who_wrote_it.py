@@ -1,0 +1,56 @@
+"""Which instruction last wrote a kernel variable before a console line?
+
+    python examples/who_wrote_it.py NAME.retro "Run /init as init process"
+
+The variable is the head of the kernel's log, `printk_ringbuffer.desc_ring.head_id`: each
+printk writes it once. Where it lies is read out of the recorded machine itself: Linux
+keeps a table of such facts in memory for crash dumps (vmcoreinfo). The answer is the
+write that made room for the very line on the console.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+
+import retrograde
+from retrograde.timeline.timeline import Timeline
+
+MIB = 1 << 20
+
+
+async def vmcoreinfo(timeline: Timeline) -> dict[str, int]:
+    """Return SYMBOL(...) and OFFSET(...) of the recorded Linux, as its memory has them."""
+    await timeline.seek(timeline.end)
+    ram = await timeline.read(MIB, timeline.recording.manifest.ram.bytes - MIB, "physical")
+    start = ram.index(b"OSRELEASE=", ram.index(b"SYMBOL(printk_rb_static)=") - 4096)
+    table = ram[start : start + 4096].decode("ascii", errors="replace")
+    symbols = re.findall(r"SYMBOL\((\S+)\)=([0-9a-f]+)", table)
+    offsets = re.findall(r"OFFSET\((\S+)\)=(\d+)", table)
+    return {name: int(value, 16) for name, value in symbols} | {
+        name: int(value) for name, value in offsets
+    }
+
+
+async def main(path: str, text: str) -> None:
+    async with await Timeline.open(retrograde.open(path)) as timeline:
+        facts = await vmcoreinfo(timeline)
+        await timeline.seek(timeline.resolve(f"console:{text}"))
+        began = time.perf_counter()
+        ring = int.from_bytes(await timeline.read(facts["prb"], 8), "little")
+        head = ring + facts["printk_ringbuffer.desc_ring"] + facts["prb_desc_ring.head_id"]
+        hit = await timeline.last_write(head, 8)
+        assert hit is not None
+        await timeline.seek(hit.position)
+        before = int.from_bytes(await timeline.read(head, 8), "little")
+        await timeline.step()
+        after = int.from_bytes(await timeline.read(head, 8), "little")
+        seconds = time.perf_counter() - began
+    print(f"{text!r} was written to the log by the instruction at {hit.pc:#x},")
+    print(f"position {hit.position:_}: head_id {before:#x} -> {after:#x} (found in {seconds:.2f} s)")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:3]))
