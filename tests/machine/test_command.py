@@ -87,6 +87,8 @@ def test_no_accepted_machine_names_anything_but_what_the_launch_gives(machine, r
             named = named.replace(ours, "")
         assert "/" not in named, (option, value)
         assert "chardev=" not in named or option == "-mon"
+        if option == "-device":
+            assert {key for key, _ in split(value)}.isdisjoint({"chardev", "fd", "script"})
         for opening in ("exec:", "unix:", "tcp:", "fd=", "script=", "hostfwd=", "accel="):
             assert opening not in named or option == "-chardev", (option, value)
 

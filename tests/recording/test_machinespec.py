@@ -118,6 +118,36 @@ def test_a_strangers_option_outside_the_list_is_refused(option):
         decode(option)
 
 
+# Properties of QEMU's boards, devices and objects that lead to the host.
+HOST_KEYS = (
+    *("accel", "chardev", "confidential-guest-support", "display", "downscript", "dtb", "dumpdtb"),
+    *("evdev", "fd", "file", "filename", "firmware", "fsdev", "helper", "host", "hostbus"),
+    *("hostdevice", "ifname", "initrd", "iothread", "kernel", "logfile", "mem-path"),
+    *("memory-encryption", "path", "rootdir", "script", "server", "shim", "smp", "smp.cpus"),
+    *("socket", "sysfsdev", "tls-creds", "tpmdev", "vhost", "vhostdev", "vhostfd"),
+    *("iothread-vq-mapping", "a/b", "x,file", ""),
+)
+
+
+@pytest.mark.parametrize("key", HOST_KEYS)
+def test_no_board_device_object_or_global_property_leads_to_the_host(key):
+    for option in (
+        properties("machine", ("type", "pc"), (key, "x")),
+        properties("device", ("driver", "VGA"), (key, "x")),
+        properties("object", ("qom-type", "rng-builtin"), (key, "x")),
+        properties("global", ("driver", "VGA"), ("property", key), ("value", "x")),
+    ):
+        with pytest.raises(msgspec.ValidationError):
+            decode(option)
+
+
+@pytest.mark.parametrize(
+    "key", ["hpet", "addr", "bus", "bootindex", "host_mtu", "logical_block_size", "kernel-irqchip"]
+)
+def test_properties_of_the_machine_itself_are_accepted(key):
+    decode(properties("device", ("driver", "VGA"), (key, "x")))
+
+
 def disk(**fields):
     plain = {"kind": "disk", "id": "d", "interface": "none", "media": "disk", "writable": False}
     return {**plain, **fields}
