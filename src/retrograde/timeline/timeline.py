@@ -15,7 +15,6 @@ answers. Nothing done here can change the recorded past: there is no way to writ
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Self
@@ -36,6 +35,7 @@ from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.paging import can_translate, translate
+from retrograde.timeline.prefetch import Prefetch
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore, origin_of
@@ -67,7 +67,7 @@ class Timeline:
         self._position = 0
         self._windows: list[Window] = []
         self._span = FIRST_WINDOW
-        self._prefetch: asyncio.Task[Window] | None = None
+        self._prefetch = Prefetch(self._hold)
         self._stops: dict[int, Breakpoint | Watch] = {}
         self._next_stop = 1
 
@@ -125,7 +125,7 @@ class Timeline:
 
     async def close(self) -> None:
         """End all processes. Safe to repeat."""
-        await self._drop_prefetch()
+        await self._prefetch.stop()
         for seat in self._seats:
             await seat.close()
         self.store.close()
@@ -168,6 +168,9 @@ class Timeline:
         """Move the cursor to `position`; raises PositionError outside the recording."""
         check_position(position, self.end)
         if self._held(position) is None:
+            self._span = FIRST_WINDOW
+            if len(self._seats) > 1:  # most who go somewhere look around there
+                self._prefetch.want(max(0, position - FIRST_WINDOW), position)
             await self._look(position)
         self._position = position
 
@@ -181,8 +184,8 @@ class Timeline:
     async def step_back(self, count: int = 1) -> None:
         """Move back by `count` instructions; raises PositionError before the start."""
         target = check_position(self._position - count, self.end)
-        if self._held(target) is None:
-            await self._use_prefetch()
+        if self._held(target) is None and self._prefetch.is_busy:
+            await self._prefetch.settle()
         if self._held(target) is None:
             await self._hold(max(0, target - self._grow()), target)
         self._position = target
@@ -343,31 +346,17 @@ class Timeline:
             return await fill(seat, self._view, start, end)
 
     def _prefetch_before(self, position: int) -> None:
-        """Fill the window before this one in the background as its edge comes near."""
+        """Have the window before this one filled as its edge comes near."""
         window = self._held(position)
-        if window is None or window.start == 0 or self._prefetch is not None:
+        if window is None or window.start == 0 or self._prefetch.is_busy:
             return
         if position - window.start > (window.end - window.start) // 2:
             return
         if self._held(window.start - 1) is None:
-            start = max(0, window.start - self._grow())
-            self._prefetch = asyncio.create_task(self._fill(start, window.start - 1))
-
-    async def _use_prefetch(self) -> None:
-        """Wait for the window being filled, if there is one, and hold it."""
-        if self._prefetch is not None:
-            task, self._prefetch = self._prefetch, None
-            self._keep(await task)
-
-    async def _drop_prefetch(self) -> None:
-        if self._prefetch is not None:
-            task, self._prefetch = self._prefetch, None
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+            self._prefetch.want(max(0, window.start - self._grow()), window.start - 1)
 
     async def _free_seats(self) -> list[Seat]:
-        await self._drop_prefetch()
+        await self._prefetch.settle()
         return self._seats
 
     async def _read_held(self, address: int, count: int, space: Space) -> bytes | None:
