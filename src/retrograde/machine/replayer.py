@@ -26,6 +26,7 @@ from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
 from retrograde.recording.bundle import IMAGE, Recording
+from retrograde.recording.diskimage import check_self_contained
 
 INITIAL = "init"
 """Name of the snapshot of position 0."""
@@ -304,6 +305,7 @@ class Replayer:
 
 def _images(recording: Recording, wiring: Wiring, folder: Path | None) -> dict[str, int]:
     """Make the private images of one process: snapshots first, then the disks' overlays."""
+    _check_images(recording)
     disks = recording.manifest.machine.overlaid()
     names = [f"disk{number}.qcow2" for number in range(len(disks))]
     if folder is not None:
@@ -315,6 +317,16 @@ def _images(recording: Recording, wiring: Wiring, folder: Path | None) -> dict[s
         lowest = recording.input_path(inputs[disk.layers[0].input].name)
         files[name] = wiring.overlay(lowest, INITIAL)
     return files
+
+
+def _check_images(recording: Recording) -> None:
+    """Refuse images that would have QEMU open files nobody checked."""
+    check_self_contained(recording.image_path)
+    inputs = recording.manifest.inputs
+    for disk in recording.manifest.machine.disks():
+        for layer in disk.layers:
+            if layer.format == "qcow2":
+                check_self_contained(recording.input_path(inputs[layer.input].name))
 
 
 def _launch(
