@@ -27,6 +27,12 @@ from retrograde.wire.rsp_stop import SIGTRAP, StopReason
 SCANNED: Final = 4096
 """Positions looked through at once for watched accesses when single-stepping."""
 
+WALKED: Final = 1024
+"""Positions around the cursor looked at one by one before a search."""
+
+SIFTED: Final = 1 << 18
+"""The most positions whose hits are collected to try conditions on."""
+
 TURN: Final = 256
 """Steps of a range after which others get their turn: an interrupt, a vanished client."""
 
@@ -111,33 +117,76 @@ class Motion:
             registers = await self._timeline.registers()
             if point := await self._break_here(registers):
                 return self._of_break(point)
-        while hit := await self._timeline.run(progress):
-            if hit.is_access:
-                if self._before:
-                    await self._timeline.seek(hit.position)
-                return self._of_access(hit)
-            if outcome := await self._reached(hit):
-                return outcome
-        return AT_END
+        return await self._walk(forward=True) or await self._search(True, progress) or AT_END
 
     async def run_back(self, progress: Progress) -> Stop:
         """Go back to the last break- or watchpoint, or to the start."""
         self._points.arm(self._names.get)
-        while hit := await self._timeline.run_back(progress):
-            if hit.is_access:
-                if self._before:
-                    await self._timeline.seek(hit.position + 1)
-                return self._of_access(hit)
-            if outcome := await self._reached(hit):
-                return outcome
-        return AT_BEGIN
+        return await self._walk(forward=False) or await self._search(False, progress) or AT_BEGIN
 
-    async def _reached(self, hit: Hit) -> Stop | None:
-        """Return the stop at a breakpoint whose condition holds at the cursor."""
-        for point in self._points.breaks_at(hit.pc):
+    async def _walk(self, forward: bool) -> Stop | None:
+        """Look at the nearest positions one by one; return the stop if it is there.
+
+        Windows hold them, and most stops of gdb's next, finish and until are near.
+        """
+        timeline = self._timeline
+        if not len(self._points) or self._points.watches:
+            return None
+        for _ in range(WALKED):
+            if timeline.position == (timeline.end if forward else 0):
+                return None
+            await (timeline.step() if forward else timeline.step_back())
+            pc = await timeline.pc()
+            if stop := await self._reached(pc):
+                return stop
+        return None
+
+    async def _search(self, forward: bool, progress: Progress) -> Stop | None:
+        """Look through all positions ahead, those where something may stop nearest first."""
+        move = self._timeline.run if forward else self._timeline.run_back
+        sifted = 0
+        while hit := await move(progress):
+            if stop := await self._stop_at(hit, forward):
+                return stop
+            sifted = min(SIFTED, max(WALKED, 4 * sifted))
+            if stop := await self._sift(forward, sifted):
+                return stop
+        return None
+
+    async def _sift(self, forward: bool, count: int) -> Stop | None:
+        """Look at all hits in the next `count` positions: a condition refused the one here.
+
+        Walked to within windows, each costs a thousandth of a search of its own.
+        """
+        timeline = self._timeline
+        here = timeline.position
+        start, stop = max(0, here - count), here
+        if forward:
+            start, stop = here + 1, min(here + count, timeline.end)
+        if start >= stop:
+            return None
+        hits = await timeline.hits(start, stop)
+        for hit in hits if forward else reversed(hits):
+            distance = hit.position - timeline.position
+            await (timeline.step(distance) if forward else timeline.step_back(-distance))
+            if found := await self._stop_at(hit, forward):
+                return found
+        await timeline.seek(stop - 1 if forward else start)
+        return None
+
+    async def _stop_at(self, hit: Hit, forward: bool) -> Stop | None:
+        """Return the stop at a hit, with the cursor where gdb expects it; None if none."""
+        if not hit.is_access:
+            return await self._reached(hit.pc)
+        await self._timeline.seek(hit.position + (forward != self._before))
+        return self._of_access(hit)
+
+    async def _reached(self, pc: int) -> Stop | None:
+        """Return the stop at a breakpoint at linear address `pc` whose condition holds here."""
+        for point in self._points.breaks_at(pc):
             if await self._holds(point):
                 registers = await self._timeline.registers()
-                return self._of_break(point, visible=self._gdb_pc(registers) == hit.pc)
+                return self._of_break(point, visible=self._gdb_pc(registers) == pc)
         return None
 
     async def _break_here(self, registers: RegisterValues) -> Point | None:

@@ -60,6 +60,7 @@ class Points:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._points: dict[tuple[Kind, int, int, Space], Point] = {}
+        self._breaks: dict[int, list[Point]] = {}
         self._armed: dict[_Wish, int] = {}
 
     def __iter__(self) -> Iterator[Point]:
@@ -71,14 +72,17 @@ class Points:
     def insert(self, point: Point) -> None:
         """Add a point; one of the same kind and place is replaced, conditions and all."""
         self._points[point.kind, point.address, point.length, point.space] = point
+        self._group()
 
     def remove(self, kind: Kind, address: int, length: int, space: Space) -> None:
         """Remove a point; nothing happens when there is none."""
         self._points.pop((kind, address, length, space), None)
+        self._group()
 
     def clear(self) -> None:
         """Remove all points, here and in the timeline."""
         self._points.clear()
+        self._group()
         self.arm(lambda _number: None)
 
     @property
@@ -88,7 +92,7 @@ class Points:
 
     def breaks_at(self, pc: int) -> list[Point]:
         """Return the breakpoints at a linear address."""
-        return [point for point in self if point.is_break and point.address == pc]
+        return self._breaks.get(pc, [])
 
     def arm(self, name: RegisterName) -> None:
         """Make the timeline's break- and watchpoints these; `name` names registers."""
@@ -99,18 +103,20 @@ class Points:
             self._armed[wish] = wish.tell(self._timeline)
 
     def _wishes(self, name: RegisterName) -> Iterator[_Wish]:
-        by_pc: dict[int, list[Point]] = {}
-        for point in self:
-            if point.is_break:
-                by_pc.setdefault(point.address, []).append(point)
-            else:
-                yield _Wish(point.address, point.length, point.space, _ACCESS[point.kind])
-        for pc, points in by_pc.items():
+        for point in self.watches:
+            yield _Wish(point.address, point.length, point.space, _ACCESS[point.kind])
+        for pc, points in self._breaks.items():
             alternatives = [one for point in points for one in point.conditions or (None,)]
             conditions = None
             if len(alternatives) == 1 and alternatives[0] is not None:
                 conditions = conditions_of(alternatives[0], name)
             yield _Wish(pc, conditions=conditions or ())
+
+    def _group(self) -> None:
+        self._breaks = {}
+        for point in self:
+            if point.is_break:
+                self._breaks.setdefault(point.address, []).append(point)
 
 
 @dataclass(frozen=True, slots=True)
