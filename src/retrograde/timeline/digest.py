@@ -18,5 +18,5 @@ def ram_digest(ram: NDArray[np.uint8]) -> str:
         chunk = ram[start : start + _CHUNK]
         if chunk.any():
             digest.update(start.to_bytes(8, "little"))
-            digest.update(chunk)
+            digest.update(chunk.data)
     return digest.hexdigest()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.machine.probe import Capacity
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore
 
-if TYPE_CHECKING:
-    import numpy as np
+Records = NDArray[np.void]
+"""The probe's records (machine.probe_page.RECORD)."""
 
 Progress = Callable[[int], None]
 
@@ -36,7 +39,9 @@ class Stops:
 class Hit:
     """An instruction that was looked for.
 
-    It is the one at `position`. For a memory access `address`, `physical`, `size` (in
+    It is the one at `position`, and `pc` its linear address. What an interrupt or
+    exception pushes before the next instruction counts to it too; `pc` then is the
+    handler's. For a memory access `address`, `physical`, `size` (in
     bytes), `value` (read or written) and `is_store` tell which; for a breakpoint they
     are None.
     """
@@ -79,36 +84,42 @@ def intervals(store: CheckpointStore, start: int, stop: int) -> list[tuple[int, 
     return [(low, high) for low, high in pairwise(edges) if low < high]
 
 
-async def scan(
-    seat: Seat, stops: Stops, start: int, stop: int, progress: Progress | None = None
-) -> list[Hit]:
-    """Return the hits at positions from `start` to before `stop`, in order.
-
-    Only the newest are returned where the probe's ring overflows.
-    """
-    probe = seat.probe
-    if probe is None:
-        raise EnvironmentLacks(
-            "Searching needs the probe, which this QEMU cannot load.",
-            "Use QEMU 10.0 or later with plugins, and install a C compiler.",
-        )
-    probe.arm(breakpoints=stops.breakpoints, watches=stops.watches, span=(start, stop))
-    await seat.go(seat.facts.clear_before(start + 1), load=True)
-    await seat.run_on(min(seat.facts.clear_from(stop), seat.recording.end), progress)
-    records = probe.hits()
-    retired = records[(records["flags"] & RecordFlag.ATTEMPT) == 0]
-    hits = [hit_of(record) for record in retired]
-    probe.disarm()
-    return hits
+async def scan(seat: Seat, stops: Stops, start: int, stop: int) -> list[Hit]:
+    """Return all hits at positions from `start` to before `stop`, in order."""
+    records, is_whole = await _look(seat, stops, start, stop)
+    parts = [records]
+    while not is_whole and len(parts[-1]):
+        stop = int(parts[-1]["position"][0])  # of this position some may be lost
+        parts[-1] = parts[-1][parts[-1]["position"] > stop]
+        records, is_whole = await _look(seat, stops, start, stop + 1)
+        parts.append(records)
+    return [hit_of(record) for part in reversed(parts) for record in part]
 
 
 async def first_hit(
     seats: Sequence[Seat], stops: Stops, start: int, stop: int, progress: Progress | None = None
 ) -> Hit | None:
-    """Return the first hit at a position from `start` to before `stop`."""
+    """Return the first hit on the way from `start` to `stop`.
+
+    It is at a position before `stop`; a breakpoint at `start` itself has been passed.
+    """
+
+    async def first(seat: Seat, low: int, high: int) -> Hit | None:
+        records, is_whole = await _look(seat, stops, low, high)
+        while not is_whole and high - low > 1:
+            middle = (low + high) // 2
+            earlier, is_whole = await _look(seat, stops, low, middle)
+            if len(earlier):
+                records, high = earlier, middle
+            else:
+                records, is_whole = await _look(seat, stops, middle, high)
+                low = middle
+        passed = (records["position"] == start) & (records["flags"] & RecordFlag.ACCESS == 0)
+        left = records[~passed]
+        return hit_of(left[0]) if len(left) else None
+
     pieces = intervals(seats[0].store, start, stop)
-    hits = await _first_with_hits(seats, stops, pieces, progress)
-    return hits[0] if hits else None
+    return await _first_answer(seats, first, pieces, progress)
 
 
 async def last_hit(
@@ -119,34 +130,63 @@ async def last_hit(
     Intervals between checkpoints are replayed newest first, as many at a time as there
     are seats.
     """
+
+    async def last(seat: Seat, low: int, high: int) -> Hit | None:
+        records, _is_whole = await _look(seat, stops, low, high)
+        return hit_of(records[-1]) if len(records) else None
+
     pieces = intervals(seats[0].store, start, stop)[::-1]
-    hits = await _first_with_hits(seats, stops, pieces, progress)
-    return hits[-1] if hits else None
+    return await _first_answer(seats, last, pieces, progress)
 
 
-async def _first_with_hits(
+async def _look(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[Records, bool]:
+    """Return the probe's records at positions from `start` to before `stop`, in order.
+
+    Also whether these are all: only the newest are kept where its ring overflows. What
+    taking an interrupt or exception at a position pushes, the instruction before it is
+    held to have written: at the position itself it is already there.
+    """
+    probe = seat.probe
+    if probe is None:
+        raise EnvironmentLacks(
+            "Searching needs the probe, which this QEMU cannot load.",
+            "Use QEMU 10.0 or later with plugins, and install a C compiler.",
+        )
+    probe.arm(breakpoints=stops.breakpoints, watches=stops.watches, span=(start, stop + 1))
+    await seat.go(seat.facts.clear_before(start + 1), load=True)
+    await seat.run_on(min(seat.facts.clear_from(stop + 1), seat.recording.end))
+    records = probe.hits()
+    is_whole = probe.total("hits") <= Capacity().hits
+    records = records[(records["flags"] & RecordFlag.ATTEMPT) == 0].copy()
+    records["position"] -= (records["flags"] & RecordFlag.DELIVERY != 0).astype(np.uint64)
+    probe.disarm()
+    inside = (records["position"] >= start) & (records["position"] < stop)
+    return records[inside], is_whole
+
+
+async def _first_answer(
     seats: Sequence[Seat],
-    stops: Stops,
+    look: Callable[[Seat, int, int], Coroutine[None, None, Hit | None]],
     pieces: Sequence[tuple[int, int]],
     progress: Progress | None,
-) -> list[Hit]:
-    """Scan `pieces` side by side; return the hits of the first of them that has any."""
+) -> Hit | None:
+    """Look into `pieces` side by side; return the hit of the first of them that has one."""
     waiting = deque(pieces)
-    running: deque[tuple[asyncio.Task[list[Hit]], Seat]] = deque()
+    running: deque[tuple[asyncio.Task[Hit | None], Seat]] = deque()
     idle = list(seats)
     try:
         while waiting or running:
             while waiting and idle:
                 seat, (start, stop) = idle.pop(), waiting.popleft()
-                running.append((asyncio.create_task(scan(seat, stops, start, stop)), seat))
+                running.append((asyncio.create_task(look(seat, start, stop)), seat))
             task, seat = running.popleft()
-            hits = await task
+            hit = await task
             if progress:
                 progress(seat.position)
-            if hits:
-                return hits
+            if hit:
+                return hit
             idle.append(seat)
-        return []
+        return None
     finally:
         for task, _seat in running:
             task.cancel()

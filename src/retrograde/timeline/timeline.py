@@ -199,10 +199,6 @@ class Timeline:
         hit = await search.first_hit(
             await self._free_seats(), self._armed(), self._position, self.end, progress
         )
-        if hit and not hit.is_access and hit.position == self._position:
-            hit = await search.first_hit(
-                await self._free_seats(), self._armed(), self._position + 1, self.end, progress
-            )
         await self.seek(hit.position + hit.is_access if hit else self.end)
         return hit
 
@@ -224,7 +220,7 @@ class Timeline:
         """
         stops = Stops(breakpoints=(Breakpoint(pc),))
         hit = await search.first_hit(
-            await self._free_seats(), stops, self._position + 1, self.end, progress
+            await self._free_seats(), stops, self._position, self.end, progress
         )
         if hit:
             await self.seek(hit.position)
@@ -363,7 +359,7 @@ class Timeline:
         window = self._held(self._position)
         if window is None or window.writes is None:
             return None
-        if not self.facts.undisturbed(window.start, self._position):
+        if not self.facts.undisturbed(window.start, self._position + 1):
             return None
         writes, position = window.writes, self._position
 

@@ -23,6 +23,8 @@ ACCESSES: tuple[Access, ...] = ("r", "w", "w", "rw")
 CONDITIONAL = ("rax", "rcx", "rdi", "x0", "x1", "a0", "r0", "r3")
 """Registers conditions are put on, as far as the machine has them."""
 
+_FRAME = 0x000FFFFFFFFFF000
+
 Operation = Callable[[Timeline, random.Random], Awaitable[str]]
 
 
@@ -238,9 +240,9 @@ class Patch:
         if any(hit.physical is not None for hit in self._accesses):
             hit = dice.choice([hit for hit in self._accesses if hit.physical is not None])
             reads.append(Read(hit.physical or 0, count, "physical"))
-        if registers.get("cr0", 0) >> 31:
-            table = registers["cr3"] & 0x000FFFFFFFFFF000
-            reads.append(Read(table + 8 * dice.randrange(512), 8, "physical"))
+        if registers.get("cr0", 0) >> 31 and registers["efer"] >> 10 & 1:
+            entries = await _page_table_entries(timeline, registers["cr3"], top)
+            reads.append(Read(dice.choice(entries), 8, "physical"))
         return reads
 
 
@@ -255,6 +257,18 @@ async def _breakpoint_here(timeline: Timeline, dice: random.Random) -> Breakpoin
         mask = dice.choice(((1 << 64) - 1, 0xFF, 0xFFFFFFFF))
         conditions = (Condition(name, dice.choice(("==", ">=", "<=")), value & mask, mask),)
     return Breakpoint(await timeline.pc(), conditions)
+
+
+async def _page_table_entries(timeline: Timeline, cr3: int, address: int) -> list[int]:
+    """Return where the entries that map `address` are: walking them marks them accessed."""
+    entries, table = [], cr3 & _FRAME
+    for shift in (39, 30, 21, 12):
+        entries.append(table + 8 * (address >> shift & 511))
+        entry = int.from_bytes(await timeline.read(entries[-1], 8, "physical"), "little")
+        if not entry & 1 or entry >> 7 & 1:
+            break
+        table = entry & _FRAME
+    return entries
 
 
 def _distance(dice: random.Random) -> int:

@@ -125,7 +125,7 @@ def _patches(facts: LogFacts, end: int, count: int, dice: random.Random) -> list
     for start in _starts(facts, end, 20 * count, dice):
         reach = facts.clear_before(start + 1)
         patch = Patch(start, min(start + PATCH, end), reach)
-        if all(reach > other.end + 1 or patch.end + 1 < other.reach for other in chosen):
+        if all(reach > other.end + 2 or patch.end + 2 < other.reach for other in chosen):
             chosen.append(patch)
         if len(chosen) == count:
             break
