@@ -21,6 +21,9 @@ from retrograde.timeline.store import CheckpointStore
 Records = NDArray[np.void]
 """The probe's records (machine.probe_page.RECORD)."""
 
+LONGEST = 8
+"""Intervals between checkpoints searched in one go, at most: one to two seconds."""
+
 Progress = Callable[[int], None]
 
 
@@ -84,6 +87,24 @@ def intervals(store: CheckpointStore, start: int, stop: int) -> list[tuple[int, 
     return [(low, high) for low, high in pairwise(edges) if low < high]
 
 
+def grouped(pieces: Sequence[tuple[int, int]], side_by_side: int) -> list[tuple[int, int]]:
+    """Join neighbouring pieces, in the order given, to ever longer ones.
+
+    Near hits come fast from short pieces; far ones from long pieces, because QEMU
+    translates all code anew after each load. So many of one length are looked into
+    `side_by_side`.
+    """
+    groups, taken, length = [], 0, 1
+    while taken < len(pieces):
+        for _ in range(side_by_side):
+            group = pieces[taken : taken + length]
+            if group:
+                groups.append((min(group)[0], max(group)[1]))
+            taken += length
+        length = min(LONGEST, length * 2)
+    return groups
+
+
 async def scan(seat: Seat, stops: Stops, start: int, stop: int) -> list[Hit]:
     """Return all hits at positions from `start` to before `stop`, in order."""
     records, is_whole = await _look(seat, stops, start, stop)
@@ -118,7 +139,7 @@ async def first_hit(
         left = records[~passed]
         return hit_of(left[0]) if len(left) else None
 
-    pieces = intervals(seats[0].store, start, stop)
+    pieces = grouped(intervals(seats[0].store, start, stop), len(seats))
     return await _first_answer(seats, first, pieces, progress)
 
 
@@ -135,7 +156,7 @@ async def last_hit(
         records, _is_whole = await _look(seat, stops, low, high)
         return hit_of(records[-1]) if len(records) else None
 
-    pieces = intervals(seats[0].store, start, stop)[::-1]
+    pieces = grouped(intervals(seats[0].store, start, stop)[::-1], len(seats))
     return await _first_answer(seats, last, pieces, progress)
 
 

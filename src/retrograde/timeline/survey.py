@@ -17,11 +17,11 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
 
-SEEK_SECONDS = 0.15
+SEEK_SECONDS = 0.1
 """The time from loading a checkpoint to the next one that spacing aims at."""
 
-MOST_OVERHEAD = 0.25
-"""Share of the pass that may go into saving."""
+MOST_OVERHEAD = 0.5
+"""Time spent on saving, as a share of that spent on replaying."""
 
 DEFAULT_BUDGET = 1_000_000_000
 """Bytes of disk the checkpoints of one recording may take."""
