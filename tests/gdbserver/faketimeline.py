@@ -1,0 +1,149 @@
+"""A timeline of a few thousand positions made of arithmetic, to serve without a QEMU.
+
+The instruction at position p is at `pc(p)` and stores p at `stored(p)`; rax is 7 p.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from retrograde.errors import PositionError, QemuRefused, UsageError
+from retrograde.machine.isa import isa_for
+from retrograde.machine.probe_request import Breakpoint, Watch
+from retrograde.machine.targetdesc import RegisterLayout
+from retrograde.position import parse_position
+from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.search import Hit
+
+END = 5000
+MAPPED = 0x20000
+REGISTERS = (("rax", 64), ("rsp", 64), ("rip", 64), ("eflags", 32), ("cs", 32), ("cr0", 64))
+
+
+def pc(position):
+    return 0x1000 + position * position % 211
+
+
+def stored(position):
+    return 0x8000 + position % 64 * 8
+
+
+class FakeRecording:
+    def __init__(self, cache):
+        self.cache = cache
+
+
+class FakeTimeline:
+    def __init__(self, cache=None, target="x86_64"):
+        self.recording = FakeRecording(cache)
+        self.view = MachineView(isa_for(target), RegisterLayout.bare(REGISTERS), ())
+        self.position = 0
+        self.end = END
+        self.can_search = True
+        self.stops = {}
+        self._next = 0
+
+    def resolve(self, expression):
+        return parse_position(str(expression), self.end, lambda _text: None)
+
+    async def seek(self, position):
+        if not 0 <= position <= self.end:
+            raise PositionError("outside")
+        self.position = position
+
+    async def step(self, count=1):
+        await self.seek(self.position + count)
+
+    async def step_back(self, count=1):
+        await self.seek(self.position - count)
+
+    async def packet(self):
+        p = self.position
+        values = {"rax": 7 * p, "rsp": 0x9000, "rip": pc(p), "eflags": 2, "cs": 8, "cr0": 1}
+        digits = [values[n].to_bytes(bits // 8, "little").hex() for n, bits in REGISTERS]
+        return "".join(digits).encode()
+
+    async def registers(self):
+        return self.view.decode(await self.packet())
+
+    async def pc(self):
+        return pc(self.position)
+
+    async def read(self, address, count, space="virtual"):
+        if address + count > MAPPED:
+            raise QemuRefused("not mapped")
+        return bytes((address + i) & 0xFF for i in range(count))
+
+    async def target_description(self):
+        return {"target.xml": b"<target/>"}
+
+    def add_breakpoint(self, address, conditions=()):
+        if any(isinstance(s, Breakpoint) and s.pc == address for s in self.stops.values()):
+            raise UsageError("twice")
+        return self._add(Breakpoint(address, conditions))
+
+    def add_watchpoint(self, address, count, access="w", space="virtual"):
+        return self._add(Watch(address, count, access))
+
+    def remove(self, number):
+        del self.stops[number]
+
+    def _add(self, stop):
+        self._next += 1
+        self.stops[self._next] = stop
+        return self._next
+
+    async def hits(self, start, stop):
+        return [hit for p in range(start, min(stop, END)) for hit in self._at(p)]
+
+    def _at(self, p):
+        registers = {"rax": 7 * p}
+        for stop in self.stops.values():
+            here = isinstance(stop, Breakpoint) and stop.pc == pc(p)
+            if here and all(_holds(one, registers) for one in stop.conditions):
+                yield Hit(p, pc(p))
+        for stop in self.stops.values():
+            if isinstance(stop, Watch) and stop.access != "r" and _touches(stop, stored(p)):
+                yield Hit(p, pc(p), stored(p), stored(p), 8, p, True)
+
+    async def run(self, progress=None):
+        for p in range(self.position, END):
+            await self._breathe(p, progress)
+            for hit in self._at(p):
+                if hit.is_access or p != self.position:
+                    await self.seek(p + hit.is_access)
+                    return hit
+        await self.seek(END)
+        return None
+
+    async def run_back(self, progress=None):
+        for p in reversed(range(self.position)):
+            await self._breathe(p, progress)
+            if hits := list(self._at(p)):
+                await self.seek(p)
+                return hits[-1]
+        await self.seek(0)
+        return None
+
+    async def _breathe(self, p, progress):
+        if p % 100 == 0:
+            await asyncio.sleep(0)
+            if progress:
+                progress(p)
+
+
+def _touches(watch, address):
+    return address < watch.start + watch.length and watch.start < address + 8
+
+
+def _holds(condition, registers):
+    value = registers[condition.operand] & condition.mask
+    wanted = condition.value
+    return {
+        "==": value == wanted,
+        "!=": value != wanted,
+        "<": value < wanted,
+        "<=": value <= wanted,
+        ">": value > wanted,
+        ">=": value >= wanted,
+    }[condition.comparison]
