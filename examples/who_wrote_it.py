@@ -49,7 +49,7 @@ async def main(path: str, text: str) -> None:
         after = int.from_bytes(await timeline.read(head, 8), "little")
         seconds = time.perf_counter() - began
     print(f"{text!r} was written to the log by the instruction at {hit.pc:#x},")
-    print(f"position {hit.position:_}: head_id {before:#x} -> {after:#x} (found in {seconds:.2f} s)")
+    print(f"position {hit.position:_}: head_id {before:#x} -> {after:#x}, found in {seconds:.2f} s")
 
 
 if __name__ == "__main__":

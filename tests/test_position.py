@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +59,5 @@ def test_printed_positions_parse_back(position: int) -> None:
 
 @given(st.text())
 def test_any_text_gives_a_position_or_a_position_error(text: str) -> None:
-    try:
+    with contextlib.suppress(PositionError):
         assert 0 <= parse_position(text, END, CONSOLE.get) <= END
-    except PositionError:
-        pass

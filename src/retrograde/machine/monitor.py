@@ -42,7 +42,9 @@ class Monitor:
                 await self._client.connect(link)
         except TimeoutError:
             raise self._process.timed_out("starting", seconds) from None
-        except QMPError as error:
+        except (QMPError, AssertionError) as error:
+            # qemu.qmp asserts that it still runs when a QEMU that had nothing to do ends
+            # in the middle of the handshake (protocol.py, _new_session).
             await self._settle()
             raise self._process.died("starting") from error
 
