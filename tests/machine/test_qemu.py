@@ -1,0 +1,84 @@
+"""What is asked of the installed QEMU, and which quirks follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.machine.qemu import Qemu, install_hint, installed_targets
+from retrograde.machine.quirks import HPET, QUIRKS, TOD, VAPIC, quirks_for, quirks_named
+from tests.conftest import find_qemu
+from tests.system.test_qemu_at_hand import pretend
+
+
+@pytest.mark.qemu
+def test_what_the_installed_one_says(qemu: Qemu) -> None:
+    assert qemu.full_version.startswith(".".join(map(str, qemu.version)))
+    assert "tcg" in qemu.accelerators
+    assert qemu.digest == hashlib.sha256(qemu.path.read_bytes()).hexdigest()
+    pc = qemu.machine_type("pc")
+    assert pc
+    assert pc.ram_id == "pc.ram"
+    assert qemu.machine_type(qemu.default_board) == pc
+    assert qemu.machine_type("nosuch") is None
+    assert qemu.default_ram_bytes("pc") == 128 << 20
+    assert "hpet" in qemu.machine_properties("pc")
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"),
+    [("7.1.0", False), ("7.2.0", True), ("7.2.22 (Debian 1:7.2+dfsg-7)", True), ("11.0.50", True)],
+)
+def test_versions(
+    version: str, accepted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", pretend(tmp_path, version, "tcg\\n"))
+    if accepted:
+        assert Qemu.find("x86_64").full_version == version
+    else:
+        with pytest.raises(EnvironmentLacks, match="older than"):
+            Qemu.find("x86_64")
+
+
+def test_program_that_does_not_run(tmp_path: Path) -> None:
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_bytes(b"\x7fELF, but not really")
+    program.chmod(0o755)
+    with pytest.raises(EnvironmentLacks, match="does not run"):
+        Qemu.find("x86_64", str(program))
+
+
+def test_installed_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("arm", "x86_64"):
+        pretend(tmp_path, "10.0.2", "tcg\\n", f"qemu-system-{name}")
+    (tmp_path / "qemu-system-amd64").symlink_to("qemu-system-x86_64")
+    monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path), "/no/such/folder")))
+    assert installed_targets() == ("arm", "x86_64")
+
+
+def test_packages() -> None:
+    assert "qemu-system-arm " in install_hint("aarch64")
+    assert "qemu-system-misc " in install_hint("riscv64")
+
+
+@pytest.mark.qemu
+def test_quirks_follow_the_board(qemu: Qemu) -> None:
+    assert quirks_for(qemu, "pc") == [VAPIC, HPET]
+    assert quirks_for(qemu, "microvm") == [VAPIC]
+    assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC]
+    with pytest.raises(UsageError, match="no quirk called 'nosuch'"):
+        quirks_for(qemu, "pc", frozenset({"nosuch"}))
+
+
+@pytest.mark.qemu
+def test_quirks_of_another_target() -> None:
+    assert quirks_for(find_qemu("s390x"), "s390-ccw-virtio") == [TOD]
+
+
+def test_quirks_by_name() -> None:
+    assert quirks_named(("x86-hpet", "forgotten")) == [HPET]
+    assert len({quirk.name for quirk in QUIRKS}) == len(QUIRKS)
