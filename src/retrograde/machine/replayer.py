@@ -154,6 +154,7 @@ class Replayer:
             raise InternalError(f"run_to({position:_}) is behind {self._position:_}.")
         if position == self._position:
             return  # a break at the current position is silently lost (docs/quirks.md)
+        self._moving = True
         await self.monitor.execute("replay-break", {"icount": position})
         await self._run(progress)
         if self._position != position:
