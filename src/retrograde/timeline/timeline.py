@@ -23,13 +23,13 @@ from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe import Probe
 from retrograde.machine.probe_build import build_probe
-from retrograde.machine.probe_request import Access, Breakpoint, Condition, Watch
+from retrograde.machine.probe_request import Access, Breakpoint
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
-from retrograde.timeline import search
+from retrograde.timeline import frames, search
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
@@ -38,6 +38,7 @@ from retrograde.timeline.paging import can_translate, translate
 from retrograde.timeline.prefetch import Prefetch
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
+from retrograde.timeline.stops import Conditions, StopTable, watch_of
 from retrograde.timeline.store import CheckpointStore, origin_of
 from retrograde.timeline.survey import DEFAULT_BUDGET, survey
 from retrograde.timeline.window import Window
@@ -68,8 +69,7 @@ class Timeline:
         self._windows: list[Window] = []
         self._span = FIRST_WINDOW
         self._prefetch = Prefetch(self._hold)
-        self._stops: dict[int, Breakpoint | Watch] = {}
-        self._next_stop = 1
+        self._stops: StopTable
 
     @classmethod
     async def open(
@@ -104,6 +104,7 @@ class Timeline:
                 seats.append(await Seat.take(recording, qemu, store, facts, probe))
             timeline = cls(recording, store, facts, seats)
             timeline._view = await MachineView.of(seats[0])
+            timeline._stops = StopTable(timeline._view.layout.names)
             await timeline.seek(recording.resolve(at))
         except BaseException:
             for seat in seats:
@@ -197,7 +198,7 @@ class Timeline:
         A breakpoint stops at its instruction, a watchpoint after the access.
         """
         hit = await search.first_hit(
-            await self._free_seats(), self._armed(), self._position, self.end, progress
+            await self._free_seats(), self._stops.armed(), self._position, self.end, progress
         )
         await self.seek(hit.position + hit.is_access if hit else self.end)
         return hit
@@ -208,7 +209,7 @@ class Timeline:
         Either stops at the instruction's position: the old value is visible.
         """
         hit = await search.last_hit(
-            await self._free_seats(), self._armed(), 0, self._position, progress
+            await self._free_seats(), self._stops.armed(), 0, self._position, progress
         )
         await self.seek(hit.position if hit else 0)
         return hit
@@ -225,6 +226,14 @@ class Timeline:
         if hit:
             await self.seek(hit.position)
         return hit
+
+    async def finish(self) -> int | None:
+        """Run forward out of the current function; None when it never returns (x86)."""
+        return await frames.finish(self)
+
+    async def finish_back(self) -> int | None:
+        """Run backward to the current function's call; None when there was none (x86)."""
+        return await frames.finish_back(self)
 
     # -- looking -----------------------------------------------------------------------
 
@@ -266,49 +275,39 @@ class Timeline:
         self, address: int, count: int = 1, space: Space = "virtual", before: int | None = None
     ) -> Hit | None:
         """Return the last store to any of `count` bytes at a position before the cursor's."""
-        watch = Watch(address, count, "w", physical=space == "physical")
+        watch = watch_of(address, count, "w", physical=space == "physical")
+        stop = self._position if before is None else before
         return await search.last_hit(
-            await self._free_seats(), Stops(watches=(watch,)), 0, before or self._position
+            await self._free_seats(),
+            Stops(watches=(watch,)),
+            0,
+            self._position if before is None else before,
         )
 
     # -- break- and watchpoints --------------------------------------------------------
 
-    def add_breakpoint(self, pc: int, conditions: tuple[Condition, ...] = ()) -> int:
-        """Stop at the instruction at linear address `pc` if all conditions hold; its number."""
-        if any(isinstance(s, Breakpoint) and s.pc == pc for s in self._stops.values()):
-            raise UsageError(f"There is already a breakpoint at {pc:#x}.", "Remove it first.")
-        return self._add(Breakpoint(pc, conditions))
+    def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
+        """Stop at the instruction at linear address `pc` if all conditions hold; its number.
+
+        Conditions may be text, as in "rdi & 0xff != 3 and [0xffffffff82000000]:4 > 7"
+        (see timeline.condition).
+        """
+        return self._stops.add_breakpoint(pc, conditions)
 
     def add_watchpoint(
         self, address: int, count: int, access: Access = "w", space: Space = "virtual"
     ) -> int:
         """Stop at accesses to `count` bytes from `address`; returns its number."""
-        if count < 1 or address < 0 or address + count > 1 << 64:
-            raise UsageError(f"{count} bytes from {address:#x} cannot be watched.")
-        return self._add(Watch(address, count, access, physical=space == "physical"))
+        return self._stops.add_watchpoint(address, count, access, physical=space == "physical")
 
     def remove(self, number: int) -> None:
         """Remove a break- or watchpoint; raises UsageError when there is none."""
-        if self._stops.pop(number, None) is None:
-            raise UsageError(f"There is no break- or watchpoint {number}.")
+        self._stops.remove(number)
 
     async def hits(self, start: int, stop: int) -> list[Hit]:
         """Return all hits at positions from `start` to before `stop`, in order."""
         seat = (await self._free_seats())[0]
-        return await search.scan(seat, self._armed(), start, stop)
-
-    def _add(self, stop: Breakpoint | Watch) -> int:
-        number = self._next_stop
-        self._next_stop += 1
-        self._stops[number] = stop
-        return number
-
-    def _armed(self) -> Stops:
-        stops = self._stops.values()
-        return Stops(
-            tuple(stop for stop in stops if isinstance(stop, Breakpoint)),
-            tuple(stop for stop in stops if isinstance(stop, Watch)),
-        )
+        return await search.scan(seat, self._stops.armed(), start, stop)
 
     # -- where the answers come from ---------------------------------------------------
 
