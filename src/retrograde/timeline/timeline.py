@@ -277,12 +277,8 @@ class Timeline:
         """Return the last store to any of `count` bytes at a position before the cursor's."""
         watch = watch_of(address, count, "w", physical=space == "physical")
         stop = self._position if before is None else before
-        return await search.last_hit(
-            await self._free_seats(),
-            Stops(watches=(watch,)),
-            0,
-            self._position if before is None else before,
-        )
+        stops = Stops(watches=(watch,))
+        return await search.last_hit(await self._free_seats(), stops, 0, stop)
 
     # -- break- and watchpoints --------------------------------------------------------
 
