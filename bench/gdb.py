@@ -1,0 +1,125 @@
+"""Stock gdb on our server beside stock gdb on QEMU's own stub: same recording, same script.
+
+    python bench/gdb.py boot.retro --at 70% --back 'console:"Linux version"'
+
+Prints one JSON document: seconds by operation for both, and the ratio. The stub takes
+minutes per operation on long recordings: `--only ours` leaves it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from retrograde.gdbserver.address import Address
+from retrograde.gdbserver.server import GdbServer
+from retrograde.guests.builtin import builtin_guest
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.recorder import record
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.wiring import GdbListener
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.timeline import Timeline
+from retrograde.verify.gdbmi import GdbMi
+
+SECONDS = 1800.0
+MEGABYTE = 1 << 20
+
+
+@contextlib.asynccontextmanager
+async def ours(recording, at):
+    """Yield the socket of our server, parked at `at`."""
+    with tempfile.TemporaryDirectory(prefix="retrograde-") as folder:
+        address = Address(path=f"{folder}/gdb")
+        timeline = await Timeline.open(recording, at=at)
+        async with timeline, await GdbServer.start(timeline, address):
+            yield address.path
+
+
+@contextlib.asynccontextmanager
+async def stub(recording, at):
+    """Yield the socket of QEMU's own stub, parked at `at`."""
+    with GdbListener() as listener:
+        qemu = qemu_for(recording)
+        async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
+            await replayer.run_to(at)
+            yield listener.path
+
+
+def script(path, steps, back_pc):
+    """Run the operations in gdb; return seconds by operation."""
+    took = {}
+    with GdbMi() as gdb:
+        gdb.command("set architecture i386:x86-64")
+        gdb.connect(path, SECONDS)
+        gdb.move("reverse-stepi", SECONDS)  # what the first costs is told apart
+        took["reverse-stepi p50"] = statistics.median(
+            timed(gdb, "reverse-stepi") for _ in range(steps)
+        )
+        took["stepi p50"] = statistics.median(timed(gdb, "stepi") for _ in range(steps))
+        gdb.command(f"break *{back_pc:#x}")
+        took["reverse-continue"] = timed(gdb, "reverse-continue")
+        start = back_pc & -MEGABYTE
+        began = time.monotonic()
+        gdb.command(f"dump memory /dev/null {start:#x} {start + MEGABYTE:#x}")
+        took["read 1 MB"] = time.monotonic() - began
+    return took
+
+
+def timed(gdb, line):
+    began = time.monotonic()
+    gdb.move(line, SECONDS)
+    return time.monotonic() - began
+
+
+async def false_conditions(folder):
+    """Return evaluations a second of a condition that is false a million times."""
+    guest = builtin_guest("hot")
+    recording = await record(folder / "hot.retro", guest.qemu_args, target=guest.target)
+    async with ours(recording, 1000) as path:
+
+        def run():
+            with GdbMi() as gdb:
+                gdb.command(f"file {guest.files[0]}")
+                gdb.connect(Path(path))
+                place = re.search(r"0x[0-9a-f]+", gdb.command("info address tight"))
+                gdb.command(f"break *{place[0]} if $rbx == 0x123456789abc")
+                return timed(gdb, "continue")
+
+        seconds = await asyncio.to_thread(run)
+    return 1e6 / seconds
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("--at", default="70%")
+    parser.add_argument("--back", default='console:"Linux version"', help="break here, backwards")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--only", choices=("ours", "stub"))
+    options = parser.parse_args()
+    recording = Recording.open(options.recording)
+    at, back = recording.resolve(options.at), recording.resolve(options.back)
+    async with await Timeline.open(recording, at=back) as timeline:
+        back_pc = await timeline.pc()
+    results = {"at": at, "back": back}
+    for name, serve in (("ours", ours), ("stub", stub)):
+        if options.only in (None, name):
+            async with serve(recording, at) as path:
+                steps = options.steps if name == "ours" else 3
+                results[name] = await asyncio.to_thread(script, Path(path), steps, back_pc)
+    if "ours" in results and "stub" in results:
+        results["ratio"] = {k: results["stub"][k] / v for k, v in results["ours"].items()}
+    with tempfile.TemporaryDirectory() as folder:
+        results["false conditions a second"] = await false_conditions(Path(folder))
+    print(json.dumps(results, indent=2))
+
+
+asyncio.run(main())

@@ -1,0 +1,75 @@
+"""`retrograde debug`: gdb comes up attached, and takes everything down with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from tests.command import SECONDS, assert_error, retrograde, start
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.gdb,
+    pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed"),
+]
+
+
+def test_gdb_is_there_with_symbols_position_and_commands(recorded):
+    done = retrograde(
+        *("debug", recorded().path, "--at", "50%", "--", "-nx", "-batch"),
+        *("-ex", "info symbol $pc", "-ex", "retro when", "-ex", "reverse-stepi"),
+        *("-ex", "retro when"),
+    )
+    assert done.status == 0, done.stderr
+    end = recorded().end
+    assert f"at {end // 2:_} of {end:_}".encode() in done.stdout
+    assert f"at {end // 2 - 1:_} of {end:_}".encode() in done.stdout
+    assert b" in section .text" in done.stdout
+
+
+def test_the_exit_status_is_gdbs(recorded):
+    assert retrograde("debug", recorded().path, "--", "-nx", "-batch", "-ex", "quit 7").status == 7
+
+
+def test_what_cannot_be_done_is_said_before_gdb_starts(recorded):
+    path = recorded().path
+    assert_error(retrograde("debug", path, "--at", "900%"), 2, "outside")
+    assert_error(retrograde("debug", path, "--gdb", "no-such-gdb"), 3, "apt-get install gdb")
+
+
+def test_ctrl_c_is_for_gdb_alone(recorded):
+    """The group gets SIGINT, as from a terminal; gdb survives it, and so do we."""
+    with start("debug", recorded().path, "--", "-nx", "-q", stdin=-1, stdout=-1) as debug:
+        try:
+            wait_for_prompt(debug)
+            os.killpg(debug.pid, signal.SIGINT)
+            debug.stdin.write(b"retro when\nquit\n")
+            debug.stdin.close()
+            rest = debug.stdout.read()
+            assert b"at 0 of" in rest, rest
+            assert debug.wait(SECONDS) == 0
+        finally:
+            debug.kill()
+
+
+def test_when_the_user_is_gone_so_is_gdb(recorded):
+    with start("debug", recorded().path, "--", "-nx", "-q", stdin=-1, stdout=-1) as debug:
+        try:
+            wait_for_prompt(debug)
+            debug.send_signal(signal.SIGTERM)
+            debug.stdout.read()  # ends when gdb has
+            assert debug.wait(SECONDS) != 0
+        finally:
+            debug.kill()
+
+
+def wait_for_prompt(debug):
+    """Wait until gdb has printed its prompt, which shows the position, and reads."""
+    seen = b""
+    while not seen.endswith(b"(gdb 0) "):
+        byte = debug.stdout.read(1)
+        assert byte, seen
+        seen += byte
