@@ -239,4 +239,5 @@ def test_name_with_brackets(copied: Copied) -> None:
     """Brackets are markup to the library that prints tables."""
     folder = copied()
     folder = folder.rename(folder.with_name("a[b]:smile:[red].retro"))
-    assert "a[b]:smile:[red].retro" in retrograde("info", folder).stdout.decode().replace("\n", "")
+    done = retrograde("info", folder, environment={"COLUMNS": "500"})
+    assert "a[b]:smile:[red].retro" in done.stdout.decode()
