@@ -14,6 +14,9 @@ PAGE: Final = 4096
 CHUNK: Final = 1 << 16
 """Bytes read at once; also the most in one answer, where each may need an escape."""
 
+ROOM_PAGES: Final = 16
+"""Unmapped pages looked for at once."""
+
 MAX_PATTERN: Final = 1 << 12
 
 
@@ -55,6 +58,28 @@ class Memory:
             return b"OK"
         data = await self.read(address, count)
         return data if self._bare else b"b" + data
+
+    async def region(self, address: int) -> tuple[int, int, bool]:
+        """Return start and bytes of some range around `address`, and whether it is mapped.
+
+        Neighbours may be alike: lldb goes on asking. It puts what it computes into the
+        first unmapped room that is large enough, so that is told some pages at a time.
+        """
+        start = address - address % PAGE
+        mapped = await self._is_mapped(start)
+        pages = 1
+        while not mapped and pages < ROOM_PAGES and start + pages * PAGE < 1 << 64:
+            if await self._is_mapped(start + pages * PAGE):
+                break
+            pages += 1
+        return start, pages * PAGE, mapped
+
+    async def _is_mapped(self, page: int) -> bool:
+        try:
+            await self._timeline.read(page, 1, self.space)
+        except QemuRefused:
+            return False
+        return True
 
     async def find(self, address: int, count: int, pattern: bytes) -> int | None:
         """Return where `pattern` is first among `count` bytes, None when it is not there.

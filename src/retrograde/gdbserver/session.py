@@ -261,8 +261,8 @@ class Session:
         return target.process_info(view.isa, order)
 
     async def _region(self, rest: bytes) -> bytes:
-        hexadecimal(rest)
-        return b"start:0;size:ffffffffffffffff;permissions:rwx;"
+        start, size, mapped = await self._memory.region(hexadecimal(rest))
+        return b"start:%x;size:%x;%s" % (start, size, b"permissions:rwx;" if mapped else b"")
 
     async def _fine(self, _rest: bytes) -> bytes:
         return b"OK"
