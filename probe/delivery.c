@@ -2,7 +2,8 @@
  * The frames that interrupts and exceptions push: QEMU writes them outside translated
  * code, where no callback sees it. The log tells at which positions; the handler's first
  * block finds them on its stack. Known for x86_64 in long mode (Intel SDM vol. 3, 6.14.2:
- * SS, RSP, RFLAGS, CS, RIP on a 16-byte boundary, below them an error code or nothing).
+ * SS, RSP, RFLAGS, CS, RIP on a 16-byte boundary, below them an error code or nothing)
+ * and in real mode (20.1.4: FLAGS, CS and IP of 2 bytes each).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,13 +20,27 @@ static void advance_to(uint64_t index)
     next_position = index < page->deliveries.total ? sorted[index] : ~UINT64_C(0);
 }
 
-/* Record the newest `frames` frames; each holds the stack pointer of the one before. */
+/* Record a frame of `words` words with its lowest at `top`. */
+static void record_frame(uint64_t position, uint64_t pc, uint64_t top, uint64_t words,
+                         unsigned size)
+{
+    for (uint64_t word = 0; word < words; word++) {
+        record_delivered(position, pc, top + size * word, size);
+    }
+}
+
+/* Record the newest `frames` frames; in long mode each holds the stack pointer of the one
+ * before, in real mode that one lies right above. */
 static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
 {
-    uint64_t top = stack_pointer();
+    uint64_t top = stack_top();
     bool readable = true;
 
     if (!recording_at(position)) {
+        return;
+    }
+    if (in_real_mode()) {
+        record_frame(position, pc, top, 3 * frames, 2);
         return;
     }
     if (!in_long_mode()) {
@@ -35,9 +50,7 @@ static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
     for (unsigned frame = 0; frame < frames && readable; frame++) {
         uint64_t words = top & 8 ? 5 : 6; /* the boundary tells whether an error code is there */
 
-        for (uint64_t word = 0; word < words; word++) {
-            record_delivered(position, pc, top + 8 * word);
-        }
+        record_frame(position, pc, top, words, 8);
         top = memory_value(top + 8 * (words - 2), 8, &readable);
     }
 }

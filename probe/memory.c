@@ -162,16 +162,16 @@ static void await_page(struct area *ring)
  * address is not known yet, so a physical watch takes what could be in it, having the
  * same place in its page; Python drops what turns out not to be.
  */
-void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr)
+void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned size)
 {
     const struct watch *watches = table(&page->watches);
     struct record word = {.position = position, .pc = pc, .vaddr = vaddr,
-                          .paddr = ~UINT64_C(0), .size = 8,
+                          .paddr = ~UINT64_C(0), .size = size,
                           .flags = RECORD_ACCESS | RECORD_STORE | RECORD_NO_PADDR |
                                    RECORD_DELIVERY};
     bool readable;
 
-    word.value = memory_value(vaddr, 8, &readable);
+    word.value = memory_value(vaddr, size, &readable);
     if (page->features & FEATURE_WRITES) {
         *(struct record *)ring_slot(&page->writes, sizeof(word)) = word;
         await_page(&page->writes);
@@ -181,9 +181,9 @@ void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr)
 
         if (watches[i].physical) { /* the word of the watched page it would be */
             first = (watches[i].first & -(uint64_t)PAGE_BYTES) | (vaddr & (PAGE_BYTES - 1));
-            first += first + 7 < watches[i].first ? PAGE_BYTES : 0;
+            first += first + size - 1 < watches[i].first ? PAGE_BYTES : 0;
         }
-        if (watches[i].access & ACCESS_WRITE && overlaps(&watches[i], first, 8)) {
+        if (watches[i].access & ACCESS_WRITE && overlaps(&watches[i], first, size)) {
             word.which = i;
             *(struct record *)ring_slot(&page->hits, sizeof(word)) = word;
             await_page(&page->hits);

@@ -52,14 +52,15 @@ void take_over_registers(bool x86_64);
 uint64_t register_value(uint32_t index, bool *readable);
 uint64_t memory_value(uint64_t address, unsigned size, bool *readable);
 bool in_long_mode(void);
-uint64_t stack_pointer(void);
+bool in_real_mode(void);
+uint64_t stack_top(void);
 void log_registers(struct qemu_plugin_insn *insn, bool suspect);
 
 /* execution.c, memory.c, delivery.c */
 void log_execution(struct qemu_plugin_insn *insn, bool suspect);
 void take_over_watches(void);
 void log_accesses(struct qemu_plugin_insn *insn, bool suspect);
-void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr);
+void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned size);
 void take_over_deliveries(void);
 void log_deliveries(struct qemu_plugin_tb *tb, uint64_t pc, bool suspect);
 

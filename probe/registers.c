@@ -18,7 +18,7 @@ static uint8_t last_value[MAX_REGISTERS][MAX_REGISTER_BYTES];
 static int last_size[MAX_REGISTERS];
 
 static bool is_x86_64;
-static struct qemu_plugin_register *eflags, *efer, *general[16];
+static struct qemu_plugin_register *eflags, *efer, *cr0, *ss, *general[16];
 static const uint64_t *env, *env_candidate;
 static uint64_t candidate_values[16];
 
@@ -62,12 +62,22 @@ bool in_long_mode(void)
     return is_x86_64 && value_of(efer, &readable) >> 10 & 1;
 }
 
-/* x86_64 only. */
-uint64_t stack_pointer(void)
+/* x86_64 only: whether deliveries push 2-byte words through the real mode's vectors. */
+bool in_real_mode(void)
 {
     bool readable;
+    uint64_t value = value_of(cr0, &readable);
 
-    return value_of(general[4], &readable);
+    return is_x86_64 && readable && !(value & 1);
+}
+
+/* x86_64 only: the linear address of the stack's top, in long and in real mode. */
+uint64_t stack_top(void)
+{
+    bool readable;
+    uint64_t offset = value_of(general[4], &readable);
+
+    return in_real_mode() ? (value_of(ss, &readable) << 4) + (offset & 0xffff) : offset;
 }
 
 /*
@@ -211,6 +221,8 @@ void take_over_registers(bool x86_64)
     }
     eflags = find_register(known, "eflags");
     efer = find_register(known, "efer");
+    cr0 = find_register(known, "cr0");
+    ss = find_register(known, "ss");
     for (uint32_t i = 0; i < page->registers.total; i++) {
         registers[i] = find_register(known, names[i]);
         if (!registers[i] && !page->unknown_register) {

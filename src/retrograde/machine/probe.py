@@ -57,7 +57,7 @@ class ProbeFacts:
     `active` is whether it does what was armed last, `active_from` the position from which
     its records are complete. `registers_exact` is False when a logged pc or flags register
     may be stale. `blocks` were translated. `deliveries_missed` are interrupts and
-    exceptions in the span whose pushes are not recorded (all but x86_64 in long mode, when
+    exceptions in the span whose pushes are not recorded (all but x86_64 in long or real mode, when
     watches or writes are armed). `faults` and `reruns` are instructions begun
     twice and counted once. `surprises` are positions found wrong and set right late,
     `surprise_position` the last: anything but 0 means positions since the load are not to
@@ -203,7 +203,9 @@ class Probe:
         # The probe had to guess which pushes touch a physical watch; now it is known.
         words = hits[placed]
         watch = self._area("watches")[words["which"]]
-        outside = (words["paddr"] > watch["last"]) | (words["paddr"] + 7 < watch["first"])
+        outside = (words["paddr"] > watch["last"]) | (
+            words["paddr"] + words["size"] - 1 < watch["first"]
+        )
         keep = np.ones(len(hits), np.bool_)
         keep[placed[outside & (watch["physical"] != 0)]] = False
         chosen: NDArray[np.void] = hits[keep]
