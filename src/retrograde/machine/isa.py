@@ -54,7 +54,9 @@ class Isa:
         cs_base out (commented in gdb-xml/i386-64bit.xml). In real and virtual-8086 mode
         the base is sixteen times the selector, wrong only while CS still has a base loaded
         in another mode, of which the reset vector (f000:fff0 at ffff0000) is known by its
-        values. In protected mode the base is taken for 0, as all current systems have it.
+        values. In protected mode the base is taken for 0, as all current systems have it,
+        unless the selector is one that only real mode leaves behind: no system has a global
+        descriptor table of 512 entries.
         """
         pc = registers[self.pc]
         if self.target == "hppa":
@@ -62,7 +64,8 @@ class Isa:
         if self.target not in ("x86_64", "i386"):
             return pc
         protected, virtual_8086 = registers["cr0"] & 1, registers["eflags"] >> 17 & 1
-        if protected and not virtual_8086:
+        left_behind = registers["cs"] >= 0x1000 and not registers["cs"] & 7
+        if protected and not virtual_8086 and not left_behind:
             return pc
         if (registers["cs"], pc) == (0xF000, 0xFFF0):
             return 0xFFFFFFF0
