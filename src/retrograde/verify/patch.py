@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from retrograde.errors import QemuRefused
 from retrograde.machine.probe_request import Access, Breakpoint, Condition
+from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import format_position
 from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Timeline
@@ -84,7 +85,7 @@ class Patch:
 
     def _possible(self, timeline: Timeline) -> list[str]:
         here = timeline.position
-        if not self.start <= here <= self.end or len(self._candidates) < CANDIDATES:
+        if not self.start <= here <= self.end or self.kinds["seek"] < CANDIDATES:
             return ["seek"]
         kinds = ["seek", "step", "step", "step_back", "step_back", "step_back"]
         if not timeline.can_search:
@@ -110,7 +111,7 @@ class Patch:
     async def _seek(self, timeline: Timeline, dice: random.Random) -> str:
         target = dice.randint(self.start, self.end)
         await timeline.seek(target)
-        if len(self._candidates) < CANDIDATES:
+        if len(self._candidates) < CANDIDATES and _has_flat_code(await timeline.registers()):
             self._candidates[target] = await _breakpoint_here(timeline, dice)
         return "a seek"
 
@@ -257,6 +258,14 @@ async def _breakpoint_here(timeline: Timeline, dice: random.Random) -> Breakpoin
         mask = dice.choice(((1 << 64) - 1, 0xFF, 0xFFFFFFFF))
         conditions = (Condition(name, dice.choice(("==", ">=", "<=")), value & mask, mask),)
     return Breakpoint(await timeline.pc(), conditions)
+
+
+def _has_flat_code(registers: RegisterValues) -> bool:
+    """Whether pc tells the linear address: not in SeaBIOS's 16-bit protected mode."""
+    in_real_mode = not registers.get("cr0", 1) & 1
+    return (
+        in_real_mode or registers.get("cs", 0x10) in (0x8, 0x10) or registers.get("cs", 0) & 3 == 3
+    )
 
 
 async def _page_table_entries(timeline: Timeline, cr3: int, address: int) -> list[int]:
