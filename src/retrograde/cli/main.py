@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -34,6 +35,10 @@ COMMANDS = {
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+class _ReaderLeft(Exception):
+    """Nobody reads our standard output any more."""
+
+
 class LazyCommands(click.Group):
     """A group that knows its commands by name and imports one only to run it."""
 
@@ -49,6 +54,13 @@ class LazyCommands(click.Group):
         module = importlib.import_module(f"retrograde.cli.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. click exits with 1 on a broken pipe, which is our "no"."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -94,9 +106,9 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
     except (KeyboardInterrupt, click.Abort):
         _say("Interrupted.")
         sys.exit(130)
-    except BrokenPipeError:
-        _drop_output()  # the reader left (`| head`)
-        sys.exit(141)
+    except (_ReaderLeft, BrokenPipeError):
+        _drop_output()
+        sys.exit(128 + signal.SIGPIPE)  # as a shell reports it
     except OSError as error:
         if show_traceback or error.filename or error.errno not in _DISK_TROUBLE:
             raise
