@@ -242,6 +242,8 @@ async def test_many_steps_reach_the_end_of_the_log_and_stop_there(recorded: Path
         await remote.resume()
         assert (await remote.wait_stop()).signal == 3
         end = await qmp.position()
+    # Another process: QEMU 7.2 cannot go back from the end (docs/quirks.md).
+    async with replaying(recorded) as (qmp, remote):
         await qmp.execute("replay-seek", icount=end - 40)
         await qmp.event("STOP")
         assert await remote.position() == end - 40

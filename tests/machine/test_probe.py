@@ -1,6 +1,7 @@
 import shutil
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ SMALL = Capacity(hits=1 << 18, writes=1 << 20, steps=1 << 18, changes=1 << 20)
 @pytest.fixture(scope="session", autouse=True)
 def probe_works():
     try:
-        require_probe(shutil.which(QEMU))
+        require_probe(Path(shutil.which(QEMU)))
     except EnvironmentLacks as error:
         pytest.skip(str(error))
 

@@ -3,6 +3,11 @@
 Replies come in the order of the requests, so a queue of receivers is the whole state.
 A caller that is cancelled or runs out of time leaves its receiver in the queue, where it
 takes the late reply: nothing that happens to a caller can shift the replies of others.
+
+The one packet that answers nothing is a stop reply from QEMU before 8.1, which sends one
+whenever the machine stops, also when QMP moved it (gdb_vm_state_change). It is dropped
+unless the receiver whose turn it is awaits a stop. So whoever moves the machine must first
+hear an answer that followed the last foreign stop: any round trip will do.
 """
 
 from __future__ import annotations
@@ -23,10 +28,15 @@ from retrograde.wire.rsp import (
     Packet,
     encode,
 )
+from retrograde.wire.rsp_stop import is_stop
 
 
 class Receiver(Protocol):
     """Takes the packets that answer one request."""
+
+    @property
+    def awaits_stop(self) -> bool:
+        """Whether the next packet may be a stop reply."""
 
     def receive(self, payload: bytes) -> bool:
         """Take the next packet; return True when it was the last one of the answer."""
@@ -38,9 +48,15 @@ class Receiver(Protocol):
 class Answer:
     """Receives one reply, after any number of console output packets ('O' and hex)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, awaits_stop: bool = False) -> None:
         self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.output = bytearray()
+        self._awaits_stop = awaits_stop
+
+    @property
+    def awaits_stop(self) -> bool:
+        """Whether the request is one that a stop reply answers; see Receiver."""
+        return self._awaits_stop
 
     def receive(self, payload: bytes) -> bool:
         """Take a packet; see Receiver."""
@@ -147,6 +163,8 @@ class GdbLink(asyncio.Protocol):
     def _dispatch(self, payload: bytes) -> None:
         if self._acknowledging:
             self._owed = ACK
+        if is_stop(payload) and not (self._receivers and self._receivers[0].awaits_stop):
+            return
         if not self._receivers:
             self._break("carries a packet nobody asked for")
             return

@@ -236,7 +236,7 @@ class GdbRemote:
         self.features = _parse_features(_checked(reply, "its features"))
         if await self._ask(b"QStartNoAckMode", seconds) == b"OK":
             self._link.stop_acknowledging()
-        self._keep_stop(await self._ask(b"?", seconds))
+        self._keep_stop(await self._ask(b"?", seconds, Answer(awaits_stop=True)))
 
     async def _ask(self, request: bytes, seconds: float, answer: Answer | None = None) -> bytes:
         await self._settle(seconds)
@@ -253,8 +253,9 @@ class GdbRemote:
             raise _refusal(what, "no answer")
 
     async def _move(self, request: bytes, seconds: float) -> None:
-        await self._settle(seconds)
-        self._moving = answer = Answer()
+        # QEMU before 8.1 may have reported stops that QMP caused; this answer follows them.
+        await self._ask(b"qC", seconds)
+        self._moving = answer = Answer(awaits_stop=True)
         self._link.send(request, receiver=answer)
 
     async def _back(self, request: bytes, seconds: float) -> StopReply:

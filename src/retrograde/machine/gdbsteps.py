@@ -85,6 +85,11 @@ class Burst:
         """Take no further step than the one under way."""
         self._left = 0
 
+    @property
+    def awaits_stop(self) -> bool:
+        """Whether a step is under way; see gdblink.Receiver."""
+        return self._awaited == "stop"
+
     def receive(self, payload: bytes) -> bool:
         """Take a packet; see gdblink.Receiver."""
         if self._awaited == "stop":
