@@ -378,3 +378,9 @@ def test_names_that_are_not_text_are_refused(files):
 )
 def test_questions_to_qemu_are_told_from_machines(line, asks):
     assert asks_only(shlex.split(line)) is asks
+
+
+def test_a_board_without_firmware() -> None:
+    machine = parse_arguments(["-M", "virt", "-bios", "none"], "riscv64")
+    assert Text("bios", "none") in machine.spec.options
+    assert machine.files == ()

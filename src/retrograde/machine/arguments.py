@@ -194,7 +194,7 @@ class _Reader:
             self._keep(shorthand_disk(option, value, self._files))
         elif option in FLAGS:
             self._keep(Flag(option))
-        elif option in FILES:
+        elif option in FILES and (option, value) != ("bios", "none"):
             self._keep(File(option, self._files.add(value, f"-{option}")))
         elif option in TEXTS:
             self._keep(Text(option, value))

@@ -33,6 +33,7 @@ ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 TEXTS = {
     "append": FREE,
+    "bios": re.compile(r"none"),  # also a file, see FILES
     "cpu": re.compile(r"(?!host\b)[A-Za-z0-9][A-Za-z0-9 _.,+=@()-]*"),
     "debugcon": re.compile(r"null"),
     "g": re.compile(r"\d+x\d+(x\d+)?"),
