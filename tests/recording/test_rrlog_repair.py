@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -176,4 +177,6 @@ def test_qemu_replays_a_log_cut_between_an_instruction_and_what_it_wrote(
     # The proof that the cut before the INSTRUCTION is needed.
     naive, _ = write([*events[:number], *ENDING])
     run, _ = replay(tmp_path, save(tmp_path / "naive", naive))
-    assert run.returncode < 0
+    # QEMU 10.0 aborts; 7.2 exits with status 1.
+    assert run.returncode in (1, -signal.SIGABRT)
+    assert "Missing character write event" in run.stderr or run.returncode < 0
