@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from retrograde.errors import InternalError, PositionError, QemuRefused, QemuTimeout
+from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
 from retrograde.machine.command import NOWHERE, Chardev, Launch, RamFile, replay_command
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.monitor import Monitor
@@ -169,18 +169,7 @@ class Replayer:
             return
         self._moving = True
         await self.monitor.execute("replay-break", {"icount": limit})
-        self.monitor.forget_stops()
-        await self.monitor.execute("cont")
-        stopped = asyncio.ensure_future(self.monitor.stop_event())
-        try:
-            if not (await asyncio.wait((stopped,), timeout=seconds))[0]:
-                await self.monitor.execute("stop")
-            await self._watch(stopped, None)
-            self._at_end = stopped.result() == "SHUTDOWN"
-        finally:
-            stopped.cancel()
-        await self.ask_position()
-        self._moving = False
+        await self._run(None, seconds)
 
     async def run_to_end(self, progress: Callable[[int], None] | None = None) -> int:
         """Run to the end of the log and return the position there."""
@@ -249,18 +238,42 @@ class Replayer:
         self.process.close()
         self._wiring.close()
 
-    async def _run(self, progress: Callable[[int], None] | None) -> None:
+    async def _run(
+        self, progress: Callable[[int], None] | None, seconds: float | None = None
+    ) -> None:
+        """Run until the machine stops by itself, or is stopped after `seconds`."""
         self._moving = True
+        try:
+            self._at_end = await self._run_until_stop(progress, seconds) == "SHUTDOWN"
+            await self.ask_position()
+        except QemuDied:
+            if not self._ended_as_recorded():
+                raise
+            self._at_end, self._position = True, self.recording.end
+        self._moving = False
+
+    async def _run_until_stop(
+        self, progress: Callable[[int], None] | None, seconds: float | None
+    ) -> str:
         self.monitor.forget_stops()
         await self.monitor.execute("cont")
         stopped = asyncio.ensure_future(self.monitor.stop_event())
         try:
+            if seconds is not None and not (await asyncio.wait((stopped,), timeout=seconds))[0]:
+                await self.monitor.execute("stop")
             await self._watch(stopped, progress)
-            self._at_end = stopped.result() == "SHUTDOWN"
+            return stopped.result()
         finally:
             stopped.cancel()
-        await self.ask_position()
-        self._moving = False
+
+    def _ended_as_recorded(self) -> bool:
+        """Whether the guest ended QEMU, as it did while it was recorded.
+
+        In QEMU 7.2 isa-debug-exit and semihosting call exit() themselves, which
+        -no-shutdown does not hold back. An error in the replay also exits, with a message.
+        """
+        silent = self.recording.complete and not self.process.stderr()
+        return silent and self.process.returncode == self.recording.manifest.status
 
     async def _watch(
         self, stopped: asyncio.Future[str], progress: Callable[[int], None] | None
