@@ -37,10 +37,11 @@ async def _by_steps(seat: Seat, start: int, end: int) -> Window:
     gdb = await seat.gdb()
     packets = {start: await gdb.read_registers()}
     if end > start:
-        steps = await gdb.step_many(2 * (end - start) + 1000, until=end)
+        with seat.unsettled():
+            steps = await gdb.step_many(2 * (end - start) + 1000, until=end)
+            await seat.stepped()
         # The last state of a position is the one after taking an interrupt there.
         packets |= dict(zip(steps.positions, steps.registers, strict=True))
-        await seat.stepped()
     rows = [packets.get(position) for position in range(start, end + 1)]
     rows[-1] = None if seat.facts.is_delivery(end) else rows[-1]
     return Window(start, rows, None)
@@ -52,13 +53,12 @@ async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end
     stop = min(seat.facts.clear_from(end + 1), seat.recording.end)
     probe.arm(registers=names, writes=True, span=(clear, stop))
     await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
-    await seat.human("one-insn-per-tb on")
-    try:
+    with seat.unsettled():
+        await seat.human("one-insn-per-tb on")
         await seat.run_on(clear)
         base = await seat.mark() if view.ranges else None
         # The instruction at `end` must begin for its registers to be seen.
         await seat.run_on(stop)
-    finally:
         await seat.human("one-insn-per-tb off")
     packets = _packets(probe, view.layout, clear, end)
     if stop <= end:

@@ -101,6 +101,11 @@ class PageStore:
         self._stored = self._make_room(self._used)
 
     @property
+    def fd(self) -> int:
+        """Descriptor of the file, for a lock on it."""
+        return self._fd
+
+    @property
     def size(self) -> int:
         """Bytes the store takes on disk."""
         return self._used * PAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -107,12 +108,13 @@ def grouped(pieces: Sequence[tuple[int, int]], side_by_side: int) -> list[tuple[
 
 async def scan(seat: Seat, stops: Stops, start: int, stop: int) -> list[Hit]:
     """Return all hits at positions from `start` to before `stop`, in order."""
-    records, is_whole = await _look(seat, stops, start, stop)
+    look = functools.partial(_look, seat, stops, start)
+    records, is_whole = await seat.surviving(functools.partial(look, stop))
     parts = [records]
     while not is_whole and len(parts[-1]):
         stop = int(parts[-1]["position"][0])  # of this position some may be lost
         parts[-1] = parts[-1][parts[-1]["position"] > stop]
-        records, is_whole = await _look(seat, stops, start, stop + 1)
+        records, is_whole = await seat.surviving(functools.partial(look, stop + 1))
         parts.append(records)
     return [hit_of(record) for part in reversed(parts) for record in part]
 
@@ -199,7 +201,8 @@ async def _first_answer(
         while waiting or running:
             while waiting and idle:
                 seat, (start, stop) = idle.pop(), waiting.popleft()
-                running.append((asyncio.create_task(look(seat, start, stop)), seat))
+                work = functools.partial(look, seat, start, stop)
+                running.append((asyncio.create_task(seat.surviving(work)), seat))
             task, seat = running.popleft()
             hit = await task
             if progress:

@@ -9,23 +9,28 @@ the same in every process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from retrograde.errors import Divergence, QemuDied
+from retrograde.errors import QemuDied
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import Replayer
+from retrograde.machine.replayer import INITIAL, Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import RamImage, Table
 from retrograde.timeline.store import Checkpoint, CheckpointStore
 
 Progress = Callable[[int], None]
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 MARK_BYTES = 100_000_000
 """Memory of ours that marks may take."""
@@ -35,7 +40,7 @@ RATE = 100e6
 """First guesses of what a load costs and of instructions a second; measured from then on."""
 
 REVIVALS = 2
-"""How often a dead QEMU is replaced within one movement before that is an error."""
+"""How often a dead QEMU is replaced within one piece of work before that is an error."""
 
 
 class Seat:
@@ -59,6 +64,7 @@ class Seat:
         self._rate = RATE
         self._marks: dict[int, RamImage] = {}
         self._steps_to: dict[int, int] = {}
+        self._adrift = False
 
     @classmethod
     async def take(
@@ -114,24 +120,43 @@ class Seat:
         """Park the machine at `position`.
 
         `load` insists on coming from a checkpoint, which is what makes a newly armed
-        probe take effect. Raises Divergence when the replay does not get there as
-        recorded.
+        probe take effect. A checkpoint that does not load as it was saved is dropped.
+        Raises PositionError when the replay does not get there.
         """
-        for revival in range(REVIVALS + 1):
-            try:
-                await self._go(position, load, progress)
-                return
-            except QemuDied:
-                if revival == REVIVALS:
-                    raise
-                await self._restart()
+        if self._adrift:
+            await self._restart()
+        with self.unsettled():
+            await self._go(position, load, progress)
+
+    async def surviving(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do `work`, anew in a new process when QEMU dies under it.
+
+        `work` must begin with `go`.
+        """
+        for _ in range(REVIVALS):
+            with contextlib.suppress(QemuDied):
+                return await work()
+            self._adrift = True
+        return await work()
+
+    @contextlib.contextmanager
+    def unsettled(self) -> Iterator[None]:
+        """Hold what must not be left half done.
+
+        After an error or a cancellation inside, nobody knows the machine's state: the
+        next `go` starts a new process.
+        """
+        before, self._adrift = self._adrift, True
+        yield
+        self._adrift = before
 
     async def run_on(self, position: int, progress: Progress | None = None) -> None:
         """Run forward to `position` without a shortcut: for a probe that must see it all.
 
         `position` must have one state only (LogFacts.clear_from).
         """
-        await self._run_to(position, progress)
+        with self.unsettled():
+            await self._run_to(position, progress)
 
     async def stepped(self) -> None:
         """Learn where single steps through `gdb` have taken the machine."""
@@ -180,6 +205,7 @@ class Seat:
         await self.close()
         self._marks.clear()
         await self._start()
+        self._adrift = False
 
     async def _go(self, position: int, load: bool, progress: Progress | None) -> None:
         if self._replayer is None or self._parked.at_end or self._parked.lost:
@@ -192,8 +218,8 @@ class Seat:
                 await self._load(f"mark{mark}", mark, self._marks[mark])
             elif checkpoint is not None:
                 await self._load_checkpoint(checkpoint)
-        elif position < self.position:
-            await self._parked.rewind()
+        elif load or position < self.position:
+            await self._parked.load(INITIAL, 0)
         if self.facts.is_delivery(position):
             await self._arrive_delivered(position, progress)
         else:
@@ -240,14 +266,21 @@ class Seat:
         return max(0, nearest - self.position) / self._rate > self._load_seconds
 
     async def _load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint, or the one before when it is not as it was saved."""
         table = self.store.table(checkpoint)
         await self._load(checkpoint.tag, checkpoint.position, RamImage(self.store.pages, table))
         registers = await (await self.gdb()).read_registers()
-        if registers.decode() != checkpoint.registers:
-            raise Divergence(
-                f"The checkpoint at {checkpoint.position:_} does not load as it was saved.",
-                f"Remove {self.store.folder} to have the checkpoints made anew.",
-            )
+        if registers.decode() == checkpoint.registers:
+            return
+        _log.warning("checkpoint at %d does not load as it was saved: dropped", checkpoint.position)
+        self.store.distrust(checkpoint)
+        await self._restart()
+        self._adrift = True
+        before = self.store.before(checkpoint.position)
+        if before is None:
+            await self._parked.load(INITIAL, 0)
+        else:
+            await self._load_checkpoint(before)
 
     async def _load(self, tag: str, position: int, image: RamImage) -> None:
         began = time.monotonic()

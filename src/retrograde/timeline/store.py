@@ -15,19 +15,22 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import fcntl
+import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from retrograde.errors import InternalError
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import IMAGE, LOG, Recording
 from retrograde.timeline.pages import PageStore, Table
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 PAGES = "pages.bin"
 TABLES = "tables.bin"
@@ -61,10 +64,16 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Index(msgspec.Struct, forbid_unknown_fields=True):
-    """index.json."""
+    """index.json.
+
+    `sizes` are the bytes of the other files, by name. Checkpoints at the positions in
+    `distrusted` are not used; `proven` is set when the others were tried (see proof).
+    """
 
     origin: Origin
     checkpoints: list[Checkpoint] = []
+    sizes: dict[str, int] = {}
+    distrusted: list[int] = []
     proven: bool = False
 
 
@@ -81,8 +90,8 @@ class CheckpointStore:
         self.folder = folder
         self.index = index
         self.pages = PageStore(folder / PAGES, index.origin.ram_bytes)
-        self._tables: list[Table] = self._read_tables()
-        self._positions = [checkpoint.position for checkpoint in index.checkpoints]
+        self._tables = dict(zip(index.checkpoints, self._read_tables(), strict=True))
+        self._trusted = [c for c in index.checkpoints if c.position not in index.distrusted]
 
     @classmethod
     def open(cls, cache: Path, origin: Origin) -> CheckpointStore | None:
@@ -90,22 +99,29 @@ class CheckpointStore:
         folder = cache / FOLDER
         try:
             index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
-            if index.origin != origin or not (folder / IMAGE).is_file():
+            sizes = {name: (folder / name).stat().st_size for name in index.sizes}
+            # The pages' file may be longer while another process has it open.
+            sizes[PAGES] = min(sizes[PAGES], index.sizes[PAGES])
+            if index.origin != origin or sizes != index.sizes or IMAGE not in sizes:
                 return None
             return cls(folder, index)
-        except (OSError, msgspec.DecodeError, ValueError):
+        except (OSError, msgspec.DecodeError, ValueError, KeyError):
             return None
 
     @classmethod
     def create(cls, cache: Path, origin: Origin) -> CheckpointStore:
         """Make an empty store under a temporary name; `publish` gives it its own."""
         cache.mkdir(parents=True, exist_ok=True)
-        return cls(Path(tempfile.mkdtemp(dir=cache, prefix=FOLDER + ".")), Index(origin))
+        with _lock(cache):
+            _sweep(cache)
+            store = cls(Path(tempfile.mkdtemp(dir=cache, prefix=FOLDER + ".")), Index(origin))
+            fcntl.flock(store.pages.fd, fcntl.LOCK_EX)
+        return store
 
     @property
     def checkpoints(self) -> Sequence[Checkpoint]:
-        """All checkpoints by position."""
-        return self.index.checkpoints
+        """All trusted checkpoints by position."""
+        return self._trusted
 
     @property
     def image(self) -> Path:
@@ -116,24 +132,29 @@ class CheckpointStore:
     def bytes(self) -> int:
         """Bytes on disk, without the image while the pass that fills it runs."""
         image = self.image.stat().st_size if self.image.exists() else 0
-        return self.pages.size + sum(table.nbytes for table in self._tables) + image
+        return self.pages.size + sum(table.nbytes for table in self._tables.values()) + image
 
     def add(self, checkpoint: Checkpoint, table: Table) -> None:
         """Append a checkpoint; positions must rise."""
         with (self.folder / TABLES).open("ab") as file:
             file.write(table.tobytes())
         self.index.checkpoints.append(checkpoint)
-        self._tables.append(table)
-        self._positions.append(checkpoint.position)
+        self._tables[checkpoint] = table
+        self._trusted.append(checkpoint)
+
+    def distrust(self, checkpoint: Checkpoint) -> None:
+        """Use a checkpoint no more; index.json has to be written to make that last."""
+        self.index.distrusted.append(checkpoint.position)
+        self._trusted.remove(checkpoint)
 
     def table(self, checkpoint: Checkpoint) -> Table:
         """Return the page table of a checkpoint."""
-        return self._tables[self._positions.index(checkpoint.position)]
+        return self._tables[checkpoint]
 
     def before(self, position: int) -> Checkpoint | None:
         """Return the last checkpoint at or before `position`."""
-        at = bisect.bisect_right(self._positions, position)
-        return self.index.checkpoints[at - 1] if at else None
+        at = bisect.bisect_right(self._trusted, position, key=lambda c: c.position)
+        return self._trusted[at - 1] if at else None
 
     def write_index(self) -> None:
         """Write index.json, atomically."""
@@ -141,22 +162,31 @@ class CheckpointStore:
         new.write_bytes(msgspec.json.encode(self.index))
         new.replace(self.folder / INDEX)
 
-    def publish(self) -> None:
-        """Give the finished store its name, unless another process was first."""
-        self.write_index()
-        final = self.folder.with_name(FOLDER)
-        stale = self.open(final.parent, self.index.origin) is None
-        if stale:
-            shutil.rmtree(final, ignore_errors=True)
-        with contextlib.suppress(OSError):  # somebody else's store is in place: ours goes
-            self.folder.rename(final)
-            self.folder = final
+    def publish(self) -> CheckpointStore:
+        """Give the finished store its name and return the store that has it.
+
+        That is another's where another process was first; this one is then removed.
+        """
+        cache, origin = self.folder.parent, self.index.origin
+        with _lock(cache):
+            self.close()
+            others = [path for path in self.folder.iterdir() if path.name != INDEX]
+            self.index.sizes = {path.name: path.stat().st_size for path in others}
+            self.write_index()
+            published = self.open(cache, origin)
+            if published is None:
+                shutil.rmtree(cache / FOLDER, ignore_errors=True)
+                self.folder.rename(cache / FOLDER)
+                published = self.open(cache, origin)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if published is None:
+            raise InternalError(f"The checkpoints in {cache} cannot be opened again.")
+        return published
 
     def discard(self) -> None:
         """Remove a store that was not published."""
         self.close()
-        if self.folder.name != FOLDER:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Close its files."""
@@ -170,3 +200,27 @@ class CheckpointStore:
         pages = self.index.origin.ram_bytes // 4096
         tables = np.memmap(path, dtype=np.uint32, mode="r", shape=(count, pages))
         return list(tables)
+
+
+@contextlib.contextmanager
+def _lock(cache: Path) -> Iterator[None]:
+    """Keep other processes from making and publishing stores in `cache`."""
+    fd = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what processes that died left under temporary names."""
+    for folder in cache.glob(FOLDER + ".*"):
+        try:
+            with (folder / PAGES).open("rb") as pages:
+                fcntl.flock(pages, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # it is being filled
+        except OSError:
+            pass
+        shutil.rmtree(folder, ignore_errors=True)

@@ -69,11 +69,10 @@ async def survey(
             facts = LogFacts.read(recording.log())
             await _pass(recording.end, facts, replayer, store, budget, progress)
             replayer.copy_images(store.folder)
-        store.publish()
+        return store.publish()
     except BaseException:
         store.discard()
         raise
-    return store
 
 
 async def _pass(

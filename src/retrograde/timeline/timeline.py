@@ -15,9 +15,9 @@ answers. Nothing done here can change the recorded past: there is no way to writ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self, TypeVar
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.compat import qemu_for
@@ -34,8 +34,9 @@ from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
-from retrograde.timeline.paging import can_translate, translate
 from retrograde.timeline.prefetch import Prefetch
+from retrograde.timeline.reading import Space as Space
+from retrograde.timeline.reading import read_held, read_parked
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
@@ -43,8 +44,8 @@ from retrograde.timeline.store import CheckpointStore, origin_of
 from retrograde.timeline.survey import DEFAULT_BUDGET, survey
 from retrograde.timeline.window import Window
 
-Space = Literal["virtual", "physical"]
 Progress = Callable[[int], None]
+Result = TypeVar("Result")
 
 FIRST_WINDOW = 512
 LARGEST_WINDOW = 16_384
@@ -261,15 +262,24 @@ class Timeline:
             raise UsageError(f"{count} bytes from {address:#x} are not a range of memory.")
         if count == 0:
             return b""
-        held = await self._read_held(address, count, space)
-        return held if held is not None else await self._read_parked(address, count, space)
+        position, view = self._position, self._view
+        if window := self._held(position):
+            registers = await self.registers()
+            held = read_held(window, self.facts, view, registers, position, address, count, space)
+            if held is not None:
+                return held
+        return await self._at(
+            self._seats[0], lambda seat: read_parked(seat, view, position, address, count, space)
+        )
 
     async def digest(self) -> str:
         """Return a digest of all RAM at the cursor; equal RAM has equal digests."""
-        seat = self._seats[0]
-        async with self._locks[id(seat)]:
+
+        async def look(seat: Seat) -> str:
             await seat.go(self._position)
             return ram_digest(seat.ram.array())
+
+        return await self._at(self._seats[0], look)
 
     async def last_write(
         self, address: int, count: int = 1, space: Space = "virtual", before: int | None = None
@@ -319,12 +329,19 @@ class Timeline:
         span, self._span = self._span, min(LARGEST_WINDOW, self._span * 4)
         return span
 
+    async def _at(self, seat: Seat, work: Callable[[Seat], Awaitable[Result]]) -> Result:
+        """Do `work`, which begins with a `go`, alone on `seat` and though QEMU may die."""
+        async with self._locks[id(seat)]:
+            return await seat.surviving(lambda: work(seat))
+
     async def _look(self, position: int) -> bytes:
         """Park the first seat at `position`, return its registers and hold them."""
-        seat = self._seats[0]
-        async with self._locks[id(seat)]:
+
+        async def look(seat: Seat) -> bytes:
             await seat.go(position)
-            packet = await (await seat.gdb()).read_registers()
+            return await (await seat.gdb()).read_registers()
+
+        packet = await self._at(self._seats[0], look)
         self._keep(Window(position, [packet], None))
         return packet
 
@@ -332,9 +349,7 @@ class Timeline:
         self._keep(await self._fill(start, end))
 
     async def _fill(self, start: int, end: int) -> Window:
-        seat = self._seats[-1]
-        async with self._locks[id(seat)]:
-            return await fill(seat, self._view, start, end)
+        return await self._at(self._seats[-1], lambda seat: fill(seat, self._view, start, end))
 
     def _prefetch_before(self, position: int) -> None:
         """Have the window before this one filled as its edge comes near."""
@@ -349,51 +364,6 @@ class Timeline:
     async def _free_seats(self) -> list[Seat]:
         await self._prefetch.settle()
         return self._seats
-
-    async def _read_held(self, address: int, count: int, space: Space) -> bytes | None:
-        window = self._held(self._position)
-        if window is None or window.writes is None:
-            return None
-        if not self.facts.undisturbed(window.start, self._position + 1):
-            return None
-        writes, position = window.writes, self._position
-
-        def read(physical: int, count: int) -> bytes | None:
-            offset = self._view.offset(physical, count)
-            return None if offset is None else writes.read(offset, count, position)
-
-        if space == "physical":
-            return read(address, count)
-        if not can_translate(self.recording.manifest.machine.target):
-            return None
-        registers = await self.registers()
-        data = bytearray()
-        while len(data) < count:
-            at = address + len(data)
-            size = min(count - len(data), 4096 - at % 4096)
-            physical = translate(registers, at, read)
-            piece = None if physical is None else read(physical, size)
-            if piece is None:
-                return None
-            data += piece
-        return bytes(data)
-
-    async def _read_parked(self, address: int, count: int, space: Space) -> bytes:
-        seat = self._seats[0]
-        async with self._locks[id(seat)]:
-            await seat.go(self._position)
-            if space == "physical":
-                offset = self._view.offset(address, count)
-                if offset is not None:
-                    return bytes(seat.ram.view()[offset : offset + count])
-            gdb = await seat.gdb()
-            if space == "virtual":
-                return await gdb.read_memory(address, count)
-            await gdb.physical_memory_mode(True)
-            try:
-                return await gdb.read_memory(address, count)
-            finally:
-                await gdb.physical_memory_mode(False)
 
 
 def _probes(qemu: Qemu, facts: LogFacts, count: int) -> list[Probe]:

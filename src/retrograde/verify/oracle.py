@@ -246,7 +246,7 @@ class _Watcher:
         self._facts = facts
         self._watched = watched
         self._is_set = False
-        self._bytes: bytes | None = None
+        self._before: tuple[bytes | None, list[str]] = (None, [])
 
     @property
     def is_watching(self) -> bool:
@@ -268,13 +268,15 @@ class _Watcher:
             self._is_set = True
         elif not wanted:
             await self.stop()
-        self._bytes = await self._read()
+        self._before = await self._read()
 
     async def after(self, walk: Walk, instruction: int, told: bool) -> None:
         """Note in `walk` what a step by `instruction` did; gdb `told` of an access."""
         if self._watched is None:
             return
-        changed = await self._read() != self._bytes
+        (old, old_place), (new, place) = self._before, await self._read()
+        # Other contents because another page was mapped there are no access.
+        changed = old != new and old_place == place
         if told or (changed and "w" in self._watched.access):
             walk.accessed.add(instruction)
         if not self._is_set:
@@ -289,9 +291,13 @@ class _Watcher:
             )
             self._is_set = False
 
-    async def _read(self) -> bytes | None:
+    async def _read(self) -> tuple[bytes | None, list[str]]:
+        """Return the watched bytes, and where in physical memory the first and last lie."""
         assert self._watched is not None
+        address, count = self._watched.address, self._watched.count
+        ends = (address, address + count - 1)
+        place = [await self._gdb.monitor(f"gva2gpa {end:#x}") for end in ends]
         try:
-            return await self._gdb.read_memory(self._watched.address, self._watched.count)
+            return await self._gdb.read_memory(address, count), place
         except QemuRefused:
-            return None
+            return None, place
