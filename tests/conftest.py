@@ -63,6 +63,17 @@ def qemu() -> Qemu:
 
 
 @pytest.fixture(scope="session")
+def probe(qemu: Qemu) -> None:
+    """Skips, with the reason, what needs the probe where QEMU cannot carry it (before 10.0)."""
+    from retrograde.machine.probe_support import require_probe
+
+    try:
+        require_probe(qemu.path)
+    except EnvironmentLacks as error:
+        pytest.skip(f"{error.what} {error.remedy}")
+
+
+@pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Record:
     """`recorded(name="tiny", target="x86_64")`: a recording of that built-in guest.
 

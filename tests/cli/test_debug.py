@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 
 import pytest
 
+from retrograde.errors import EnvironmentLacks
+from retrograde.machine.probe_support import require_probe
 from tests.command import SECONDS, assert_error, retrograde, start
 
 pytestmark = [
@@ -17,6 +21,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.usefixtures("probe")
 def test_gdb_is_there_with_symbols_position_and_commands(recorded):
     done = retrograde(
         *("debug", recorded().path, "--at", "50%", "--", "-nx", "-batch"),
@@ -30,6 +35,20 @@ def test_gdb_is_there_with_symbols_position_and_commands(recorded):
     assert b" in section .text" in done.stdout
 
 
+def test_without_the_probe_gdb_goes_back_with_qemus_own_stub(recorded, qemu):
+    with contextlib.suppress(EnvironmentLacks):
+        require_probe(qemu.path)
+        pytest.skip("this QEMU carries the probe")
+    done = retrograde(
+        *("debug", recorded().path, "--at", "50%", "--", "-nx", "-batch"),
+        *("-ex", "p/x $pc", "-ex", "stepi", "-ex", "reverse-stepi", "-ex", "p/x $pc"),
+    )
+    assert done.status == 0, done.stderr
+    assert "QEMU's own stub" in done.stderr
+    first, last = re.findall(rb"\$\d+ = (0x\w+)", done.stdout)
+    assert first == last
+
+
 def test_the_exit_status_is_gdbs(recorded):
     assert retrograde("debug", recorded().path, "--", "-nx", "-batch", "-ex", "quit 7").status == 7
 
@@ -40,6 +59,7 @@ def test_what_cannot_be_done_is_said_before_gdb_starts(recorded):
     assert_error(retrograde("debug", path, "--gdb", "no-such-gdb"), 3, "apt-get install gdb")
 
 
+@pytest.mark.usefixtures("probe")
 def test_ctrl_c_is_for_gdb_alone(recorded):
     """The group gets SIGINT, as from a terminal; gdb survives it, and so do we."""
     with start("debug", recorded().path, "--", "-nx", "-q", stdin=-1, stdout=-1) as debug:
@@ -55,6 +75,7 @@ def test_ctrl_c_is_for_gdb_alone(recorded):
             debug.kill()
 
 
+@pytest.mark.usefixtures("probe")
 def test_when_the_user_is_gone_so_is_gdb(recorded):
     with start("debug", recorded().path, "--", "-nx", "-q", stdin=-1, stdout=-1) as debug:
         try:
