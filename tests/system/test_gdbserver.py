@@ -111,6 +111,7 @@ def test_stepping_back_undoes_stepping(gdb):
         assert (where(gdb), pc(gdb)) == expected
 
 
+@pytest.mark.usefixtures("probe")
 def test_breakpoints_both_ways(gdb):
     gdb.command("break putc")
     assert "Breakpoint" in go(gdb, "reverse-continue")
@@ -125,6 +126,7 @@ def test_breakpoints_both_ways(gdb):
     assert function(gdb) == "putc"
 
 
+@pytest.mark.usefixtures("probe")
 def test_a_watchpoint_shows_old_and_new_both_ways(gdb):
     gdb.command("watch *(long*)0x200100")
     text = go(gdb, "reverse-continue")
@@ -138,6 +140,7 @@ def test_a_watchpoint_shows_old_and_new_both_ways(gdb):
     assert gdb.command("print/x *(long*)0x200100") != before.replace("$1", "$2")
 
 
+@pytest.mark.usefixtures("probe")
 def test_conditions_hold_where_it_stops(gdb):
     gdb.command("break work if $r12 % 2 == 1 && $rsp != 0")
     go(gdb, "reverse-continue")
@@ -158,6 +161,7 @@ def test_conditions_hold_where_it_stops(gdb):
     assert gdb.register("r12") % 100 == 7
 
 
+@pytest.mark.usefixtures("probe")
 def test_reverse_finish_and_next(gdb):
     gdb.command("break putc")
     go(gdb, "reverse-continue")
@@ -175,6 +179,7 @@ def test_reverse_finish_and_next(gdb):
     assert where(gdb) == call
 
 
+@pytest.mark.usefixtures("probe")
 def test_the_ends_are_told(gdb):
     seek(gdb, 3)
     assert "No more reverse-execution history" in go(gdb, "reverse-continue")
@@ -189,6 +194,7 @@ def test_the_past_is_read_only(gdb):
         gdb.command("set *(int*)0x200000 = 1")
 
 
+@pytest.mark.usefixtures("probe")
 def test_reconnecting_keeps_position_and_gdbs_breakpoints(gdb, served):
     _gdb, path, _recording = served
     gdb.command("break putc")
@@ -226,6 +232,7 @@ def test_random_scripts_agree_with_the_timeline(gdb, served):
     asyncio.run(compare())
 
 
+@pytest.mark.usefixtures("probe")
 def test_commands_of_our_own(gdb):
     with contextlib.suppress(GdbFailed):
         gdb.command("python import retrograde")

@@ -16,6 +16,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.usefixtures("probe")
 def test_lldb_attaches_steps_breaks_and_watches(recorded):
     recording = recorded()
     symbols = next(recording.path.glob("inputs/*.elf"))
