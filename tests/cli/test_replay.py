@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.command import SECONDS, Done, assert_error, retrograde, start
+from tests.command import RETROGRADE, SECONDS, Done, assert_error, retrograde, start
 from tests.conftest import Record
+
+HEED_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 pytestmark = pytest.mark.qemu
 
@@ -66,7 +69,10 @@ def test_console_onto_a_full_disk(recorded: Record) -> None:
 
 
 def test_ctrl_c(recorded: Record) -> None:
-    process = start("replay", recorded().path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell starts what it puts into the background with SIGINT ignored, and so these tests.
+    program = (sys.executable, "-c", f"{HEED_CTRL_C}; {RETROGRADE[-1]}")
+    words = ("replay", recorded().path)
+    process = start(*words, program=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
     assert process.stdout.read(4) == b"TINY"  # it runs
     os.killpg(process.pid, signal.SIGINT)
