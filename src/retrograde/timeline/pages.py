@@ -91,14 +91,19 @@ class RamImage:
 class PageStore:
     """Pages on disk, and the tables that make guest RAMs out of them."""
 
-    def __init__(self, path: Path, ram_bytes: int) -> None:
-        """Open or make the store at `path` for a guest with `ram_bytes` of RAM."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def __init__(self, path: Path, ram_bytes: int, *, writable: bool = True) -> None:
+        """Open the store at `path` for a guest with `ram_bytes` of RAM.
+
+        It is made if it may be written. What is not written may be shared by processes.
+        """
+        access = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        self._fd = os.open(path, access | os.O_CLOEXEC, 0o644)
         self.ram_bytes = ram_bytes
+        self._writable = writable
         self._pages = ram_bytes // PAGE
         self._used = max(1, os.fstat(self._fd).st_size // PAGE)
-        self._room = 0
-        self._stored = self._make_room(self._used)
+        self._room = self._used
+        self._stored = self._make_room(self._used) if writable else self._map()
 
     @property
     def fd(self) -> int:
@@ -179,7 +184,8 @@ class PageStore:
     def close(self) -> None:
         """Close the file, cut to what it holds."""
         if self._fd >= 0:
-            os.ftruncate(self._fd, self._used * PAGE)
+            if self._writable:
+                os.ftruncate(self._fd, self._used * PAGE)
             os.close(self._fd)
             self._fd = -1
 
@@ -206,5 +212,8 @@ class PageStore:
         """Return all slots in place, shape (room, 512), with room for at least `slots`."""
         self._room = -(-slots // _ROOM) * _ROOM
         os.ftruncate(self._fd, self._room * PAGE)
+        return self._map()
+
+    def _map(self) -> NDArray[np.uint64]:
         view = mmap.mmap(self._fd, self._room * PAGE, access=mmap.ACCESS_READ)
         return np.frombuffer(view, dtype=np.uint64).reshape(-1, _WORDS)

@@ -36,6 +36,11 @@ PAGES = "pages.bin"
 TABLES = "tables.bin"
 FOLDER = "checkpoints"
 
+RESERVE = "reserve"
+RESERVE_BYTES = 48 << 20
+"""Kept free while the pages are written: a full disk then ends the saving, and the images
+of device states and the index still fit."""
+
 
 class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A saved machine state: its position, and what the machine must look like there.
@@ -86,10 +91,10 @@ def origin_of(recording: Recording, qemu: Qemu) -> Origin:
 class CheckpointStore:
     """The checkpoints of one recording, in a directory."""
 
-    def __init__(self, folder: Path, index: Index) -> None:
+    def __init__(self, folder: Path, index: Index, *, writable: bool = False) -> None:
         self.folder = folder
         self.index = index
-        self.pages = PageStore(folder / PAGES, index.origin.ram_bytes)
+        self.pages = PageStore(folder / PAGES, index.origin.ram_bytes, writable=writable)
         self._tables = dict(zip(index.checkpoints, self._read_tables(), strict=True))
         self._trusted = [c for c in index.checkpoints if c.position not in index.distrusted]
 
@@ -100,12 +105,14 @@ class CheckpointStore:
         try:
             index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
             sizes = {name: (folder / name).stat().st_size for name in index.sizes}
-            # The pages' file may be longer while another process has it open.
-            sizes[PAGES] = min(sizes[PAGES], index.sizes[PAGES])
-            if index.origin != origin or sizes != index.sizes or IMAGE not in sizes:
+            if (
+                index.origin != origin
+                or sizes != index.sizes
+                or not {IMAGE, PAGES, TABLES} <= sizes.keys()
+            ):
                 return None
             return cls(folder, index)
-        except (OSError, msgspec.DecodeError, ValueError, KeyError):
+        except (OSError, msgspec.DecodeError, ValueError):
             return None
 
     @classmethod
@@ -114,9 +121,16 @@ class CheckpointStore:
         cache.mkdir(parents=True, exist_ok=True)
         with _lock(cache):
             _sweep(cache)
-            store = cls(Path(tempfile.mkdtemp(dir=cache, prefix=FOLDER + ".")), Index(origin))
+            folder = Path(tempfile.mkdtemp(dir=cache, prefix=FOLDER + "."))
+            store = cls(folder, Index(origin), writable=True)
             fcntl.flock(store.pages.fd, fcntl.LOCK_EX)
+            with (folder / RESERVE).open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         return store
+
+    def use_reserve(self) -> None:
+        """Give back the disk space kept for what has to be written at the end."""
+        (self.folder / RESERVE).unlink()
 
     @property
     def checkpoints(self) -> Sequence[Checkpoint]:

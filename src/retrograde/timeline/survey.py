@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
-from retrograde.recording.bundle import Recording
+from retrograde.recording.bundle import Recording, disk_errors_named
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
 
@@ -61,14 +61,18 @@ async def survey(
 ) -> CheckpointStore:
     """Replay `recording` once, save checkpoints, and return their published store.
 
-    A full disk ends the saving, not the work: what was saved stays usable.
+    A full disk ends the saving, not the work: what was saved stays usable. Raises
+    EnvironmentLacks when there is not even room for a few checkpoints.
     """
-    store = CheckpointStore.create(recording.cache, origin_of(recording, qemu))
+    with disk_errors_named(recording.cache):
+        store = CheckpointStore.create(recording.cache, origin_of(recording, qemu))
     try:
         async with await Replayer.start(recording, qemu) as replayer:
             facts = LogFacts.read(recording.log())
             await _pass(recording.end, facts, replayer, store, budget, progress)
-            replayer.copy_images(store.folder)
+            store.use_reserve()
+            with disk_errors_named(store.folder):
+                replayer.copy_images(store.folder)
         return store.publish()
     except BaseException:
         store.discard()

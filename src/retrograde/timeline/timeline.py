@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.compat import qemu_for
@@ -270,6 +270,13 @@ class Timeline:
                 return held
         return await self._at(
             self._seats[0], lambda seat: read_parked(seat, view, position, address, count, space)
+        )
+
+    def write(self, *_what: object) -> NoReturn:
+        """Refuse: raises UsageError, whatever register or memory was to be written."""
+        raise UsageError(
+            "Registers and memory of a recording cannot be written: its past has happened.",
+            "Replay depends on it, instruction by instruction; record another run instead.",
         )
 
     async def digest(self) -> str:

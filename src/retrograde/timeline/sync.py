@@ -1,0 +1,237 @@
+"""The timeline for scripts and notebooks: the same names, without `await`.
+
+::
+
+    with open_timeline("boot.retro", at="50%") as timeline:
+        hit = timeline.last_write(0xffffffff82a0c3c0, 8)
+        timeline.seek(hit.position)
+        timeline.registers()["rip"]
+
+An event loop of its own runs in a thread, so this works where a loop runs already, as in
+a notebook. Ctrl-C cancels the operation under way: the timeline stays usable, with the
+cursor where it was or on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
+
+from retrograde.machine.probe_request import Access
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.targetdesc import RegisterValues
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.search import Hit
+from retrograde.timeline.stops import Conditions
+from retrograde.timeline.survey import DEFAULT_BUDGET
+from retrograde.timeline.timeline import Space, Timeline
+
+Result = TypeVar("Result")
+Progress = Callable[[int], None]
+
+
+class LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._loop.is_closed()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run `work` to its end and return its result.
+
+        What interrupts the waiting (KeyboardInterrupt) cancels `work`, waits until that
+        has cleaned up, and goes on.
+        """
+        outcome: concurrent.futures.Future[Result] = concurrent.futures.Future()
+        tasks: list[asyncio.Task[Result]] = []
+
+        def begin() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(finish)
+
+        def finish(task: asyncio.Task[Result]) -> None:
+            if task.cancelled():
+                outcome.set_exception(asyncio.CancelledError())
+            elif error := task.exception():
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(task.result())
+
+        self._loop.call_soon_threadsafe(begin)
+        try:
+            return outcome.result()
+        finally:
+            if not outcome.done():
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                concurrent.futures.wait([outcome])
+
+    def close(self) -> None:
+        """End the loop and its thread. Safe to repeat."""
+        if not self.is_closed:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+def open_timeline(
+    recording: Recording | str | os.PathLike[str],
+    qemu: Qemu | None = None,
+    *,
+    at: str | int = 0,
+    replayers: int = 2,
+    budget: int = DEFAULT_BUDGET,
+    use_probe: bool = True,
+    progress: Progress | None = None,
+) -> SyncTimeline:
+    """Open a timeline on a recording or the path of one; see `Timeline.open`."""
+    if not isinstance(recording, Recording):
+        recording = Recording.open(recording)
+    loop = LoopThread()
+    try:
+        timeline = loop.run(
+            Timeline.open(
+                recording,
+                qemu,
+                at=at,
+                replayers=replayers,
+                budget=budget,
+                use_probe=use_probe,
+                progress=progress,
+            )
+        )
+    except BaseException:
+        loop.close()
+        raise
+    return SyncTimeline(timeline, loop)
+
+
+class SyncTimeline:
+    """A `Timeline` whose every method returns when it is done. Made by `open_timeline`."""
+
+    def __init__(self, timeline: Timeline, loop: LoopThread) -> None:
+        self._timeline = timeline
+        self._loop = loop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes. Safe to repeat."""
+        if not self._loop.is_closed:
+            self._loop.run(self._timeline.close())
+            self._loop.close()
+
+    @property
+    def position(self) -> int:
+        """Where the cursor is."""
+        return self._timeline.position
+
+    @property
+    def end(self) -> int:
+        """The last position."""
+        return self._timeline.end
+
+    @property
+    def can_search(self) -> bool:
+        """Whether break- and watchpoints can be looked for: the probe is there."""
+        return self._timeline.can_search
+
+    def resolve(self, expression: str | int) -> int:
+        """Turn a position expression into a position; raises PositionError."""
+        return self._timeline.resolve(expression)
+
+    def seek(self, position: int | str) -> None:
+        """Move the cursor to a position or position expression."""
+        self._loop.run(self._timeline.seek(self.resolve(position)))
+
+    def step(self, count: int = 1) -> None:
+        """Move forward by `count` instructions."""
+        self._loop.run(self._timeline.step(count))
+
+    def step_back(self, count: int = 1) -> None:
+        """Move back by `count` instructions."""
+        self._loop.run(self._timeline.step_back(count))
+
+    def run(self, progress: Progress | None = None) -> Hit | None:
+        """Run forward to the next break- or watchpoint, or to the end (None)."""
+        return self._loop.run(self._timeline.run(progress))
+
+    def run_back(self, progress: Progress | None = None) -> Hit | None:
+        """Run backward to the last break- or watchpoint, or to the start (None)."""
+        return self._loop.run(self._timeline.run_back(progress))
+
+    def run_to(self, pc: int, progress: Progress | None = None) -> Hit | None:
+        """Run forward to the instruction at linear address `pc`; None if it never comes."""
+        return self._loop.run(self._timeline.run_to(pc, progress))
+
+    def finish(self) -> int | None:
+        """Run forward out of the current function."""
+        return self._loop.run(self._timeline.finish())
+
+    def finish_back(self) -> int | None:
+        """Run backward to the current function's call."""
+        return self._loop.run(self._timeline.finish_back())
+
+    def registers(self) -> RegisterValues:
+        """Return all registers at the cursor, by name."""
+        return self._loop.run(self._timeline.registers())
+
+    def pc(self) -> int:
+        """Return the linear address of the next instruction."""
+        return self._loop.run(self._timeline.pc())
+
+    def read(self, address: int, count: int, space: Space = "virtual") -> bytes:
+        """Return `count` bytes of memory at the cursor."""
+        return self._loop.run(self._timeline.read(address, count, space))
+
+    def digest(self) -> str:
+        """Return a digest of all RAM at the cursor."""
+        return self._loop.run(self._timeline.digest())
+
+    def last_write(
+        self, address: int, count: int = 1, space: Space = "virtual", before: int | None = None
+    ) -> Hit | None:
+        """Return the last store to any of `count` bytes before the cursor, or `before`."""
+        return self._loop.run(self._timeline.last_write(address, count, space, before))
+
+    def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
+        """Stop at the instruction at linear address `pc` if all conditions hold."""
+        return self._timeline.add_breakpoint(pc, conditions)
+
+    def add_watchpoint(
+        self, address: int, count: int, access: Access = "w", space: Space = "virtual"
+    ) -> int:
+        """Stop at accesses to `count` bytes from `address`."""
+        return self._timeline.add_watchpoint(address, count, access, space)
+
+    def remove(self, number: int) -> None:
+        """Remove a break- or watchpoint."""
+        self._timeline.remove(number)
+
+    def hits(self, start: int, stop: int) -> list[Hit]:
+        """Return all hits at positions from `start` to before `stop`, in order."""
+        return self._loop.run(self._timeline.hits(start, stop))
+
+    def write(self, *_what: object) -> NoReturn:
+        """Refuse: there is no way to change the past."""
+        self._timeline.write()
