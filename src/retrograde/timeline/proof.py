@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from retrograde.errors import Divergence, PositionError, QemuError
+from retrograde.errors import PositionError, QemuError
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.ram import GuestRam
+from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.seat import Seat
@@ -42,75 +44,100 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 async def prove_checkpoints(
     recording: Recording, qemu: Qemu, *, progress: Progress | None = None
 ) -> Proof:
-    """Try the checkpoints in a recording's cache, made first if there are none."""
+    """Try the checkpoints in a recording's cache, made first if there are none.
+
+    Keeps the good ones; takes about two replays. The result is noted in the cache.
+    """
     store = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
     if store is None:
         store = await survey(recording, qemu)
     try:
         async with await Seat.take(recording, qemu, store, LogFacts.read(recording.log())) as seat:
-            return await prove(store, seat, progress=progress)
+            proof = await _Trial(store, seat, qemu, progress).try_all()
+        store.index.proven = True
+        store.write_index()
+        return proof
     finally:
         store.close()
-
-
-async def prove(store: CheckpointStore, seat: Seat, *, progress: Progress | None = None) -> Proof:
-    """Try all checkpoints of `store` by `seat`, a seat on that store, and keep the good.
-
-    Takes about two replays. The result is noted in the store for good.
-    """
-    trial = _Trial(store, seat, progress)
-    tried = list(store.checkpoints)
-    chosen = {len(tried) * (part + 1) // (TO_THE_END + 1) for part in range(TO_THE_END)}
-    dropped: list[int] = []
-    for number, checkpoint in enumerate(tried):
-        later = tried[number + 1 :] if number in chosen else tried[number + 1 : number + 2]
-        to_end = number in chosen or number == len(tried) - 1
-        try:
-            await trial.run(checkpoint, later, to_end)
-        except (Divergence, PositionError, QemuError):
-            dropped.append(checkpoint.position)
-            if checkpoint in store.checkpoints:  # a seat drops what does not even load
-                store.distrust(checkpoint)
-    store.index.proven = True
-    store.write_index()
-    return Proof(
-        checkpoints=len(tried),
-        comparisons=trial.comparisons,
-        reached_end=trial.reached_end,
-        dropped=dropped,
-    )
 
 
 class _Trial:
     """Runs from one checkpoint after the other, and counts."""
 
-    def __init__(self, store: CheckpointStore, seat: Seat, progress: Progress | None) -> None:
-        self.comparisons = 0
-        self.reached_end = 0
+    def __init__(
+        self, store: CheckpointStore, seat: Seat, qemu: Qemu, progress: Progress | None
+    ) -> None:
+        self._comparisons = 0
+        self._reached_end = 0
+        self._dropped: list[int] = []
+        self._seen_true: set[Checkpoint] = set()
         self._store = store
         self._seat = seat
+        self._qemu = qemu
         self._progress = progress
 
-    async def run(self, start: Checkpoint, later: Sequence[Checkpoint], to_end: bool) -> None:
-        """Load `start` and run on, comparing at each of `later`; raises what goes wrong."""
-        seat = self._seat
-        await seat.go(start.position, load=True)
+    async def try_all(self) -> Proof:
+        """Try every checkpoint and drop those that fail."""
+        tried = list(self._store.checkpoints)
+        chosen = {len(tried) * (part + 1) // (TO_THE_END + 1) for part in range(TO_THE_END)}
+        for number, checkpoint in enumerate(tried):
+            if checkpoint not in self._seen_true and not await self._is_true(checkpoint):
+                self._drop(checkpoint)
+                continue
+            try:
+                await self._run(checkpoint, tried[number + 1 :], to_end=number in chosen)
+            except (_Astray, PositionError, QemuError):
+                self._drop(checkpoint)
+        return Proof(
+            checkpoints=len(tried),
+            comparisons=self._comparisons,
+            reached_end=self._reached_end,
+            dropped=sorted(self._dropped),
+        )
+
+    async def _run(self, start: Checkpoint, later: Sequence[Checkpoint], to_end: bool) -> None:
+        """Load `start` and run on to the next good one of `later`, or past all to the end."""
+        await self._seat.go(start.position, load=True)
         if start not in self._store.checkpoints:
-            raise Divergence(f"The checkpoint at {start.position:_} does not load as saved.")
-        self._compare_ram(start)
+            raise _Astray  # the seat found that it does not even load as it was saved
         for checkpoint in later:
-            await seat.run_on(checkpoint.position)
-            packet = await (await seat.gdb()).read_registers()
-            if packet.decode() != checkpoint.registers:
-                raise Divergence(f"Registers differ at {checkpoint.position:_}.")
-            self._compare_ram(checkpoint)
+            await self._seat.run_on(checkpoint.position)
+            registers = await (await self._seat.gdb()).read_registers()
+            if self._is(checkpoint, registers, self._seat.ram):
+                self._seen_true.add(checkpoint)
+            elif await self._is_true(checkpoint):
+                raise _Astray
+            else:
+                self._drop(checkpoint)
             if self._progress:
                 self._progress(checkpoint.position)
-        if to_end:
-            await seat.run_on(seat.recording.end)
-            self.reached_end += 1
+            if checkpoint in self._seen_true and not to_end:
+                return
+        await self._seat.run_on(self._seat.recording.end)
+        self._reached_end += 1
 
-    def _compare_ram(self, checkpoint: Checkpoint) -> None:
-        if not self._store.pages.equals(self._store.table(checkpoint), self._seat.ram.array()):
-            raise Divergence(f"RAM differs at {checkpoint.position:_}.")
-        self.comparisons += 1
+    def _is(self, checkpoint: Checkpoint, registers: bytes, ram: GuestRam) -> bool:
+        """Whether a machine looks as it did when the checkpoint was made."""
+        self._comparisons += 1
+        same_ram = self._store.pages.equals(self._store.table(checkpoint), ram.array())
+        return same_ram and registers.decode() == checkpoint.registers
+
+    async def _is_true(self, checkpoint: Checkpoint) -> bool:
+        """Whether a replay from the recording's own start leads to `checkpoint`."""
+        async with await Replayer.start(self._seat.recording, self._qemu) as replayer:
+            await replayer.run_to(checkpoint.position)
+            registers = await (await replayer.gdb()).read_registers()
+            is_true = self._is(checkpoint, registers, replayer.ram)
+        if is_true:
+            self._seen_true.add(checkpoint)
+        return is_true
+
+    def _drop(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.position not in self._dropped:
+            self._dropped.append(checkpoint.position)
+        if checkpoint in self._store.checkpoints:
+            self._store.distrust(checkpoint)
+
+
+class _Astray(Exception):
+    """The replay from a checkpoint is not the recorded one."""

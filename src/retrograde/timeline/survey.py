@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from retrograde.errors import EnvironmentLacks
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording, disk_errors_named
@@ -70,6 +71,11 @@ async def survey(
         async with await Replayer.start(recording, qemu) as replayer:
             facts = LogFacts.read(recording.log())
             await _pass(recording.end, facts, replayer, store, budget, progress)
+            if not store.checkpoints:
+                raise EnvironmentLacks(
+                    f"There is no room for checkpoints in {recording.cache}.",
+                    f"Free {budget // 1_000_000} MB, or give a larger budget.",
+                )
             store.use_reserve()
             with disk_errors_named(store.folder):
                 replayer.copy_images(store.folder)

@@ -196,6 +196,10 @@ class SyncTimeline:
         """Return all registers at the cursor, by name."""
         return self._loop.run(self._timeline.registers())
 
+    def packet(self) -> bytes:
+        """Return the registers at the cursor as QEMU's `g` packet, hex digits."""
+        return self._loop.run(self._timeline.packet())
+
     def pc(self) -> int:
         """Return the linear address of the next instruction."""
         return self._loop.run(self._timeline.pc())
