@@ -95,6 +95,16 @@ def test_console_on_stdout(serial: list[str], tmp_path: Path, qemu: Qemu, output
 
 
 @pytest.mark.qemu
+def test_without_standard_input(tmp_path: Path, qemu: Qemu, output: Path) -> None:
+    done = retrograde(
+        *(*programs.hello(tmp_path), "-nographic"),
+        program=DROPIN,
+        prefix=("sh", "-c", 'exec "$@" <&-', "sh"),
+    )
+    assert (done.status, done.stdout) == (0, b"hello\n"), done.stderr
+
+
+@pytest.mark.qemu
 def test_no_console_asked_for(tmp_path: Path, qemu: Qemu, output: Path) -> None:
     done = dropin(*programs.hello(tmp_path), "-display", "none")
     assert (done.status, done.stdout) == (0, b"")

@@ -101,6 +101,8 @@ class Terminal(ConsoleOutput):
 
     def _type(self) -> None:
         """Carry standard input to the guest, until it ends or `__exit__` wakes us."""
+        if sys.stdin is None:  # closed by our caller (`<&-`): its number may be anything's now
+            return
         source = sys.stdin.fileno()
         escapes = EscapeFilter(self._leave) if self._asked.escapes else None
         poll = select.poll()
@@ -117,10 +119,9 @@ class Terminal(ConsoleOutput):
 
     def _set_terminal(self) -> None:
         """Set the terminal as QEMU does (chardev/char-stdio.c): bytes as they are typed."""
-        try:
-            self._settings = termios.tcgetattr(sys.stdin)
-        except termios.error:  # a file or a pipe
+        if sys.stdin is None or not sys.stdin.isatty():
             return
+        self._settings = termios.tcgetattr(sys.stdin)
         iflag, oflag, cflag, lflag, *rest = termios.tcgetattr(sys.stdin)
         iflag &= ~(
             termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
