@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from retrograde.errors import EnvironmentLacks
@@ -22,6 +23,10 @@ from tests import leftovers
 from tests.command import retrograde
 
 Record = Callable[..., Recording]
+
+# No test depends on timing: a machine that is busy is no failure.
+hypothesis.settings.register_profile("retrograde", deadline=None)
+hypothesis.settings.load_profile("retrograde")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -96,10 +101,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 @pytest.fixture
 def copied(recorded: Record, tmp_path: Path) -> Callable[..., Path]:
-    """`copied(name, target)`: a copy of that recording, to spoil."""
+    """`copied(name, target)`: a copy of that recording, without its cache, to spoil."""
 
     def get(name: str = "tiny", target: str = "x86_64") -> Path:
         original = recorded(name, target).path
-        return Path(shutil.copytree(original, tmp_path / original.name, symlinks=True))
+        cache = shutil.ignore_patterns("cache")
+        copy = tmp_path / original.name
+        return Path(shutil.copytree(original, copy, symlinks=True, ignore=cache))
 
     return get
