@@ -74,8 +74,8 @@ def test_json(recorded: Record) -> None:
     assert info["quirks"] == ["x86-vapic", "x86-hpet"]
 
 
-def test_for_people(recorded: Record) -> None:
-    said = facts(info_of(recorded()))
+def test_for_people(copied: Callable[..., Path]) -> None:
+    said = facts(info_of(Recording.open(copied())))
     assert said["machine"] == "x86_64, 32 MiB RAM (shared memory file)"
     assert said["end"].endswith(" instructions, guest-shutdown")
     assert said["checkpoints"] == "0"
