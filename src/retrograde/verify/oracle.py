@@ -10,6 +10,12 @@ and by RAM before and after. Neither tells all of a delivery: QEMU pushes a fram
 of any instruction, and a watchpoint on that memory would make it lose the delivery
 (cpu_check_watchpoint in QEMU's system/watchpoint code exits the loop). So around
 deliveries the watchpoint is taken out, and what RAM does not show there is left open.
+
+Stepping shows through in one place. QEMU clears RF, set by an `iret` out of a fault's
+handler, at the end of a block of translated code and not after one instruction (gen_eob
+in target/i386/tcg/translate.c): an `int n` in that block pushes flags with RF when run
+and without when stepped, or stopped at, in between. Both are what QEMU makes of the
+recording; `straight` tells the other.
 """
 
 from __future__ import annotations
@@ -79,9 +85,15 @@ class Oracle:
     """One fresh replay that only goes forward. Made by `start`; ended by `close`."""
 
     def __init__(
-        self, recording: Recording, facts: LogFacts, replayer: Replayer, gdb: GdbRemote
+        self,
+        recording: Recording,
+        qemu: Qemu,
+        facts: LogFacts,
+        replayer: Replayer,
+        gdb: GdbRemote,
     ) -> None:
         self.recording = recording
+        self._qemu = qemu
         self._facts = facts
         self._replayer = replayer
         self._gdb = gdb
@@ -93,7 +105,7 @@ class Oracle:
         """Start QEMU on `recording`; `facts` are those of its log."""
         replayer = await Replayer.start(recording, qemu)
         try:
-            oracle = cls(recording, facts, replayer, await replayer.gdb())
+            oracle = cls(recording, qemu, facts, replayer, await replayer.gdb())
             oracle.isa = isa_for(recording.manifest.machine.target)
             oracle.layout = await oracle._gdb.register_layout(oracle.isa)
         except BaseException:
@@ -140,6 +152,11 @@ class Oracle:
             return await self._look(reads, digest)
         looks = {position: reads}
         return (await self.walk(position, position, looks, digest=digest)).states[position]
+
+    async def straight(self, position: int, reads: tuple[Read, ...]) -> State:
+        """Return the machine at `position` from a replay of its own that stops nowhere else."""
+        async with await self.start(self.recording, self._qemu, self._facts) as other:
+            return await other.state(position, reads)
 
     async def walk(
         self,

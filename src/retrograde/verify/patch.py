@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from retrograde.errors import QemuRefused
+from retrograde.errors import Divergence, QemuRefused
 from retrograde.machine.probe_request import Access, Breakpoint, Condition
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import format_position
@@ -78,10 +78,17 @@ class Patch:
             reads[claim.position] = (*reads.get(claim.position, ()), *claim.state.memory)
         walk = await oracle.walk(self.start, self.end, reads, watch=self._watched)
         for claim in sorted(self._states, key=lambda claim: claim.position):
-            claim.check(walk.states[claim.position], oracle.decode)
+            await self._check_state(claim, walk.states[claim.position], oracle)
         for stops in self._stops:
             stops.check(walk, oracle.decode, oracle.pc)
         return len(self._states) + len(self._stops)
+
+    async def _check_state(self, claim: StateClaim, stepped: State, oracle: Oracle) -> None:
+        try:
+            claim.check(stepped, oracle.decode)
+        except Divergence:
+            reads = tuple(claim.state.memory)
+            claim.check(await oracle.straight(claim.position, reads), oracle.decode)
 
     def _possible(self, timeline: Timeline) -> list[str]:
         here = timeline.position
