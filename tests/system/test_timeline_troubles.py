@@ -144,7 +144,7 @@ async def test_a_cache_that_does_not_fit_is_made_anew(recording, qemu, damage):
 
 
 async def test_a_checkpoint_that_loads_wrong_is_dropped(recording, qemu, caplog):
-    position = recording.end - 1000
+    position = recording.end - 1  # no checkpoint lies behind it
     expected = await truth(recording, [position])
     folder = recording.cache / stores.FOLDER
     index = msgspec.json.decode((folder / stores.INDEX).read_bytes())

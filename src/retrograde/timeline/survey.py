@@ -7,22 +7,30 @@ together where the guest is slow to replay, far apart where it is fast.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording, disk_errors_named
 from retrograde.timeline.logfacts import LogFacts
+from retrograde.timeline.pages import Table
 from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
 
-SEEK_SECONDS = 0.1
+SEEK_SECONDS = 0.08
 """The time from loading a checkpoint to the next one that spacing aims at."""
 
 MOST_OVERHEAD = 0.5
 """Time spent on saving, as a share of that spent on replaying."""
+
+COPIED_RAM = 256 << 20
+"""Bytes of RAM up to which it is copied, to be stored while the replay runs on."""
 
 DEFAULT_BUDGET = 1_000_000_000
 """Bytes of disk the checkpoints of one recording may take."""
@@ -93,28 +101,65 @@ async def _pass(
     budget: int,
     progress: Progress | None,
 ) -> None:
-    spacing = Spacing(end, budget)
-    table = store.pages.empty_table()
+    spacing, keeper = Spacing(end, budget), _Keeper(store, replayer.ram)
     gdb = await replayer.gdb()
     seconds = 0.0
-    while replayer.position < end and store.bytes < budget:
-        position, began = replayer.position, time.monotonic()
-        try:
-            ram = replayer.ram
-            table = store.pages.put(ram.array(), table, ram.present())
+    try:
+        while replayer.position < end and store.bytes < budget:
+            position, began = replayer.position, time.monotonic()
             await replayer.save(f"cp{position}")
             registers = (await gdb.read_registers()).decode()
-            store.add(Checkpoint(position=position, registers=registers, seconds=seconds), table)
-        except OSError:
+            await keeper.keep(Checkpoint(position=position, registers=registers, seconds=seconds))
+            saved = time.monotonic()
+            spacing.saved(saved - began)
+            await replayer.run_for(spacing.seconds(position, store.bytes), end)
+            # Stopped from outside the machine may be before or after taking an interrupt:
+            # one position on, where there is none to take, it stands as any replay does.
+            clear = facts.clear_from(replayer.position + 1)
+            if clear < end:
+                await replayer.run_to(clear)
+            seconds = time.monotonic() - saved
+            if progress:
+                progress(replayer.position)
+        await keeper.finish()
+    except OSError:
+        return  # the disk is full: what was kept is whole
+    finally:
+        await asyncio.shield(keeper.settle())
+
+
+class _Keeper:
+    """Stores the RAM of checkpoints, beside the running replay where a copy is affordable."""
+
+    def __init__(self, store: CheckpointStore, ram: GuestRam) -> None:
+        self._store = store
+        self._ram = ram
+        self._table = store.pages.empty_table()
+        self._copy = np.empty(ram.size, np.uint8) if ram.size <= COPIED_RAM else None
+        self._pending: tuple[Checkpoint, asyncio.Future[Table]] | None = None
+
+    async def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep `checkpoint` with the RAM as it is now; the machine may run on at once."""
+        await self.finish()
+        present = self._ram.present()
+        if self._copy is None:
+            self._add(checkpoint, self._store.pages.put(self._ram.array(), self._table, present))
             return
-        saved = time.monotonic()
-        spacing.saved(saved - began)
-        await replayer.run_for(spacing.seconds(position, store.bytes), end)
-        # Stopped from outside the machine may be before or after taking an interrupt:
-        # one position on, where there is none to take, it stands as any replay does.
-        clear = facts.clear_from(replayer.position + 1)
-        if clear < end:
-            await replayer.run_to(clear)
-        seconds = time.monotonic() - saved
-        if progress:
-            progress(replayer.position)
+        np.copyto(self._copy, self._ram.array())
+        put = asyncio.to_thread(self._store.pages.put, self._copy, self._table, present)
+        self._pending = checkpoint, asyncio.ensure_future(put)
+
+    async def finish(self) -> None:
+        """Wait until everything is stored; raises OSError when the disk is full."""
+        if self._pending is not None:
+            (checkpoint, table), self._pending = self._pending, None
+            self._add(checkpoint, await table)
+
+    async def settle(self) -> None:
+        """Let a store under way end, whatever comes of it: its files are about to close."""
+        if self._pending is not None:
+            await asyncio.gather(self._pending[1], return_exceptions=True)
+
+    def _add(self, checkpoint: Checkpoint, table: Table) -> None:
+        self._store.add(checkpoint, table)
+        self._table = table
