@@ -235,6 +235,10 @@ class Probe:
         """Return how many records of a kind there were, kept or overwritten."""
         return int(self._header[kind]["total"][0])
 
+    def kept_all(self, kind: Literal["hits", "writes", "steps", "changes"]) -> bool:
+        """Whether no record of a kind was overwritten by newer ones."""
+        return self.total(kind) <= self._capacity[kind]
+
     def facts(self) -> ProbeFacts:
         """Return what the probe says about itself."""
         return ProbeFacts(

@@ -27,6 +27,8 @@ compile its work in about 2000 early, and registers are right only in such block
 
 async def fill(seat: Seat, view: MachineView, start: int, end: int) -> Window:
     """Return the window of positions `start` to `end`, both included; moves `seat`."""
+    if start == seat.recording.end:
+        return Window(start, [None], None)  # nothing begins there, and no step may be taken
     if seat.probe is None:
         return await _by_steps(seat, start, end)
     return await _by_probe(seat, seat.probe, view, start, end)

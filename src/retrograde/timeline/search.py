@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe import Capacity
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.timeline.seat import Seat
@@ -179,7 +178,7 @@ async def _look(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[Record
     await seat.go(seat.facts.clear_before(start + 1), load=True)
     await seat.run_on(min(seat.facts.clear_from(stop + 1), seat.recording.end))
     records = probe.hits()
-    is_whole = probe.total("hits") <= Capacity().hits
+    is_whole = probe.kept_all("hits")
     records = records[(records["flags"] & RecordFlag.ATTEMPT) == 0].copy()
     records["position"] -= (records["flags"] & RecordFlag.DELIVERY != 0).astype(np.uint64)
     probe.disarm()

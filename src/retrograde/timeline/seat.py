@@ -77,7 +77,7 @@ class Seat:
     ) -> Self:
         """Start a process on `recording`, parked at position 0."""
         seat = cls(recording, qemu, store, facts, probe)
-        await seat._start()
+        await seat.start()
         return seat
 
     async def __aenter__(self) -> Self:
@@ -194,7 +194,8 @@ class Seat:
             raise QemuDied("This replayer was closed.")
         return self._replayer
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Start a process, parked at position 0."""
         plugin = self.probe.argument if self.probe else ""
         fds = (self.probe.fd,) if self.probe else ()
         self._replayer = await Replayer.start(
@@ -204,7 +205,7 @@ class Seat:
     async def _restart(self) -> None:
         await self.close()
         self._marks.clear()
-        await self._start()
+        await self.start()
         self._adrift = False
 
     async def _go(self, position: int, load: bool, progress: Progress | None) -> None:
@@ -220,7 +221,8 @@ class Seat:
                 await self._load_checkpoint(checkpoint)
         elif load or position < self.position:
             await self._parked.load(INITIAL, 0)
-        if self.facts.is_delivery(position):
+        # At the end of the log nothing is taken any more, and no step may be (gdbsteps).
+        if self.facts.is_delivery(position) and position < self.recording.end:
             await self._arrive_delivered(position, progress)
         else:
             await self._run_to(position, progress)

@@ -15,7 +15,7 @@ answers. Nothing done here can change the recorded past: there is no way to writ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -58,19 +58,23 @@ class Timeline:
     """A cursor over one recording. Made by `open`; always ended by `close`."""
 
     def __init__(
-        self, recording: Recording, store: CheckpointStore, facts: LogFacts, seats: list[Seat]
+        self,
+        recording: Recording,
+        store: CheckpointStore,
+        seats: Sequence[Seat],
+        view: MachineView,
     ) -> None:
         self.recording = recording
         self.store = store
-        self.facts = facts
+        self.facts = seats[0].facts
         self._seats = seats
         self._locks = {id(seat): asyncio.Lock() for seat in seats}
-        self._view: MachineView
+        self._view = view
         self._position = 0
         self._windows: list[Window] = []
         self._span = FIRST_WINDOW
         self._prefetch = Prefetch(self._hold)
-        self._stops: StopTable
+        self._stops = StopTable(view.layout.names)
 
     @classmethod
     async def open(
@@ -98,14 +102,26 @@ class Timeline:
             store = await survey(recording, qemu, budget=budget, progress=progress)
         facts = LogFacts.read(recording.log())
         probes = _probes(qemu, facts, replayers if use_probe else 0)
-        seats: list[Seat] = []
+        seats = [
+            Seat(recording, qemu, store, facts, probes[number] if probes else None)
+            for number in range(replayers)
+        ]
+        return await cls.over(recording, store, seats, at=at)
+
+    @classmethod
+    async def over(
+        cls,
+        recording: Recording,
+        store: CheckpointStore,
+        seats: Sequence[Seat],
+        *,
+        at: str | int = 0,
+    ) -> Self:
+        """Open a timeline over `seats` not started yet; it ends them and closes `store`."""
         try:
-            for number in range(replayers):
-                probe = probes[number] if probes else None
-                seats.append(await Seat.take(recording, qemu, store, facts, probe))
-            timeline = cls(recording, store, facts, seats)
-            timeline._view = await MachineView.of(seats[0])
-            timeline._stops = StopTable(timeline._view.layout.names)
+            for seat in seats:
+                await seat.start()
+            timeline = cls(recording, store, seats, await MachineView.of(seats[0]))
             await timeline.seek(recording.resolve(at))
         except BaseException:
             for seat in seats:
@@ -368,7 +384,7 @@ class Timeline:
         if self._held(window.start - 1) is None:
             self._prefetch.want(max(0, window.start - self._grow()), window.start - 1)
 
-    async def _free_seats(self) -> list[Seat]:
+    async def _free_seats(self) -> Sequence[Seat]:
         await self._prefetch.settle()
         return self._seats
 

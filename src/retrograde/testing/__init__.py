@@ -1,0 +1,1 @@
+"""Test doubles for people who build on retrograde: a small deterministic machine."""

@@ -1,0 +1,182 @@
+"""The model CPU behind the interfaces of a replayer and of its gdbstub.
+
+It goes forward and loads what was saved, as QEMU does, and is as unhelpful: it stops at
+a position with several moments in any of them, it may be told to die, and it gives
+others their turn at every await, so that cancelling finds it in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from retrograde.errors import InternalError, QemuDied, QemuRefused
+from retrograde.machine.gdbsteps import Steps
+from retrograde.machine.isa import Isa
+from retrograde.machine.ram import GuestRam
+from retrograde.machine.targetdesc import RegisterLayout
+from retrograde.testing.cpu import NAMES, RAM_BYTES, Execution
+from retrograde.wire.rsp_stop import SIGTRAP, StopReply
+
+if TYPE_CHECKING:
+    from retrograde.testing.probe import ModelProbe
+
+TREE = f"  0000000000000000-{RAM_BYTES - 1:016x} (prio 0, ram): ram\n"
+"""What the human monitor answers to `info mtree -f`."""
+
+
+class ModelReplayer:
+    """One process replaying an execution, parked at a moment.
+
+    `dies` is the chance that any movement ends in QemuDied.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        probe: ModelProbe | None,
+        saved: dict[str, int],
+        dice: random.Random,
+        dies: float,
+    ) -> None:
+        self.execution = execution
+        self.moment = 0
+        self.lost = False
+        self.at_end = False
+        self.ram = GuestRam(RAM_BYTES)
+        self.process = SimpleNamespace(pid=0)
+        self.monitor = SimpleNamespace(human=self._human)
+        self._probe = probe
+        self._saved = dict(saved)
+        self._dice = dice
+        self._dies = dies
+        self._apply(0)
+
+    @property
+    def position(self) -> int:
+        """The position the machine is parked at."""
+        return self.execution.positions[self.moment]
+
+    async def gdb(self) -> ModelGdb:
+        """Return the link to the gdbstub."""
+        return ModelGdb(self)
+
+    async def run_to(self, position: int, _progress: Callable[[int], None] | None = None) -> None:
+        """Run forward to some moment of `position`."""
+        if position < self.position:
+            raise InternalError(f"run_to({position:_}) is behind {self.position:_}.")
+        if position == self.position:
+            return
+        await self._turn()
+        last = self.execution.last[position]
+        first = self.execution.last[position - 1] + 1
+        self._forward(self._dice.randint(first, last))
+        self.at_end = position == self.execution.end and self._dice.random() < 0.5
+
+    async def ask_position(self) -> int:
+        """Return the position."""
+        await self._turn()
+        return self.position
+
+    async def save(self, tag: str) -> None:
+        """Save the machine's state but its RAM."""
+        await self._turn()
+        self._saved[tag] = self.moment
+
+    async def load(
+        self, tag: str, position: int, fill: Callable[[GuestRam], None] | None = None
+    ) -> None:
+        """Load a saved state; what the probe was armed for begins here."""
+        if self.at_end:
+            raise InternalError("A replayer that reached the end of the log cannot go back.")
+        await self._turn()
+        self.moment = self._saved[tag]
+        if fill:
+            fill(self.ram)
+        else:
+            self.ram.array()[:] = bytearray(self.execution.ram_at(self.moment))
+        if self._probe:
+            self._probe.begin(position)
+        if self.position != position:
+            raise InternalError(f"Snapshot {tag} is of {self.position:_}, not {position:_}.")
+
+    async def step(self) -> None:
+        """Go to the next moment."""
+        await self._turn()
+        if self.moment + 1 < len(self.execution.positions):
+            self._forward(self.moment + 1)
+
+    async def close(self) -> None:
+        """Give the RAM back."""
+        self.ram.close()
+
+    def _forward(self, moment: int) -> None:
+        for one in range(self.moment + 1, moment + 1):
+            self._apply(one)
+        self.moment = moment
+        if self._probe:
+            self._probe.advance(self.position)
+
+    def _apply(self, moment: int) -> None:
+        ram = self.ram.array()
+        for address, data in self.execution.writes[moment]:
+            ram[address : address + len(data)] = bytearray(data)
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0)
+        if self._dice.random() < self._dies:
+            self._dies = 1.0  # the dead stay dead
+            raise QemuDied("The model machine died.")
+
+    async def _human(self, line: str) -> str:
+        await self._turn()
+        return TREE if line == "info mtree -f" else ""
+
+
+class ModelGdb:
+    """The gdbstub of a ModelReplayer."""
+
+    def __init__(self, replayer: ModelReplayer) -> None:
+        self._replayer = replayer
+
+    async def register_layout(self, _isa: Isa) -> RegisterLayout:
+        """Return the registers of the model CPU."""
+        return RegisterLayout.bare((name, 64) for name in NAMES)
+
+    async def read_registers(self) -> bytes:
+        """Return the `g` packet."""
+        await self._replayer.ask_position()
+        return packet_of(self._replayer.execution.registers[self._replayer.moment])
+
+    async def read_memory(self, address: int, count: int) -> bytes:
+        """Return bytes of RAM; raises QemuRefused outside."""
+        await self._replayer.ask_position()
+        if address + count > RAM_BYTES:
+            raise QemuRefused(f"There is no memory at {address:#x}.")
+        return bytes(self._replayer.ram.view()[address : address + count])
+
+    async def physical_memory_mode(self, _on: bool) -> None:
+        """Do nothing: virtual addresses are physical ones."""
+
+    async def step(self) -> None:
+        """Go to the next moment."""
+        await self._replayer.step()
+
+    async def step_many(self, count: int, *, until: int | None = None) -> Steps:
+        """Take up to `count` steps, none at position `until`."""
+        replayer, packets, positions = self._replayer, [], []
+        for _ in range(count):
+            if replayer.position == until:
+                break
+            await replayer.step()
+            packets.append(packet_of(replayer.execution.registers[replayer.moment]))
+            positions.append(replayer.position)
+        return Steps(packets, positions, StopReply(SIGTRAP))
+
+
+def packet_of(registers: tuple[int, ...]) -> bytes:
+    """Return registers as a `g` packet, hex digits."""
+    return b"".join(value.to_bytes(8, "little") for value in registers).hex().encode()

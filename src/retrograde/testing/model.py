@@ -1,0 +1,128 @@
+"""A timeline over the model machine: the real algorithms, no QEMU, thousands a second.
+
+::
+
+    program = Program([Instruction("add", 0, 0, 1), Instruction("jump", number=-1)], 1000)
+    async with model_timeline(program, folder, checkpoints=[0, 500]) as timeline:
+        await timeline.seek(700)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from retrograde.machine.probe import Probe
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.replayer import INITIAL, Replayer
+from retrograde.position import parse_position
+from retrograde.recording.bundle import Recording
+from retrograde.testing.cpu import RAM_BYTES, Execution, Program, execute
+from retrograde.testing.machine import ModelReplayer, packet_of
+from retrograde.testing.probe import ModelProbe
+from retrograde.timeline.logfacts import LogFacts
+from retrograde.timeline.seat import Seat
+from retrograde.timeline.store import Checkpoint, CheckpointStore, Index, Origin
+from retrograde.timeline.timeline import Timeline
+
+TARGET = "riscv64"
+"""Whose names for pc and sp the model shares."""
+
+
+class ModelSeat(Seat):
+    """A seat whose processes are model machines."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        store: CheckpointStore,
+        execution: Execution,
+        *,
+        with_probe: bool,
+        dies: float,
+        seed: int,
+    ) -> None:
+        self._model_probe = ModelProbe(execution) if with_probe else None
+        probe = cast(Probe, self._model_probe)
+        super().__init__(recording, cast(Qemu, None), store, facts_of(execution), probe)
+        self._execution = execution
+        self._dies = dies
+        self._dice = random.Random(seed)  # noqa: S311 - chances, not secrets
+
+    async def start(self) -> None:
+        """Start a model machine at position 0."""
+        saved = {one.tag: self._execution.last[one.position] for one in self.store.checkpoints}
+        saved[INITIAL] = 0
+        model = ModelReplayer(self._execution, self._model_probe, saved, self._dice, self._dies)
+        self._replayer = cast(Replayer, model)
+
+
+@contextlib.asynccontextmanager
+async def model_timeline(
+    program: Program,
+    folder: Path,
+    *,
+    checkpoints: Sequence[int] = (0,),
+    seats: int = 2,
+    with_probe: bool = True,
+    dies: float = 0.0,
+    seed: int = 0,
+) -> AsyncIterator[Timeline]:
+    """Open a timeline on a program's execution, with checkpoints at positions.
+
+    Checkpoints at positions with several states are left out, as no pass makes them.
+    `folder` must be empty. `dies` is the chance that a machine dies at an await.
+    """
+    execution = execute(program)
+    recording = _recording(execution)
+    store = _store(folder, execution, checkpoints)
+    taken = [
+        ModelSeat(recording, store, execution, with_probe=with_probe, dies=dies, seed=seed + number)
+        for number in range(seats)
+    ]
+    async with await Timeline.over(recording, store, taken) as timeline:
+        yield timeline
+
+
+def facts_of(execution: Execution) -> LogFacts:
+    """Return what the log of an execution would tell."""
+    exceptions = np.unique(np.array(execution.exceptions, np.uint64))
+    interrupts = np.unique(np.array(execution.interrupts, np.uint64))
+    deliveries = np.union1d(exceptions, interrupts)
+    transfers = np.array(execution.transfers, np.uint64)
+    return LogFacts(exceptions, interrupts, deliveries, np.union1d(deliveries, transfers))
+
+
+def _recording(execution: Execution) -> Recording:
+    """Return what the timeline asks of a recording."""
+    end = execution.end
+
+    def resolve(expression: str | int) -> int:
+        return parse_position(str(expression), end, lambda _text: None)
+
+    machine = SimpleNamespace(target=TARGET)
+    ram = SimpleNamespace(shared=True, bytes=RAM_BYTES)
+    manifest = SimpleNamespace(machine=machine, ram=ram)
+    double: Any = SimpleNamespace(end=end, manifest=manifest, resolve=resolve)
+    return cast(Recording, double)
+
+
+def _store(folder: Path, execution: Execution, positions: Sequence[int]) -> CheckpointStore:
+    store = CheckpointStore(folder, Index(Origin(0, "", "", RAM_BYTES)), writable=True)
+    facts = facts_of(execution)
+    table = store.pages.empty_table()
+    for position in sorted({0, *positions}):
+        if position > execution.end or (position and facts.is_delivery(position)):
+            continue
+        moment = execution.last[position] if position else 0
+        ram = np.frombuffer(bytes(execution.ram_at(moment)), np.uint8)
+        table = store.pages.put(ram, table, np.ones(1, np.bool_))
+        registers = packet_of(execution.registers[moment]).decode()
+        store.add(Checkpoint(position=position, registers=registers, seconds=0.0), table)
+    return store

@@ -1,0 +1,161 @@
+"""What the probe would have seen of a model execution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.machine.probe_page import CHANGE, RECORD, RecordFlag
+from retrograde.machine.probe_request import ACCESSES, Breakpoint, Condition, Watch
+from retrograde.testing.cpu import NAMES, PC, Access, Execution
+
+HITS_KEPT = 64
+"""So few that searches meet an overflow often."""
+
+
+class ModelProbe:
+    """The interface of machine.probe.Probe over an execution already known."""
+
+    argument = ""
+    fd = -1
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._writes = _records([one for one in execution.accesses if one.is_store])
+        self._changes = _changes(execution)
+        self._armed: dict[str, Any] = {}
+        self._active: dict[str, Any] = {}
+        self._seen = (0, 0)
+
+    def arm(
+        self,
+        *,
+        breakpoints: Iterable[Breakpoint] = (),
+        watches: Iterable[Watch] = (),
+        registers: Sequence[str] = (),
+        writes: bool = False,
+        span: tuple[int, int],
+    ) -> None:
+        """Say what to record, from the next load on."""
+        self._armed = {
+            "breakpoints": tuple(breakpoints),
+            "watches": tuple(watches),
+            "registers": tuple(registers),
+            "writes": writes,
+            "span": span,
+        }
+        self._active = {}
+
+    def disarm(self) -> None:
+        """Record nothing from the next load on."""
+        self._armed = self._active = {}
+
+    def begin(self, position: int) -> None:
+        """Let what was armed take effect: a state was loaded."""
+        self._active = self._armed
+        self._seen = (position, position)
+
+    def advance(self, position: int) -> None:
+        """All instructions before `position` have begun."""
+        self._seen = (self._seen[0], position)
+
+    def hits(self) -> NDArray[np.void]:
+        """Return the newest of the breakpoints reached and watched accesses."""
+        return self._all_hits()[-HITS_KEPT:]
+
+    def kept_all(self, _kind: str) -> bool:
+        """Whether `hits` are all there were."""
+        return len(self._all_hits()) <= HITS_KEPT
+
+    def writes(self) -> NDArray[np.void]:
+        """Return the stores."""
+        return self._inside(self._writes)
+
+    def changes(self) -> NDArray[np.void]:
+        """Return the register changes, beginning with what the registers are."""
+        first, stop = self._span()
+        registers = self._execution.registers[self._execution.last[first]]
+        start = [_change(first, number, value) for number, value in enumerate(registers)]
+        later = self._inside(self._changes)
+        return np.concatenate([np.array(start if first < stop else [], CHANGE), later])
+
+    def facts(self) -> SimpleNamespace:
+        """Return what the timeline asks of ProbeFacts."""
+        return SimpleNamespace(registers_exact=True, deliveries_missed=0)
+
+    def _inside(self, records: NDArray[np.void]) -> NDArray[np.void]:
+        first, stop = self._span()
+        chosen: NDArray[np.void] = records[
+            (records["position"] >= first) & (records["position"] < stop)
+        ]
+        return chosen
+
+    def _span(self) -> tuple[int, int]:
+        assert self._active, "armed without a load since"
+        start, stop = self._active["span"]
+        return max(start, self._seen[0]), min(stop, self._seen[1])
+
+    def _all_hits(self) -> NDArray[np.void]:
+        first, stop = self._span()
+        found = [hit for stop_at in self._active["breakpoints"] for hit in self._reached(stop_at)]
+        for access in self._execution.accesses:
+            if any(_concerns(watch, access) for watch in self._active["watches"]):
+                found.append((access.position, 1 - access.pushed, access))
+        found = [one for one in found if first <= one[0] < stop]
+        found.sort(key=lambda one: one[:2])
+        return _records([one[2] for one in found])
+
+    def _reached(self, stop: Breakpoint) -> Iterable[tuple[int, float, Access]]:
+        """Find where a breakpoint is reached; begun in vain does not count but is told."""
+        execution = self._execution
+        for position, moment in enumerate(execution.last):
+            registers = execution.registers[moment]
+            if registers[PC] == stop.pc and all(_holds(c, registers) for c in stop.conditions):
+                yield position, 0.5, Access(position, stop.pc, -1, 0, 0, is_store=False)
+        for position, pc in execution.attempts:
+            if pc == stop.pc:
+                yield position, 0.25, Access(position, pc, -2, 0, 0, is_store=False)
+
+
+def _concerns(watch: Watch, access: Access) -> bool:
+    wanted = ACCESSES[watch.access] & (2 if access.is_store else 1)
+    overlaps = access.address < watch.start + watch.length
+    return bool(wanted) and overlaps and watch.start < access.address + access.size
+
+
+def _holds(condition: Condition, registers: tuple[int, ...]) -> bool:
+    assert isinstance(condition.operand, str), "the model has no conditions on memory"
+    left, right = registers[NAMES.index(condition.operand)] & condition.mask, condition.value
+    outcomes = {"==": left == right, "<": left < right, ">": left > right}
+    outcomes |= {"!=": left != right, "<=": left <= right, ">=": left >= right}
+    return outcomes[condition.comparison]
+
+
+def _records(accesses: Sequence[Access]) -> NDArray[np.void]:
+    rows = []
+    for one in accesses:
+        flags = 0 if one.address == -1 else RecordFlag.ATTEMPT
+        if one.size:
+            flags = RecordFlag.ACCESS | (RecordFlag.STORE if one.is_store else 0)
+            flags |= RecordFlag.DELIVERY if one.pushed else 0
+        address = max(0, one.address)
+        rows.append((one.position, one.pc, address, address, one.value, one.size, flags, 0))
+    return np.array(rows, RECORD)
+
+
+def _changes(execution: Execution) -> NDArray[np.void]:
+    rows = []
+    before = execution.registers[execution.last[0]]
+    for position, moment in enumerate(execution.last):
+        now = execution.registers[moment]
+        rows += [_change(position, n, now[n]) for n in range(len(NAMES)) if now[n] != before[n]]
+        before = now
+    return np.array(rows, CHANGE)
+
+
+def _change(position: int, number: int, value: int) -> tuple[object, ...]:
+    return (position, number, 0, 8, 0, value.to_bytes(16, "little"))

@@ -1,0 +1,201 @@
+"""The timeline's algorithms over the model machine, against the execution itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, note, settings
+from hypothesis import strategies as st
+
+from retrograde.errors import PositionError, QemuDied, QemuRefused
+from retrograde.machine.probe_request import Breakpoint, Watch
+from retrograde.testing.cpu import RAM_BYTES, Instruction, Program, execute
+from retrograde.testing.machine import packet_of
+from retrograde.testing.model import model_timeline
+from tests.timeline import programs as p
+
+EXAMPLES = settings(
+    deadline=None, max_examples=150, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
+
+
+class Driver:
+    """Does one operation after the other, and compares each with the execution."""
+
+    def __init__(self, timeline, execution, data, stops):
+        self.timeline, self.execution, self.data, self.stops = timeline, execution, data, stops
+        self.numbers = []
+        self.hits = p.hits_of(execution, stops) if timeline.can_search else []
+
+    def arm(self):
+        for stop in self.stops:
+            if isinstance(stop, Breakpoint):
+                self.numbers.append(self.timeline.add_breakpoint(stop.pc, stop.conditions))
+            else:
+                space = "physical" if stop.physical else "virtual"
+                self.numbers.append(
+                    self.timeline.add_watchpoint(stop.start, stop.length, stop.access, space)
+                )
+
+    async def do(self, kind):
+        here, end = self.timeline.position, self.execution.end
+        expected = here
+        if kind == "seek":
+            expected = self.data.draw(st.integers(0, end))
+            await self.timeline.seek(expected)
+        elif kind == "step":
+            expected = self.data.draw(st.integers(here, end))
+            await self.timeline.step(expected - here)
+        elif kind == "step_back":
+            expected = self.data.draw(st.integers(0, here))
+            await self.timeline.step_back(here - expected)
+        elif kind == "run":
+            hit = await self.timeline.run()
+            ahead = [one for one in self.hits if one > (here, False)]
+            expected = ahead[0][0] + ahead[0][1] if ahead else end
+            assert (hit and (hit.position, hit.is_access)) == (ahead[0] if ahead else None)
+        elif kind == "run_back":
+            hit = await self.timeline.run_back()
+            behind = [one for one in self.hits if one[0] < here]
+            expected = behind[-1][0] if behind else 0
+            assert (hit and (hit.position, hit.is_access)) == (behind[-1] if behind else None)
+        elif kind == "hits":
+            start = self.data.draw(st.integers(0, end))
+            stop = self.data.draw(st.integers(start, end))
+            found = await self.timeline.hits(start, stop)
+            inside = [one for one in self.hits if start <= one[0] < stop]
+            assert sorted({(hit.position, hit.is_access) for hit in found}) == inside
+            assert [hit.position for hit in found] == sorted(hit.position for hit in found)
+        elif kind == "last_write":
+            address, count = self.data.draw(p.addresses), self.data.draw(st.integers(1, 9))
+            hit = await self.timeline.last_write(address, count)
+            writes = p.hits_of(self.execution, [Watch(address, count, "w")])
+            behind = [one[0] for one in writes if one[0] < here]
+            assert (hit and hit.position) == (behind[-1] if behind else None)
+        assert self.timeline.position == expected
+        await self.compare()
+
+    async def compare(self):
+        position = self.timeline.position
+        moment = self.execution.last[position]
+        assert await self.timeline.packet() == packet_of(self.execution.registers[moment])
+        ram = self.execution.ram_at(moment)
+        for space in ("virtual", "physical"):
+            address, count = self.data.draw(p.addresses), self.data.draw(st.integers(0, 40))
+            count = min(count, RAM_BYTES - address)
+            assert await self.timeline.read(address, count, space) == ram[address : address + count]
+
+
+KINDS = ("seek", "step", "step_back", "step_back", "run", "run_back", "hits", "last_write")
+
+
+def drive(program, data, stops, *, kinds=KINDS, cancels=False, **options):
+    execution = execute(program)
+    note(f"end {execution.end}, deliveries {execution.exceptions} {execution.interrupts}")
+
+    async def work():
+        with tempfile.TemporaryDirectory() as folder:
+            async with model_timeline(program, Path(folder), **options) as timeline:
+                driver = Driver(timeline, execution, data, stops)
+                if timeline.can_search:
+                    driver.arm()
+                for kind in data.draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=12)):
+                    if cancels:
+                        await cancel_something(timeline, data)
+                    await driver.do(kind)
+
+    asyncio.run(work())
+
+
+async def cancel_something(timeline, data):
+    target = data.draw(st.integers(0, timeline.end))
+    operation = data.draw(
+        st.sampled_from(
+            (
+                lambda: timeline.seek(target),
+                lambda: timeline.step_back(timeline.position),
+                lambda: timeline.step(timeline.end - timeline.position),
+                timeline.run,
+                timeline.run_back,
+                lambda: timeline.read(0, 64),
+                timeline.digest,
+            )
+        )
+    )
+    task = asyncio.create_task(operation())
+    for _ in range(data.draw(st.integers(0, 60))):
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, QemuRefused):
+        await task
+
+
+@EXAMPLES
+@given(
+    p.programs(),
+    st.data(),
+    st.lists(
+        st.one_of(p.breakpoints, p.watches), max_size=4, unique_by=lambda stop: repr(stop)[:30]
+    ),
+    st.lists(st.integers(0, 400), max_size=6),
+    st.integers(1, 3),
+)
+def test_any_operations_on_any_program(program, data, stops, checkpoints, seats):
+    pcs = [stop.pc for stop in stops if isinstance(stop, Breakpoint)]
+    stops = stops if len(set(pcs)) == len(pcs) else stops[:1]
+    drive(program, data, stops, checkpoints=checkpoints, seats=seats)
+
+
+@EXAMPLES
+@given(p.programs(), st.data(), st.lists(st.integers(0, 400), max_size=6))
+def test_without_a_probe_all_movements_are_right(program, data, checkpoints):
+    kinds = ("seek", "step", "step_back")
+    drive(program, data, [], kinds=kinds, checkpoints=checkpoints, with_probe=False)
+
+
+@EXAMPLES
+@given(p.programs(), st.data(), st.lists(p.watches, max_size=2), st.integers(0, 99))
+def test_whatever_is_cancelled_the_next_answer_is_right(program, data, stops, seed):
+    drive(program, data, stops, checkpoints=[100, 200], cancels=True, seed=seed)
+
+
+@EXAMPLES
+@given(p.programs(longest=120), st.data(), st.lists(p.watches, max_size=2), st.integers(0, 99))
+def test_machines_that_die_now_and_then_are_replaced(program, data, stops, seed):
+    with contextlib.suppress(QemuDied):  # three deaths in a row are told
+        drive(program, data, stops, checkpoints=[50], dies=0.004, seed=seed)
+
+
+def test_a_tight_loop_with_more_hits_than_the_probe_keeps(tmp_path):
+    program = Program([Instruction("store", 0, 1), Instruction("jump", number=-1)], 3000)
+
+    async def work():
+        async with model_timeline(program, tmp_path, checkpoints=[1000]) as timeline:
+            timeline.add_breakpoint(0x10_0000)
+            assert len(await timeline.hits(0, 3000)) == 1500
+            await timeline.seek(7)
+            assert (await timeline.run()).position == 8
+            await timeline.seek(2999)
+            assert (await timeline.run_back()).position == 2998
+
+    asyncio.run(work())
+
+
+def test_the_model_does_not_depend_on_anything(tmp_path):
+    dice = random.Random(3)
+    code = [Instruction("add", 0, 1, dice.randrange(9)) for _ in range(9)]
+    program = Program(code, 100, frozenset({7, 50}))
+    assert execute(program) == execute(program)
+    assert execute(program).interrupts == [7, 50]
+
+
+async def test_positions_outside_are_refused(tmp_path):
+    async with model_timeline(Program([Instruction("nop")], 10), tmp_path) as timeline:
+        for wrong in (timeline.seek(11), timeline.step(11), timeline.step_back(1)):
+            with pytest.raises(PositionError):
+                await wrong
