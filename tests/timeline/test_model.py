@@ -120,8 +120,7 @@ async def cancel_something(timeline, data):
                 lambda: timeline.seek(target),
                 lambda: timeline.step_back(timeline.position),
                 lambda: timeline.step(timeline.end - timeline.position),
-                timeline.run,
-                timeline.run_back,
+                *((timeline.run, timeline.run_back) if timeline.can_search else ()),
                 lambda: timeline.read(0, 64),
                 timeline.digest,
             )
@@ -165,6 +164,13 @@ def test_whatever_is_cancelled_the_next_answer_is_right(program, data, stops, se
 
 
 @EXAMPLES
+@given(p.programs(), st.data(), st.integers(0, 99))
+def test_whatever_is_cancelled_while_stepping_the_next_answer_is_right(program, data, seed):
+    kinds = ("seek", "step", "step_back")
+    drive(program, data, [], kinds=kinds, cancels=True, seed=seed, with_probe=False)
+
+
+@EXAMPLES
 @given(p.programs(longest=120), st.data(), st.lists(p.watches, max_size=2), st.integers(0, 99))
 def test_machines_that_die_now_and_then_are_replaced(program, data, stops, seed):
     with contextlib.suppress(QemuDied):  # three deaths in a row are told
@@ -182,6 +188,21 @@ def test_a_tight_loop_with_more_hits_than_the_probe_keeps(tmp_path):
             assert (await timeline.run()).position == 8
             await timeline.seek(2999)
             assert (await timeline.run_back()).position == 2998
+
+    asyncio.run(work())
+
+
+def test_the_first_of_too_many_hits_comes_late(tmp_path):
+    code = [
+        *[Instruction("nop")] * 2000,
+        Instruction("store", 0, 1),
+        Instruction("jump", number=-1),
+    ]
+
+    async def work():
+        async with model_timeline(Program(code, 3000), tmp_path) as timeline:
+            timeline.add_breakpoint(0x10_0000 + 4 * 2000)
+            assert (await timeline.run()).position == 2000
 
     asyncio.run(work())
 

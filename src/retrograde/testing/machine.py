@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from retrograde.errors import InternalError, QemuDied, QemuRefused
+from retrograde.machine.command import RAM_ID
 from retrograde.machine.gdbsteps import Steps
 from retrograde.machine.isa import Isa
 from retrograde.machine.ram import GuestRam
@@ -24,7 +25,7 @@ from retrograde.wire.rsp_stop import SIGTRAP, StopReply
 if TYPE_CHECKING:
     from retrograde.testing.probe import ModelProbe
 
-TREE = f"  0000000000000000-{RAM_BYTES - 1:016x} (prio 0, ram): ram\n"
+TREE = f"  0000000000000000-{RAM_BYTES - 1:016x} (prio 0, ram): {RAM_ID}\n"
 """What the human monitor answers to `info mtree -f`."""
 
 
@@ -53,12 +54,13 @@ class ModelReplayer:
         self._saved = dict(saved)
         self._dice = dice
         self._dies = dies
+        self._position = 0
         self._apply(0)
 
     @property
     def position(self) -> int:
-        """The position the machine is parked at."""
-        return self.execution.positions[self.moment]
+        """The position the machine was at when last asked."""
+        return self._position
 
     async def gdb(self) -> ModelGdb:
         """Return the link to the gdbstub."""
@@ -70,16 +72,22 @@ class ModelReplayer:
             raise InternalError(f"run_to({position:_}) is behind {self.position:_}.")
         if position == self.position:
             return
+        self.lost = True
         await self._turn()
         last = self.execution.last[position]
         first = self.execution.last[position - 1] + 1
+        self._forward(self._dice.randint(self.moment, first))
+        await self._turn()
         self._forward(self._dice.randint(first, last))
+        await self.ask_position()
+        self.lost = False
         self.at_end = position == self.execution.end and self._dice.random() < 0.5
 
     async def ask_position(self) -> int:
-        """Return the position."""
+        """Ask the machine for its position."""
         await self._turn()
-        return self.position
+        self._position = self.execution.positions[self.moment]
+        return self._position
 
     async def save(self, tag: str) -> None:
         """Save the machine's state but its RAM."""
@@ -92,6 +100,7 @@ class ModelReplayer:
         """Load a saved state; what the probe was armed for begins here."""
         if self.at_end:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
+        self.lost = True
         await self._turn()
         self.moment = self._saved[tag]
         if fill:
@@ -100,14 +109,17 @@ class ModelReplayer:
             self.ram.array()[:] = bytearray(self.execution.ram_at(self.moment))
         if self._probe:
             self._probe.begin(position)
+        await self.ask_position()
+        self.lost = False
         if self.position != position:
             raise InternalError(f"Snapshot {tag} is of {self.position:_}, not {position:_}.")
 
     async def step(self) -> None:
-        """Go to the next moment."""
+        """Go to the next moment; the position is not asked for."""
         await self._turn()
         if self.moment + 1 < len(self.execution.positions):
             self._forward(self.moment + 1)
+        await self._turn()
 
     async def close(self) -> None:
         """Give the RAM back."""
@@ -118,7 +130,7 @@ class ModelReplayer:
             self._apply(one)
         self.moment = moment
         if self._probe:
-            self._probe.advance(self.position)
+            self._probe.advance(self.execution.positions[moment])
 
     def _apply(self, moment: int) -> None:
         ram = self.ram.array()
@@ -148,12 +160,12 @@ class ModelGdb:
 
     async def read_registers(self) -> bytes:
         """Return the `g` packet."""
-        await self._replayer.ask_position()
+        await asyncio.sleep(0)
         return packet_of(self._replayer.execution.registers[self._replayer.moment])
 
     async def read_memory(self, address: int, count: int) -> bytes:
         """Return bytes of RAM; raises QemuRefused outside."""
-        await self._replayer.ask_position()
+        await asyncio.sleep(0)
         if address + count > RAM_BYTES:
             raise QemuRefused(f"There is no memory at {address:#x}.")
         return bytes(self._replayer.ram.view()[address : address + count])
@@ -169,11 +181,11 @@ class ModelGdb:
         """Take up to `count` steps, none at position `until`."""
         replayer, packets, positions = self._replayer, [], []
         for _ in range(count):
-            if replayer.position == until:
+            if replayer.execution.positions[replayer.moment] == until:
                 break
             await replayer.step()
             packets.append(packet_of(replayer.execution.registers[replayer.moment]))
-            positions.append(replayer.position)
+            positions.append(replayer.execution.positions[replayer.moment])
         return Steps(packets, positions, StopReply(SIGTRAP))
 
 
