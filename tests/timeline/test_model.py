@@ -118,8 +118,8 @@ async def cancel_something(timeline, data):
         st.sampled_from(
             (
                 lambda: timeline.seek(target),
-                lambda: timeline.step_back(timeline.position),
-                lambda: timeline.step(timeline.end - timeline.position),
+                lambda: timeline.step_back(timeline.position // 2),
+                lambda: timeline.step((timeline.end - timeline.position) // 2),
                 *((timeline.run, timeline.run_back) if timeline.can_search else ()),
                 lambda: timeline.read(0, 64),
                 timeline.digest,
