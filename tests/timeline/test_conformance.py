@@ -1,0 +1,184 @@
+"""What every machine's timeline must do; the model machine and QEMU pass the same suite.
+
+A machine here is a timeline, a span of positions with an interrupt or exception in it,
+and the registers at each of them as single steps show them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import pytest
+
+from retrograde.errors import PositionError
+from retrograde.testing.cpu import Instruction, Program, execute
+from retrograde.testing.machine import packet_of
+from retrograde.testing.model import model_timeline
+from retrograde.timeline.logfacts import LogFacts
+from retrograde.timeline.timeline import Timeline
+from retrograde.verify.oracle import Oracle
+
+REACH = 60
+"""Positions looked at on both sides of the interrupt or exception."""
+
+LOOP = (
+    Instruction("set", 1, number=64),
+    Instruction("add", 0, 0, 3),
+    Instruction("store", 0, 1, 8),
+    Instruction("push", 0),
+    Instruction("call", number=4),
+    Instruction("pop", 2),
+    Instruction("xor", 3, 2),
+    Instruction("jump", number=-6),
+    Instruction("touch", 0, 1, 32),
+    Instruction("trap"),
+    Instruction("return"),
+)
+
+GUESTS = ("tiny", "pagefault", "syscall", "stacks", "exceptions")
+
+
+@dataclass
+class Machine:
+    timeline: Timeline
+    start: int
+    end: int
+    packets: dict[int, bytes]
+
+    async def here(self):
+        return self.timeline.position, await self.timeline.packet()
+
+    def at(self, position):
+        return position, self.packets[position]
+
+    def pc(self, position):
+        view = self.timeline.view
+        return view.isa.linear_pc(view.decode(self.packets[position]))
+
+
+@contextlib.asynccontextmanager
+async def model(folder):
+    program = Program(LOOP, 4000, frozenset({1990, 2001}), {1995: (80, b"device")})
+    execution = execute(program)
+    async with model_timeline(program, folder, checkpoints=(500, 1980, 2010, 3000)) as timeline:
+        span = range(2000 - REACH, 2000 + REACH + 1)
+        packets = {at: packet_of(execution.registers[execution.last[at]]) for at in span}
+        yield Machine(timeline, span[0], span[-1], packets)
+
+
+@contextlib.asynccontextmanager
+async def qemu_machine(recording, qemu):
+    facts = LogFacts.read(recording.log())
+    middle = int(facts.deliveries[len(facts.deliveries) * 3 // 4])
+    start, end = middle - REACH, middle + REACH
+    async with await Oracle.start(recording, qemu, facts) as oracle:
+        walk = await oracle.walk(start, end, {}, digest=False)
+    packets = {at: state.packet for at, state in walk.states.items()}
+    async with await Timeline.open(recording, qemu) as timeline:
+        yield Machine(timeline, start, end, packets)
+
+
+@pytest.fixture(params=["model", *(pytest.param(g, marks=pytest.mark.qemu) for g in GUESTS)])
+def machine(request, tmp_path):
+    """A context manager that makes the machine, in the loop of the test."""
+    if request.param == "model":
+        return model(tmp_path)
+    recorded, qemu = request.getfixturevalue("recorded"), request.getfixturevalue("qemu")
+    return qemu_machine(recorded(request.param), qemu)
+
+
+async def test_seeks_arrive_at_the_state_steps_show(machine):
+    async with machine as it:
+        middle = (it.start + it.end) // 2
+        for position in (middle, it.end, it.start, middle - 1, middle + 1, middle, 0, middle):
+            await it.timeline.seek(position)
+            if position:
+                assert await it.here() == it.at(position)
+
+
+async def test_every_step_and_every_step_back(machine):
+    async with machine as it:
+        await it.timeline.seek(it.start)
+        for position in range(it.start + 1, it.end + 1):
+            await it.timeline.step()
+            assert await it.here() == it.at(position)
+        for position in range(it.end - 1, it.start - 1, -1):
+            await it.timeline.step_back()
+            assert await it.here() == it.at(position)
+        await it.timeline.step(it.end - it.start)
+        assert await it.here() == it.at(it.end)
+        await it.timeline.step_back(it.end - it.start)
+        assert await it.here() == it.at(it.start)
+
+
+async def test_runs_stop_at_each_execution_of_an_instruction(machine):
+    async with machine as it:
+        pcs = [it.pc(position) for position in range(it.start, it.end)]
+        wanted = max(pcs, key=pcs.count)
+        expected = [it.start + number for number, pc in enumerate(pcs) if pc == wanted]
+        number = it.timeline.add_breakpoint(wanted)
+        assert [hit.position for hit in await it.timeline.hits(it.start, it.end)] == expected
+        await it.timeline.seek(it.start - 1)
+        for position in expected:
+            assert (await it.timeline.run()).position == position
+            assert await it.here() == it.at(position)
+        for position in expected[-2::-1]:
+            assert (await it.timeline.run_back()).position == position
+            assert await it.here() == it.at(position)
+        it.timeline.remove(number)
+        assert it.timeline.position == expected[0]
+        assert await it.timeline.run_back() is None
+        assert it.timeline.position == 0
+
+
+async def test_the_old_value_before_a_write_and_the_new_one_after(machine):
+    async with machine as it:
+        number = it.timeline.add_watchpoint(0, 1 << 64, "w")
+        stores = await it.timeline.hits(it.start, it.end)
+        it.timeline.remove(number)
+        assert stores
+        for store in stores[:: max(1, len(stores) // 6)]:
+            it.timeline.add_watchpoint(store.address, store.size)
+            await it.timeline.seek(store.position)
+            hit = await it.timeline.run()
+            assert (hit.position, it.timeline.position) == (store.position, store.position + 1)
+            order = it.timeline.view.isa.byte_order
+            hits = await it.timeline.hits(store.position, store.position + 1)
+            data = await it.timeline.read(hits[-1].address, hits[-1].size)
+            assert int.from_bytes(data, order) == hits[-1].value
+            last = await it.timeline.last_write(store.address, store.size)
+            assert last.position == store.position
+            hit = await it.timeline.run_back()
+            assert hit.position == it.timeline.position == store.position
+            await it.timeline.seek(it.end)
+            for number in list(it.timeline._stops._stops):
+                it.timeline.remove(number)
+
+
+async def test_memory_out_of_a_window_is_memory_of_a_machine(machine):
+    async with machine as it:
+        sp = it.timeline.view.isa.sp
+        await it.timeline.seek(it.start)
+        await it.timeline.step(it.end - it.start)
+        for position in range(it.end, it.start, -7):
+            await it.timeline.step_back(it.timeline.position - position)
+            stack = (await it.timeline.registers())[sp]
+            held = await it.timeline.read(stack, 8)
+            seat = it.timeline._seats[0]
+            await seat.go(position)
+            assert await (await seat.gdb()).read_memory(stack, 8) == held
+
+
+async def test_positions_end_where_the_recording_does(machine):
+    async with machine as it:
+        await it.timeline.seek(it.timeline.end)
+        with pytest.raises(PositionError):
+            await it.timeline.step()
+        await it.timeline.step_back(5)
+        await it.timeline.step(5)
+        assert it.timeline.position == it.timeline.end
+        await it.timeline.packet()
+        await it.timeline.seek(0)
+        with pytest.raises(PositionError):
+            await it.timeline.step_back()
