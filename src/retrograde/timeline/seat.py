@@ -65,6 +65,7 @@ class Seat:
         self._marks: dict[int, RamImage] = {}
         self._steps_to: dict[int, int] = {}
         self._adrift = False
+        self._stands_at: int | None = None
 
     @classmethod
     async def take(
@@ -125,8 +126,11 @@ class Seat:
         """
         if self._adrift:
             await self._restart()
+        if position == self._stands_at and not load:
+            return  # where an interrupt is taken, and at the end, getting there is dear
         with self.unsettled():
             await self._go(position, load, progress)
+        self._stands_at = position
 
     async def surviving(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do `work`, anew in a new process when QEMU dies under it.
@@ -147,6 +151,7 @@ class Seat:
         next `go` starts a new process.
         """
         before, self._adrift = self._adrift, True
+        self._stands_at = None
         yield
         self._adrift = before
 
