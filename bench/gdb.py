@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import statistics
 import tempfile
 import time
@@ -28,6 +29,7 @@ from retrograde.machine.wiring import GdbListener
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.timeline import Timeline
 from retrograde.verify.gdbmi import GdbMi
+from retrograde.wire.rsp import encode
 
 SECONDS = 1800.0
 MEGABYTE = 1 << 20
@@ -73,6 +75,27 @@ def script(path, steps, back_pc):
     return took
 
 
+def served(path, start):
+    """Return bytes a second of memory that the server hands out, to a client that only waits."""
+    chunk, size = 1 << 16, 8 * MEGABYTE
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(path))
+        link.sendall(encode(b"QStartNoAckMode"))
+        answer(link)
+        began = time.monotonic()
+        for at in range(start, start + size, chunk):
+            link.sendall(encode(b"m%x,%x" % (at, chunk)))
+            answer(link)
+        return size / (time.monotonic() - began)
+
+
+def answer(link):
+    """Wait for the end of a packet, `#` and two digits."""
+    tail = b""
+    while tail[-3:-2] != b"#":
+        tail = (tail + link.recv(1 << 18))[-3:]
+
+
 def timed(gdb, line):
     began = time.monotonic()
     gdb.move(line, SECONDS)
@@ -115,6 +138,9 @@ async def main():
             async with serve(recording, at) as path:
                 steps = options.steps if name == "ours" else 3
                 results[name] = await asyncio.to_thread(script, Path(path), steps, back_pc)
+                if name == "ours":
+                    rate = await asyncio.to_thread(served, path, back_pc & -MEGABYTE)
+                    results["bytes of memory served a second"] = rate
     if "ours" in results and "stub" in results:
         results["ratio"] = {k: results["stub"][k] / v for k, v in results["ours"].items()}
     with tempfile.TemporaryDirectory() as folder:

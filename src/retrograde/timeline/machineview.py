@@ -65,6 +65,18 @@ class MachineView:
                 return part.offset + physical - part.start
         return None
 
+    def place(self, physical: int) -> tuple[int | None, int]:
+        """Return the offset in RAM of an address, None when it is not in RAM.
+
+        The second number is for how many bytes from there the answer goes on like this.
+        """
+        for part in self.ranges:
+            if physical < part.start:
+                return None, part.start - physical
+            if physical < part.stop:
+                return part.offset + physical - part.start, part.stop - physical
+        return None, (1 << 64) - physical
+
     def offsets(self, physical: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the offset in RAM of each address, -1 for those that are not in it."""
         result = np.full(len(physical), -1, dtype=np.int64)

@@ -1,69 +1,120 @@
 """Virtual to physical addresses on x86, from registers and memory alone.
 
-Lets a window answer reads of virtual memory without a process. Intel SDM volume 3,
-chapter 4: 4-level and 5-level paging, PAE and 32-bit paging. Other ISAs ask a machine.
+Lets reads of virtual memory be answered out of RAM we hold, without a process. Intel SDM
+volume 3, chapter 4: 4-level and 5-level paging, PAE and 32-bit paging. As QEMU does for
+its gdbstub (x86_cpu_get_phys_page_attrs_debug in target/i386/helper.c), permissions and
+reserved bits are not looked at. A20 is taken to be on, as it is from reset. Other ISAs
+ask a machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from retrograde.errors import QemuRefused
 
 PAGE_BITS = 12
+PAGE = 1 << PAGE_BITS
 _ADDRESS = 0x000FFFFFFFFFF000
+_FOUR_GB = 1 << 32
+_WORD = (1 << 64) - 1
 
 ReadPhysical = Callable[[int, int], bytes | None]
 """Return `count` bytes from a physical address, None when they are not known."""
 
 
+class NotMapped(QemuRefused):
+    """The page tables say for sure that nothing is at an address."""
+
+
+class Mapped(NamedTuple):
+    """A physical address, and the bytes from there to the end of its page."""
+
+    physical: int
+    room: int
+
+
 def can_translate(target: str) -> bool:
-    """Whether `translate` knows the paging of a QEMU target."""
+    """Whether `AddressSpace` knows the paging of a QEMU target."""
     return target in ("x86_64", "i386")
 
 
-def translate(registers: Mapping[str, int], address: int, read: ReadPhysical) -> int | None:
-    """Return the physical address of a linear one; None when not mapped or not known.
+class AddressSpace:
+    """Linear addresses as the registers and the memory of one moment map them.
 
-    `registers` are those of QEMU's i386 target description (cr0, cr3, cr4, efer).
+    `registers` are those of QEMU's i386 target description (cr0, cr3, cr4, efer). Tables
+    are read once, a page at a time, and kept: use one for each moment.
     """
-    if not registers["cr0"] >> 31:
-        return address & 0xFFFFFFFF
-    cr3, cr4 = registers["cr3"], registers["cr4"]
-    if registers["efer"] >> 10 & 1:
-        levels = 5 if cr4 >> 12 & 1 else 4
-        shifts = [PAGE_BITS + 9 * level for level in reversed(range(levels))]
-        return _walk(cr3 & _ADDRESS, address, shifts, 9, 8, read)
-    if cr4 >> 5 & 1:
-        top = _entry(cr3 & 0xFFFFFFE0, address >> 30 & 3, 8, read)
-        if top is None or not top & 1:
+
+    def __init__(self, registers: Mapping[str, int], read: ReadPhysical) -> None:
+        self._read = read
+        self._tables: dict[int, bytes | None] = {}
+        self._cr3, self._cr4 = registers["cr3"], registers["cr4"]
+        self._is_paged = bool(registers["cr0"] >> 31)
+        self._is_long = bool(registers["efer"] >> 10 & 1)
+
+    def translate(self, address: int) -> Mapped | None:
+        """Return where `address` is; None when that is not known.
+
+        Raises NotMapped.
+        """
+        if not self._is_paged:
+            return Mapped(address, _FOUR_GB - address) if address < _FOUR_GB else None
+        if self._is_long:
+            levels = 5 if self._cr4 >> 12 & 1 else 4
+            top_bit = PAGE_BITS + 9 * levels - 1
+            if address >> top_bit not in (0, _WORD >> top_bit):
+                raise _not_mapped(address)  # not canonical
+            shifts = [PAGE_BITS + 9 * level for level in reversed(range(levels))]
+            return self._walk(self._cr3 & _ADDRESS, address, shifts)
+        if self._cr4 >> 5 & 1:
+            top = self._entry(self._cr3 & 0xFFFFFFE0, address >> 30 & 3, 8, address)
+            return None if top is None else self._walk(top & _ADDRESS, address, [21, 12])
+        return self._walk_32(address)
+
+    def _walk(self, table: int, address: int, shifts: list[int]) -> Mapped | None:
+        """Follow tables of 512 entries of 8 bytes, one for each of `shifts`."""
+        for shift in shifts:
+            entry = self._entry(table, address >> shift & 511, 8, address)
+            if entry is None:
+                return None
+            if shift == PAGE_BITS or (shift <= 30 and entry >> 7 & 1):
+                return _within(entry & _ADDRESS, address, shift)
+            table = entry & _ADDRESS
+        return None
+
+    def _walk_32(self, address: int) -> Mapped | None:
+        """Follow two levels of 1024 entries of 4 bytes."""
+        entry = self._entry(self._cr3 & 0xFFFFF000, address >> 22 & 1023, 4, address)
+        if entry is None:
             return None
-        return _walk(top & _ADDRESS, address, [21, 12], 9, 8, read)
-    return _walk(cr3 & 0xFFFFF000, address, [22, 12], 10, 4, read)
+        if entry >> 7 & self._cr4 >> 4 & 1:
+            # A page of 4 MB has bits 39-32 of its address in 20-13 (PSE-36).
+            return _within((entry & 0xFFC00000) | (entry >> 13 & 0xFF) << 32, address, 22)
+        entry = self._entry(entry & 0xFFFFF000, address >> PAGE_BITS & 1023, 4, address)
+        return None if entry is None else _within(entry & 0xFFFFF000, address, PAGE_BITS)
 
-
-def _walk(
-    table: int, address: int, shifts: list[int], bits: int, size: int, read: ReadPhysical
-) -> int | None:
-    """Follow tables of 2**`bits` entries of `size` bytes, one for each of `shifts`."""
-    for shift in shifts:
-        entry = _entry(table, address >> shift & ((1 << bits) - 1), size, read)
-        if entry is None or not entry & 1:
+    def _entry(self, table: int, index: int, size: int, address: int) -> int | None:
+        """Return an entry that is present, None when it is not known; raises NotMapped."""
+        start, offset = table & -PAGE, (table & PAGE - 1) + index * size
+        if start not in self._tables:
+            self._tables[start] = self._read(start, PAGE)
+        page = self._tables[start]
+        if page is None:
             return None
-        large = shift > PAGE_BITS and shift <= 30 and entry >> 7 & 1
-        if large or shift == PAGE_BITS:
-            offset = address & ((1 << shift) - 1)
-            base = entry & _ADDRESS if size == 8 else _base_32(entry, shift)
-            return (base & ~((1 << shift) - 1)) | offset
-        table = entry & (_ADDRESS if size == 8 else 0xFFFFF000)
-    return None
+        entry = int.from_bytes(page[offset : offset + size], "little")
+        if not entry & 1:
+            raise _not_mapped(address)
+        return entry
 
 
-def _base_32(entry: int, shift: int) -> int:
-    """Return the frame of a 32-bit entry; 4 MB pages have bits 39-32 in 20-13 (PSE-36)."""
-    if shift == PAGE_BITS:
-        return entry & 0xFFFFF000
-    return (entry & 0xFFC00000) | (entry >> 13 & 0xFF) << 32
+def _within(base: int, address: int, shift: int) -> Mapped:
+    offset = address & ((1 << shift) - 1)
+    return Mapped((base & -(1 << shift)) | offset, (1 << shift) - offset)
 
 
-def _entry(table: int, index: int, size: int, read: ReadPhysical) -> int | None:
-    data = read(table + index * size, size)
-    return None if data is None else int.from_bytes(data, "little")
+def _not_mapped(address: int) -> NotMapped:
+    return NotMapped(
+        f"No memory is mapped at {address:#x}.", "Addresses are of the guest's current space."
+    )

@@ -1,19 +1,48 @@
-"""Guest memory at a position: out of a window when that is certain, else from a machine."""
+"""Guest memory at a position: out of a window when that is certain, else from a machine.
+
+Either way virtual addresses are translated by us where the paging is known, so that a
+large range is a few copies out of RAM. What is not RAM (ROM, devices) only QEMU's stub
+reads, a few hundred bytes a packet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
-from retrograde.timeline.paging import can_translate, translate
+from retrograde.timeline.paging import PAGE, AddressSpace, NotMapped, ReadPhysical, can_translate
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.window import Window
 
 Space = Literal["virtual", "physical"]
 
-PAGE = 4096
+
+@dataclass(frozen=True)
+class Range:
+    """`count` bytes of memory from `address`, in one of the two address spaces."""
+
+    address: int
+    count: int
+    space: Space = "virtual"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """`count` bytes from `address` on: in RAM from `offset`, or elsewhere (None)."""
+
+    address: int
+    count: int
+    offset: int | None
+
+    def joined(self, other: _Piece) -> _Piece | None:
+        """Return this piece and the one after it as one; None when they are not one."""
+        goes_on = None if self.offset is None else self.offset + self.count
+        if other.offset != goes_on:
+            return None
+        return _Piece(self.address, self.count + other.count, self.offset)
 
 
 def read_held(
@@ -22,11 +51,12 @@ def read_held(
     view: MachineView,
     registers: Mapping[str, int],
     position: int,
-    address: int,
-    count: int,
-    space: Space,
+    wanted: Range,
 ) -> bytes | None:
-    """Return memory at `position` in `window`; None when only a machine can tell."""
+    """Return memory at `position` in `window`; None when only a machine can tell.
+
+    Raises QemuRefused when for sure part of the range is not mapped.
+    """
     writes = window.writes
     if writes is None or not facts.undisturbed(window.start, position + 1):
         return None
@@ -35,39 +65,82 @@ def read_held(
         offset = view.offset(physical, count)
         return None if offset is None else writes.read(offset, count, position)
 
-    if space == "physical":
-        return read(address, count)
-    if not can_translate(view.isa.target):
-        return None
     data = bytearray()
-    while len(data) < count:
-        at = address + len(data)
-        size = min(count - len(data), PAGE - at % PAGE)
-        physical = translate(registers, at, read)
-        piece = None if physical is None else read(physical, size)
-        if piece is None:
+    for piece in _pieces(view, registers, wanted, read):
+        held = None if piece.offset is None else writes.read(piece.offset, piece.count, position)
+        if held is None:
             return None
-        data += piece
+        data += held
     return bytes(data)
 
 
 async def read_parked(
-    seat: Seat, view: MachineView, position: int, address: int, count: int, space: Space
+    seat: Seat, view: MachineView, registers: Mapping[str, int], position: int, wanted: Range
 ) -> bytes:
     """Return memory from the machine in `seat`, moved to `position`.
 
-    Raises QemuRefused when part of the range is not mapped.
+    `registers` are those there. Raises QemuRefused when part of the range is not mapped.
     """
     await seat.go(position)
+    ram = seat.ram.view() if view.ranges else memoryview(b"")
+
+    def read(physical: int, count: int) -> bytes | None:
+        offset = view.offset(physical, count)
+        return None if offset is None else bytes(ram[offset : offset + count])
+
+    try:
+        pieces = list(_pieces(view, registers, wanted, read))
+    except NotMapped:
+        pieces = [_Piece(wanted.address, wanted.count, None)]
+    data = bytearray()
+    for piece in pieces:
+        if piece.offset is None:
+            data += await _ask(seat, piece, wanted.space)
+        else:
+            data += ram[piece.offset : piece.offset + piece.count]
+    return bytes(data)
+
+
+async def _ask(seat: Seat, piece: _Piece, space: Space) -> bytes:
+    """Have QEMU's stub read a piece."""
     gdb = await seat.gdb()
     if space == "virtual":
-        return await gdb.read_memory(address, count)
-    offset = view.offset(address, count)
-    if offset is not None:
-        return bytes(seat.ram.view()[offset : offset + count])
+        return await gdb.read_memory(piece.address, piece.count)
     with seat.unsettled():
         await gdb.physical_memory_mode(True)
         try:
-            return await gdb.read_memory(address, count)
+            return await gdb.read_memory(piece.address, piece.count)
         finally:
             await gdb.physical_memory_mode(False)
+
+
+def _pieces(
+    view: MachineView, registers: Mapping[str, int], wanted: Range, read: ReadPhysical
+) -> Iterator[_Piece]:
+    """Cut a range where it is no longer contiguous in RAM, or no longer in RAM."""
+    space = None
+    if wanted.space == "virtual":
+        if not view.ranges or not can_translate(view.isa.target):
+            yield _Piece(wanted.address, wanted.count, None)
+            return
+        space = AddressSpace(registers, read)
+    last = _Piece(wanted.address, 0, None)
+    while (done := last.address + last.count) < wanted.address + wanted.count:
+        piece = _piece(view, space, done, wanted.address + wanted.count - done)
+        joined = last.joined(piece) if last.count else piece
+        if joined is None:
+            yield last
+        last = joined or piece
+    yield last
+
+
+def _piece(view: MachineView, space: AddressSpace | None, address: int, count: int) -> _Piece:
+    """Return the longest piece from `address`, of at most `count` bytes, seen at once."""
+    physical, room = address, count
+    if space is not None:
+        mapped = space.translate(address)
+        if mapped is None:
+            return _Piece(address, min(count, PAGE - address % PAGE), None)
+        physical, room = mapped
+    offset, more = view.place(physical)
+    return _Piece(address, min(count, room, more), offset)

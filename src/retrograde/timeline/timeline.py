@@ -35,8 +35,8 @@ from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.prefetch import Prefetch
+from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
-from retrograde.timeline.reading import read_held, read_parked
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
@@ -278,14 +278,14 @@ class Timeline:
             raise UsageError(f"{count} bytes from {address:#x} are not a range of memory.")
         if count == 0:
             return b""
-        position, view = self._position, self._view
+        wanted = Range(address, count, space)
+        position, view, registers = self._position, self._view, await self.registers()
         if window := self._held(position):
-            registers = await self.registers()
-            held = read_held(window, self.facts, view, registers, position, address, count, space)
+            held = read_held(window, self.facts, view, registers, position, wanted)
             if held is not None:
                 return held
         return await self._at(
-            self._seats[0], lambda seat: read_parked(seat, view, position, address, count, space)
+            self._seats[0], lambda seat: read_parked(seat, view, registers, position, wanted)
         )
 
     def write(self, *_what: object) -> NoReturn:

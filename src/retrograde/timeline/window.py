@@ -18,6 +18,8 @@ from retrograde.machine.probe_page import FOREVER, RecordFlag
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import PAGE, RamImage
 
+_BYTES = np.arange(8)
+
 Records = NDArray[np.void]
 """The probe's records (machine.probe_page.RECORD), oldest first."""
 
@@ -73,11 +75,11 @@ class Writes:
         until = np.searchsorted(self.positions, position)
         starts, sizes = self.offsets[:until], self.sizes[:until]
         touching = np.flatnonzero((starts + sizes > offset) & (starts < offset + count))
-        for index in touching:
-            for byte in range(int(sizes[index])):
-                at = int(starts[index]) + byte - offset
-                if 0 <= at < count:
-                    data[at] = self.values[index, byte]
+        if touching.size:
+            # One row a store, oldest first: of bytes written twice the last one stays.
+            at = starts[touching, None] + _BYTES - offset
+            there = (at >= 0) & (at < count) & (sizes[touching, None] > _BYTES)
+            np.frombuffer(data, np.uint8)[at[there]] = self.values[touching][there]
         return bytes(data)
 
     def _explain(self, page: int, after: RamImage) -> bool:
