@@ -102,22 +102,42 @@ def timed(gdb, line):
     return time.monotonic() - began
 
 
-async def false_conditions(folder):
-    """Return evaluations a second of a condition that is false a million times."""
+async def in_the_hot_guest(folder):
+    """Return what needs a guest of known code: false conditions, and long reverse-nexts."""
     guest = builtin_guest("hot")
     recording = await record(folder / "hot.retro", guest.qemu_args, target=guest.target)
+
+    def run(path, *lines):
+        with GdbMi() as gdb:
+            gdb.command(f"file {guest.files[0]}")
+            gdb.connect(Path(path))
+            gdb.place = re.search(r"0x[0-9a-f]+", gdb.command("info address tight"))[0]
+            return [line(gdb) for line in lines]
+
+    def false_conditions(gdb):
+        gdb.command(f"break *{gdb.place} if $rbx == 0x123456789abc")
+        return 1e6 / timed(gdb, "continue")
+
+    def reverse_next(gdb):
+        """Go back out of `tight` from its 500th instruction."""
+        gdb.command(f"break *{gdb.place} if $rcx == 1000000 - 250")
+        gdb.move("continue", SECONDS)
+        gdb.command("delete")
+        took = timed(gdb, "reverse-next")
+        assert gdb.register("rcx") == 0  # before it was set
+        gdb.command("monitor start")
+        gdb.command("maintenance flush register-cache")
+        return took
+
     async with ours(recording, 1000) as path:
-
-        def run():
-            with GdbMi() as gdb:
-                gdb.command(f"file {guest.files[0]}")
-                gdb.connect(Path(path))
-                place = re.search(r"0x[0-9a-f]+", gdb.command("info address tight"))
-                gdb.command(f"break *{place[0]} if $rbx == 0x123456789abc")
-                return timed(gdb, "continue")
-
-        seconds = await asyncio.to_thread(run)
-    return 1e6 / seconds
+        (rate,) = await asyncio.to_thread(run, path, false_conditions)
+    async with ours(recording, 1000) as path:
+        times = await asyncio.to_thread(run, path, *[reverse_next] * 5)
+    return {
+        "false conditions a second": rate,
+        "reverse-next over 500, first": times[0],
+        "reverse-next over 500, p50": statistics.median(times),
+    }
 
 
 async def main():
@@ -144,7 +164,7 @@ async def main():
     if "ours" in results and "stub" in results:
         results["ratio"] = {k: results["stub"][k] / v for k, v in results["ours"].items()}
     with tempfile.TemporaryDirectory() as folder:
-        results["false conditions a second"] = await false_conditions(Path(folder))
+        results |= await in_the_hot_guest(Path(folder))
     print(json.dumps(results, indent=2))
 
 

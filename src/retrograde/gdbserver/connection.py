@@ -45,7 +45,8 @@ class Connection:
         self._decoder = Decoder(2 * PACKET_BYTES)
         self._requests: deque[bytes] = deque()
         self._news = asyncio.Event()
-        self._halt = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._is_haltable = self._halted = False
         self._gone = False
         self._last = b""
         self._answering = b""
@@ -54,6 +55,7 @@ class Connection:
 
     async def run(self) -> None:
         """Answer requests until the client leaves or the connection breaks."""
+        self._task = asyncio.current_task()
         listener = asyncio.create_task(self._listen())
         try:
             while not self._session.ended and (request := await self._next()) is not None:
@@ -80,31 +82,38 @@ class Connection:
     async def _answer(self, request: bytes) -> None:
         self._answering = request
         self._reached = None
+        answer = None
         if self._interrupt_due and is_long(request):
             self._interrupt_due = False
-            self._stop_answering()
-        answer = await self._unless_halted(self._session.answer(request, self._progress))
+        else:
+            answer = await self._unless_halted(self._session.answer(request, self._progress))
         if self._gone:
             return
         if answer is None:
             answer = await self._session.interrupted(request, self._reached)
         self._answering = b""
-        if self._halt.done():
-            self._halt = asyncio.get_running_loop().create_future()
         self._last = encode(answer)
         self._writer.write(self._last)
         await self._writer.drain()
 
     async def _unless_halted(self, work: Coroutine[Any, Any, bytes]) -> bytes | None:
-        """Return what `work` does; None when the client interrupted it or went away."""
-        task = asyncio.create_task(work)
+        """Return what `work` does; None when the client interrupted it or went away.
+
+        Cancels ourselves and takes that back, as asyncio.timeout does: a task for each
+        request would take longer than most requests do.
+        """
+        assert self._task is not None
+        self._is_haltable = True
         try:
-            await asyncio.wait((task, self._halt), return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
+            return await work
+        except asyncio.CancelledError:
+            if not self._halted or self._task.cancelling() > 1:
+                raise
+            return None
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            if self._halted:
+                self._task.uncancel()
+            self._is_haltable = self._halted = False
 
     def _progress(self, position: int) -> None:
         self._reached = position
@@ -121,9 +130,7 @@ class Connection:
             while data := await self._reader.read(_READ):
                 for frame in self._decoder.feed(data):
                     self._take(frame)
-                # A flood must not keep others from running, nor our answers to it pile up.
-                await self._writer.drain()
-                await asyncio.sleep(0)
+                await self._writer.drain()  # our answers to a flood must not pile up
         except ConnectionError:
             pass
         finally:
@@ -152,5 +159,6 @@ class Connection:
             self._last = b""  # once: a flood of nacks must not be multiplied
 
     def _stop_answering(self) -> None:
-        if not self._halt.done():
-            self._halt.set_result(None)
+        if self._is_haltable and not self._halted and self._task is not None:
+            self._halted = True
+            self._task.cancel()

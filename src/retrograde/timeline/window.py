@@ -8,7 +8,8 @@ machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from retrograde.machine.probe_page import FOREVER, RecordFlag
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import PAGE, RamImage
+
+QUIET_PAGES = 256
+"""Pages remembered that a window does not change: code, and the page tables on the way."""
 
 _BYTES = np.arange(8)
 
@@ -39,6 +43,14 @@ class Writes:
     sizes: NDArray[np.int64]
     values: NDArray[np.uint8]
     unclear: frozenset[int]
+    _quiet: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """Pages no store of the window touches, as far as they have been read."""
+
+    @cached_property
+    def _touched(self) -> frozenset[int]:
+        """Numbers of the pages stores touch."""
+        ends = (self.offsets, self.offsets + self.sizes - 1)
+        return frozenset((np.concatenate(ends) // PAGE).tolist())
 
     @classmethod
     def of(
@@ -69,8 +81,11 @@ class Writes:
 
     def read(self, offset: int, count: int, position: int) -> bytes | None:
         """Return `count` bytes of RAM from `offset` at `position`; None when unclear."""
-        if self.unclear.intersection(range(offset // PAGE, (offset + count - 1) // PAGE + 1)):
+        first, last = offset // PAGE, (offset + count - 1) // PAGE
+        if self.unclear.intersection(range(first, last + 1)):
             return None
+        if first == last and first not in self._touched:
+            return self._quiet_page(first)[offset - first * PAGE :][:count]
         data = self.base.read(offset, count)
         until = np.searchsorted(self.positions, position)
         starts, sizes = self.offsets[:until], self.sizes[:until]
@@ -81,6 +96,15 @@ class Writes:
             there = (at >= 0) & (at < count) & (sizes[touching, None] > _BYTES)
             np.frombuffer(data, np.uint8)[at[there]] = self.values[touching][there]
         return bytes(data)
+
+    def _quiet_page(self, page: int) -> bytes:
+        """Return a page that is the same all over the window."""
+        content = self._quiet.get(page)
+        if content is None:
+            content = self._quiet[page] = bytes(self.base.read(page * PAGE, PAGE))
+            if len(self._quiet) > QUIET_PAGES:
+                self._quiet.pop(next(iter(self._quiet)))
+        return content
 
     def _explain(self, page: int, after: RamImage) -> bool:
         """Whether the stores alone make `page` what it is afterwards."""
