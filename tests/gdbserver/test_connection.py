@@ -69,7 +69,7 @@ async def test_a_client_that_vanishes_ends_its_run(tmp_path):
         client.writer.transport.abort()
         async with asyncio.timeout(SECONDS):
             await asyncio.wait([run])
-        again = await _connected(path)
+        again = await Client.connect(path)
         assert await again.ask("qC") == "QC1"
         await again.close()
 
@@ -85,7 +85,7 @@ async def test_the_next_client_finds_the_position_but_no_breakpoints(tmp_path):
         assert await first.ask("D") == "OK"
         assert await first.answer() is None
         await first.close()
-        second = await _connected(path)
+        second = await Client.connect(path)
         assert (await second.monitor("when")).startswith(f"at {stood} ")
         assert not timeline.stops
         await second.close()
@@ -103,6 +103,39 @@ async def test_a_second_client_is_sent_away(tmp_path):
         assert await first.ask("qC") == "QC1"
         await first.close()
         await second.close()
+
+
+@pytest.mark.parametrize("goodbye", [True, False])
+async def test_a_client_may_reconnect_at_once(tmp_path, goodbye):
+    async with serving(FakeTimeline(tmp_path), tmp_path) as path:
+        for _ in range(50):
+            client = await Client.connect(path)
+            assert await client.ask("qC") == "QC1"
+            if goodbye:
+                assert await client.ask("D") == "OK"
+            client.writer.transport.abort()
+        # With answers under way, too: nobody has read that the client left.
+        for _ in range(50):
+            client = await Client.connect(path)
+            client.send("qC")
+            client.writer.close()
+        client = await Client.connect(path)
+        assert await client.ask("qC") == "QC1"
+        await client.close()
+
+
+async def test_one_of_many_is_next(tmp_path):
+    reports = []
+    async with serving(FakeTimeline(tmp_path), tmp_path, reports) as path:
+        first = await Client.connect(path)
+        assert await first.ask("D") == "OK"
+        second, third = await Client.connect(path), await Client.connect(path)
+        assert await second.ask("qC") == "QC1"
+        with contextlib.suppress(ConnectionError):
+            assert await third.answer() is None
+        assert len(reports) == 1
+        for client in (first, second, third):
+            await client.close()
 
 
 async def test_wrong_checksums_are_asked_for_again(tmp_path):
@@ -181,7 +214,7 @@ def test_whatever_is_sent_the_next_client_is_served(chunks, abruptly):
             if abruptly:
                 client.writer.transport.abort()
             await client.close()
-            again = await _connected(path)
+            again = await Client.connect(path)
             assert await again.ask("qC") == "QC1"
             assert not timeline.stops
             assert 0 <= timeline.position <= END
@@ -217,14 +250,3 @@ async def test_tcp_on_any_port(tmp_path):
         client = Client(*await asyncio.open_connection("127.0.0.1", server.address.port))
         assert await client.ask("qC") == "QC1"
         await client.close()
-
-
-async def _connected(path):
-    """Connect once the server has seen that the client before is gone."""
-    async with asyncio.timeout(SECONDS):
-        while True:
-            client = await Client.connect(path)
-            with contextlib.suppress(ConnectionError):
-                if await client.ask("?"):
-                    return client
-            await client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -52,6 +53,19 @@ class Connection:
         self._answering = b""
         self._interrupt_due = False
         self._reached: int | None = None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the client has said goodbye or hung up, though we may not have read that yet.
+
+        A debugger that reconnects is as fast as we are.
+        """
+        fd = self._writer.get_extra_info("socket").fileno()
+        if fd < 0 or self._gone or self._session.ended:
+            return True
+        ends = select.poll()
+        ends.register(fd, select.POLLRDHUP)
+        return bool(ends.poll(0))
 
     async def run(self) -> None:
         """Answer requests until the client leaves or the connection breaks."""

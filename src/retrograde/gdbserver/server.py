@@ -24,7 +24,7 @@ class GdbServer:
     """Serves `timeline` to debuggers. Made by `start`; always ended by `close`.
 
     The cursor stays where a client left it. One client at a time: another that connects
-    meanwhile is sent away at once.
+    meanwhile is sent away at once, unless the one before is leaving.
     """
 
     def __init__(self, timeline: Timeline, address: Address, report: Report) -> None:
@@ -34,7 +34,7 @@ class GdbServer:
         self._report = report
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
-        self._busy = False
+        self._last: tuple[Connection, asyncio.Task[None]] | None = None
 
     @classmethod
     async def start(
@@ -101,23 +101,32 @@ class GdbServer:
             raise
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._busy:
-            self._report("a second client was sent away: one is served at a time")
-            writer.transport.abort()
-            return
-        self._busy = True
+        before = None
+        if self._last is not None:
+            last, before = self._last
+            if not before.done() and not last.is_leaving:
+                self._report("a second client was sent away: one is served at a time")
+                writer.transport.abort()
+                return
         if not self.address.path:
             link = writer.get_extra_info("socket")
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = asyncio.create_task(self._serve(reader, writer))
+        connection = Connection(self._timeline, reader, writer)
+        task = asyncio.create_task(_serve(connection, writer, before))
+        self._last = connection, task
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await Connection(self._timeline, reader, writer).run()
-        finally:
-            self._busy = False
+
+async def _serve(
+    connection: Connection, writer: asyncio.StreamWriter, before: asyncio.Task[None] | None
+) -> None:
+    try:
+        if before is not None:
+            await asyncio.wait((before,))
+        await connection.run()
+    finally:
+        writer.close()
 
 
 def _make_room(path: Path) -> None:
