@@ -67,7 +67,7 @@ class Emulator:
 
     @functools.cached_property
     def devices(self) -> str:
-        """Its list of devices; one is in it as `name "NAME"`."""
+        """Its list of devices; names and aliases are in double quotes."""
         return self._ask("-M", "none", "-device", "help")
 
     def _first_words(self, *words: str) -> frozenset[str]:

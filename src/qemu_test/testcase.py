@@ -296,7 +296,7 @@ class QemuSystemTest(QemuBaseTest):
 
     def require_device(self, devicename: str) -> None:
         """Skip the test unless QEMU has this device."""
-        if f'name "{devicename}"' not in self.emulator.devices:
+        if f'"{devicename}"' not in self.emulator.devices:
             self.skipTest(f"no support for device {devicename}")
 
     @property

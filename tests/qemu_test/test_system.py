@@ -207,6 +207,7 @@ class Machines(QemuSystemTest):
         self.assertFalse(kvm_available("s390x"))
         self.require_accelerator("tcg")
         self.require_device("virtio-net-pci")
+        self.require_device("virtio-serial")  # an alias
 
 
 @needs_qemu
