@@ -68,15 +68,27 @@ async def model(folder):
 
 
 @contextlib.asynccontextmanager
-async def qemu_machine(recording, qemu):
+async def qemu_machine(recording, qemu, walked):
+    if recording.path not in walked:
+        walked[recording.path] = await walk(recording, qemu)
+    packets = walked[recording.path]
+    async with await Timeline.open(recording, qemu) as timeline:
+        yield Machine(timeline, min(packets), max(packets), packets)
+
+
+async def walk(recording, qemu):
+    """Return the registers at each position around a delivery, by single steps."""
     facts = LogFacts.read(recording.log())
     middle = int(facts.deliveries[len(facts.deliveries) * 3 // 4])
-    start, end = middle - REACH, middle + REACH
     async with await Oracle.start(recording, qemu, facts) as oracle:
-        walk = await oracle.walk(start, end, {}, digest=False)
-    packets = {at: state.packet for at, state in walk.states.items()}
-    async with await Timeline.open(recording, qemu) as timeline:
-        yield Machine(timeline, start, end, packets)
+        steps = await oracle.walk(middle - REACH, middle + REACH, {}, digest=False)
+    return {at: state.packet for at, state in steps.states.items()}
+
+
+@pytest.fixture(scope="module")
+def walked():
+    """What single steps showed, by recording: walking there once is enough."""
+    return {}
 
 
 @pytest.fixture(params=["model", *(pytest.param(g, marks=pytest.mark.qemu) for g in GUESTS)])
@@ -85,7 +97,7 @@ def machine(request, tmp_path):
     if request.param == "model":
         return model(tmp_path)
     recorded, qemu = request.getfixturevalue("recorded"), request.getfixturevalue("qemu")
-    return qemu_machine(recorded(request.param), qemu)
+    return qemu_machine(recorded(request.param), qemu, request.getfixturevalue("walked"))
 
 
 async def test_seeks_arrive_at_the_state_steps_show(machine):

@@ -5,6 +5,7 @@ jump that pops one, so while a function runs the stack pointer stays at or below
 was on entry. The return that leaves is the first jump to above all the stack pointers
 seen since; the call that entered is the last jump down to at or above all of them.
 Interrupts, calls made meanwhile and system calls (another stack, far away) never are.
+What takes an interrupt or exception enters its handler, as a call does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 15
 """Bytes of the longest x86 instruction: what moves pc no further forward is no jump."""
+
+LONG_MODE: Final = 1 << 10
+"""EFER.LMA: Intel SDM volume 3, 2.2.1."""
+
+FARTHEST: Final = 1 << 19
+"""Positions looked at before giving up: some seconds' worth."""
 
 NEAR: Final = 1 << 24
 """Bytes between stack pointers of one stack."""
@@ -37,10 +44,12 @@ class _Frames:
                 "Run to its return address instead.",
             )
         self.highest = -1
+        self.word = 8
 
     async def look(self) -> tuple[int, int]:
         """Return pc and stack pointer at the cursor."""
         registers = await self._timeline.registers()
+        self.word = 8 if registers["efer"] & LONG_MODE else 4
         return registers[self._isa.pc], registers[self._isa.sp]
 
     def see(self, sp: int) -> None:
@@ -56,12 +65,12 @@ class _Frames:
 async def finish(timeline: Timeline) -> int | None:
     """Run forward until the function at the cursor has returned; return the position.
 
-    Returns None, with the cursor where it was, when it never does.
+    Returns None, with the cursor where it was, when it does not within FARTHEST positions.
     """
     frames, origin = _Frames(timeline), timeline.position
     pc, sp = await frames.look()
     frames.see(sp)
-    while timeline.position < timeline.end:
+    while timeline.position < min(timeline.end, origin + FARTHEST):
         await timeline.step()
         after_pc, after_sp = await frames.look()
         has_left = frames.highest < after_sp and frames.is_near(after_sp)
@@ -76,16 +85,20 @@ async def finish(timeline: Timeline) -> int | None:
 async def finish_back(timeline: Timeline) -> int | None:
     """Run backward to the call of the function at the cursor; return the position.
 
-    Returns None, with the cursor where it was, when it was never called.
+    For a handler that is the instruction its interrupt or exception came after. Returns
+    None, with the cursor where it was, when there is none within FARTHEST positions.
     """
     frames, origin = _Frames(timeline), timeline.position
     pc, sp = await frames.look()
     frames.see(sp)
-    while timeline.position > 0:
+    while timeline.position > max(0, origin - FARTHEST):
+        is_handler = timeline.facts.is_delivery(timeline.position)
         await timeline.step_back()
         before_pc, before_sp = await frames.look()
-        entered = sp >= frames.highest and frames.is_near(before_sp)
-        if _is_jump(before_pc, pc) and 0 < before_sp - sp <= 8 and entered:
+        called = sp >= frames.highest and frames.is_near(before_sp) and 0 < before_sp - sp <= 8
+        # A handler pops the error code, one word, before it returns.
+        taken = is_handler and sp + frames.word >= frames.highest
+        if _is_jump(before_pc, pc) and (called or taken):
             return timeline.position
         frames.see(before_sp)
         pc, sp = before_pc, before_sp

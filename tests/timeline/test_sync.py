@@ -1,0 +1,94 @@
+"""The timeline without await."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+
+import pytest
+
+from retrograde.errors import PositionError, UsageError
+from retrograde.timeline import sync
+from retrograde.timeline.sync import LoopThread, SyncTimeline, open_timeline
+from retrograde.timeline.timeline import Timeline
+
+ASYNC_ONLY = {"open", "over", "view", "target_description"}
+"""Making one is open_timeline's; the others are for front ends, which are async."""
+
+
+def public(kind):
+    return {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")}
+
+
+def test_it_has_the_names_of_the_timeline():
+    assert public(Timeline) - ASYNC_ONLY == public(SyncTimeline)
+    for name in public(SyncTimeline):
+        theirs, ours = getattr(Timeline, name), getattr(SyncTimeline, name)
+        if callable(theirs):
+            names = list(inspect.signature(theirs).parameters)
+            assert list(inspect.signature(ours).parameters) == names
+
+
+def test_results_and_errors_come_through():
+    loop = LoopThread()
+
+    async def fail():
+        raise PositionError("no")
+
+    assert loop.run(asyncio.sleep(0, 7)) == 7
+    with pytest.raises(PositionError):
+        loop.run(fail())
+    loop.close()
+    loop.close()
+    assert loop.is_closed
+
+
+def test_ctrl_c_cancels_the_work_waits_for_it_and_leaves_the_loop_usable(monkeypatch):
+    loop = LoopThread()
+    begun, log = threading.Event(), []
+
+    async def work():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            log.append("cleaned up")
+
+    class Interrupted(sync.concurrent.futures.Future):
+        def result(self, timeout=None):
+            begun.wait()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync.concurrent.futures, "Future", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(work())
+    assert log == ["cleaned up"]
+    assert loop.run(asyncio.sleep(0, 8)) == 8
+    loop.close()
+
+
+@pytest.mark.qemu
+def test_a_script(recorded):
+    with open_timeline(recorded("tiny").path, at="50%") as timeline:
+        middle = timeline.position
+        assert middle == timeline.end // 2
+        registers = dict(timeline.registers())
+        timeline.step_back(10)
+        timeline.step(10)
+        assert dict(timeline.registers()) == registers
+        hit = timeline.last_write(registers["rsp"], 8)
+        assert hit is None or hit.position < middle
+        with pytest.raises(UsageError):
+            timeline.write(0, b"x")
+        timeline.seek("end-5")
+        assert timeline.position == timeline.end - 5
+    timeline.close()
+
+
+@pytest.mark.qemu
+async def test_where_a_loop_runs_already_as_in_a_notebook(recorded):
+    with open_timeline(recorded("tiny"), at=1000) as timeline:
+        assert timeline.position == 1000
