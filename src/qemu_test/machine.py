@@ -24,7 +24,7 @@ from typing import IO, BinaryIO, Self, cast
 from qemu.qmp import QMPError
 
 from .child import tied
-from .console import ConsolePump
+from .links import Address, ConsoleLink, MonitorLink
 from .monitor import Message, QmpLink, arguments_of
 
 LOG = logging.getLogger("qemu.machine")
@@ -34,8 +34,6 @@ START_SECONDS = 60.0
 
 DYING_SECONDS = 2.0
 """How long a QEMU that closed its monitor is given to end with a status of its own."""
-
-Address = str | tuple[str, int]
 
 
 class QEMUMachineError(Exception):
@@ -105,14 +103,10 @@ class QEMUMachine:
 
         self._process: subprocess.Popen[bytes] | None = None
         self._launched = False
-        self._inherited: list[socket.socket] = []
         self._temp_dir: str | None = None
+        self._monitor: MonitorLink | None = None
         self._qmp: QmpLink | None = None
-        self._qmp_socket: socket.socket | None = None
-        self._monitor_link: socket.socket | None = None
-        self._console_link: socket.socket | None = None
-        self._console: ConsolePump | None = None
-        self._console_file: IO[bytes] | None = None
+        self._console: ConsoleLink | None = None
         self._output = ""
         self._command = binary
 
@@ -175,6 +169,7 @@ class QEMUMachine:
         if self._launched:
             raise QEMUMachineError(f"The machine {self._name} is launched already.")
         self._output = ""
+        self._process = None
         self._launched = True
         try:
             self._start()
@@ -295,16 +290,12 @@ class QEMUMachine:
     @property
     def console_socket(self) -> socket.socket:
         """The console, as a stream socket. It is read all the time, see ConsolePump."""
-        if self._console is None:
-            raise QEMUMachineError("There is no console: call set_console(), then launch().")
-        return self._console.socket
+        return self._console_link.end
 
     @property
     def console_file(self) -> IO[bytes]:
         """The console, as an unbuffered file."""
-        if self._console_file is None:
-            self._console_file = cast(IO[bytes], self.console_socket.makefile("rb", buffering=0))
-        return self._console_file
+        return self._console_link.file
 
     # How it is done.
 
@@ -312,13 +303,13 @@ class QEMUMachine:
     def _base_args(self) -> list[str]:
         """Arguments before those added; subclasses extend it."""
         args = ["-display", "none", "-vga", "none"]
-        if self._qmp_enabled:
-            args += ["-chardev", self._monitor_chardev(), "-mon", "chardev=mon,mode=control"]
+        if self._monitor is not None:
+            args += ["-chardev", self._monitor.chardev, "-mon", "chardev=mon,mode=control"]
         if self._machine is not None:
             args += ["-machine", self._machine]
         args += ["-serial", "null"] * self._console_index
-        if self._console_set:
-            args += ["-chardev", f"socket,id=console,fd={_fd(self._console_link)}"]
+        if self._console is not None:
+            args += ["-chardev", self._console.chardev]
             # Only -serial is recorded; a chardev given to a device is not.
             device = self._console_device
             args += (
@@ -327,14 +318,6 @@ class QEMUMachine:
                 else ["-device", f"{device},chardev=console"]
             )
         return args
-
-    def _monitor_chardev(self) -> str:
-        if self._monitor_address is None:
-            return f"socket,id=mon,fd={_fd(self._monitor_link)}"
-        if isinstance(self._monitor_address, str):
-            return f"socket,id=mon,path={self._monitor_address}"
-        host, port = self._monitor_address
-        return f"socket,id=mon,host={host},port={port}"
 
     @property
     def _full_args(self) -> list[str]:
@@ -350,17 +333,20 @@ class QEMUMachine:
             raise QEMUMachineError(f"The machine {self._name} has no monitor: it does not run.")
         return self._qmp
 
+    @property
+    def _console_link(self) -> ConsoleLink:
+        if self._console is None:
+            raise QEMUMachineError("There is no console: call set_console(), then launch().")
+        return self._console
+
     def _start(self) -> None:
         program = (self._wrapper or [self._binary])[0]
         if shutil.which(program) is None:
             raise FileNotFoundError(f"{program} is not a program.")
-        if self._qmp_enabled and self._monitor_address is None:
-            self._monitor_link, self._qmp_socket = self._inherited_pair()
-        elif self._qmp_enabled and self._monitor_address is not None:
-            self._qmp_socket = _listen(self._monitor_address)
+        if self._qmp_enabled:
+            self._monitor = MonitorLink(self._monitor_address)
         if self._console_set:
-            self._console_link, console = self._inherited_pair()
-            self._console = ConsolePump(console, self._open_transcript())
+            self._console = ConsoleLink(self._open_transcript())
         argv = self._full_args
         self._command = shlex.join(argv)
         LOG.debug("starting %s", self._command)
@@ -373,29 +359,14 @@ class QEMUMachine:
                 # Tests hand over sockets of their own by making them inheritable.
                 close_fds=False,
             )
-        self._close_inherited()
+        if self._console is not None:
+            self._console.release()
 
     def _connect(self) -> None:
-        if self._qmp_socket is None:
-            return
-        if self._monitor_address is not None:
-            self._qmp_socket.settimeout(START_SECONDS)
-            with self._qmp_socket as server:
-                self._qmp_socket, _ = server.accept()
-        self._qmp = QmpLink(self._name, self._qmp_timer)
-        self._qmp.connect(self._qmp_socket, START_SECONDS)
-
-    def _inherited_pair(self) -> tuple[socket.socket, socket.socket]:
-        """Return a connected pair: QEMU's end, and ours."""
-        theirs, ours = socket.socketpair()
-        theirs.set_inheritable(True)
-        self._inherited.append(theirs)
-        return theirs, ours
-
-    def _close_inherited(self) -> None:
-        for link in self._inherited:
-            link.close()
-        self._inherited = []
+        if self._monitor is not None:
+            link = self._monitor.connected(START_SECONDS)
+            self._qmp = QmpLink(self._name, self._qmp_timer)
+            self._qmp.connect(link, START_SECONDS)
 
     def _open_transcript(self) -> BinaryIO:
         if self._console_log is None:
@@ -449,33 +420,11 @@ class QEMUMachine:
         """Give back everything but the exit code and what QEMU printed."""
         self._output = self.get_log()
         self._launched = False
-        self._close_inherited()
-        if self._qmp is not None:
-            self._qmp.close()
-            self._qmp = None
-        if self._qmp_socket is not None:
-            self._qmp_socket.close()
-            self._qmp_socket = None
-        if self._console_file is not None:
-            self._console_file.close()
-            self._console_file = None
-        if self._console is not None:
-            self._console.close()
-            self._console = None
+        # In this order: the protocol says goodbye over the socket of the monitor.
+        for link in (self._qmp, self._monitor, self._console):
+            if link is not None:
+                link.close()
+        self._qmp = self._monitor = self._console = None
         if self._temp_dir is not None:
             shutil.rmtree(self._temp_dir, ignore_errors=True)
             self._temp_dir = None
-
-
-def _fd(link: socket.socket | None) -> int:
-    """Return the descriptor QEMU will inherit; -1 for a machine not being launched."""
-    return -1 if link is None else link.fileno()
-
-
-def _listen(address: Address) -> socket.socket:
-    if isinstance(address, tuple):
-        return socket.create_server(address)
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(address)
-    server.listen(1)
-    return server
