@@ -9,6 +9,7 @@ Syntax").
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -25,6 +26,8 @@ _READ = 1 << 16
 _PROMPT = "done"
 """What pygdbmi calls gdb's prompt."""
 _DONE = ("done", "connected", "error", "exit")
+_STOPPED = ("stopped", "thread-group-exited")
+"""The latter alone when the connection breaks while the machine moves."""
 
 Response = list[dict[str, Any]]
 
@@ -114,7 +117,11 @@ class GDB:
     def exit(self) -> None:
         """End gdb. May be repeated."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):  # what it did not read is lost
+                pipe.close()
 
     @classmethod
     def _endian_option(cls) -> list[str]:
@@ -133,7 +140,7 @@ class GDB:
                 # After `^running` it moves, unless the command ended with "&".
                 done = record["message"] in _DONE or cmd.rstrip().endswith("&")
                 moving = not done
-            elif moving and record["message"] == "stopped":
+            elif moving and record["message"] in _STOPPED:
                 done = True
         return response
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qemu_test import GDB
+from qemu_test.machine import QEMUMachine
 
 pytestmark = pytest.mark.gdb
 
@@ -56,6 +61,29 @@ def test_a_moving_command_is_done_when_it_stopped(gdb: GDB) -> None:
     gdb.cli("set args 0.3")
     # Nothing is printed for longer than a controller that waits for silence would wait.
     assert "exited normally" in gdb.cli("run").get_console()
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_machine_that_ends_while_it_moves(gdb: GDB, tmp_path: Path, end: signal.Signals) -> None:
+    program = shutil.which("qemu-system-x86_64")
+    if program is None:
+        pytest.skip("qemu-system-x86_64 is not installed")
+    with QEMUMachine(program, base_temp_dir=str(tmp_path)) as vm:
+        vm.add_args("-S", "-net", "none", "-gdb", f"unix:{tmp_path}/gdb,server=on,wait=off")
+        vm.launch()
+        gdb.cli(f"target remote {tmp_path}/gdb")
+        pid = vm.get_pid()
+        assert pid is not None
+        # It ends once it runs, which it does because of the `continue` below.
+        ending = threading.Thread(target=lambda: (vm.event_wait("RESUME"), os.kill(pid, end)))
+        ending.start()
+        gdb.cli("continue")
+        ending.join()
+        # Which of these depends on what gdb waits for at that moment.
+        said = "Remote connection closed|Remote communication error|exited normally"
+        assert re.search(said, gdb.get_console() + gdb.get_log())
+        assert gdb.cli("print 1").get_console() == "$1 = 1\n"
 
 
 def test_no_answer(gdb: GDB) -> None:
