@@ -10,7 +10,7 @@ import pytest
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
-from retrograde.machine.quirks import HPET, QUIRKS, TOD, VAPIC, quirks_for, quirks_named
+from retrograde.machine.quirks import ANNOUNCE, HPET, QUIRKS, TOD, VAPIC, quirks_for, quirks_named
 from tests.conftest import find_qemu
 from tests.system.test_qemu_at_hand import pretend
 
@@ -70,6 +70,8 @@ def test_quirks_follow_the_board(qemu: Qemu) -> None:
     assert quirks_for(qemu, "pc") == [VAPIC, HPET]
     assert quirks_for(qemu, "microvm") == [VAPIC]
     assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC]
+    assert quirks_for(qemu, "microvm", models=["virtio-net-device"]) == [VAPIC, ANNOUNCE]
+    assert quirks_for(qemu, "microvm", models=["virtio-blk-device"]) == [VAPIC]
     with pytest.raises(UsageError, match="no quirk called 'nosuch'"):
         quirks_for(qemu, "pc", frozenset({"nosuch"}))
 

@@ -84,13 +84,14 @@ def _quirks() -> list[Finding]:
             qemu = Qemu.find(target)
         except EnvironmentLacks:
             continue
-        concerned = [quirk for quirk in QUIRKS if target in quirk.targets]
+        concerned = [quirk for quirk in QUIRKS if not quirk.targets or target in quirk.targets]
         for quirk in concerned:
             boards = [
                 name
                 for name in ("pc", "q35", "microvm", "s390-ccw-virtio")
                 if qemu.machine_type(name) and quirk in quirks_for(qemu, name)
             ]
-            detail = f"{quirk.symptom}. Remedy ({', '.join(boards)}): {quirk.remedy}"
+            where = f"with {quirk.device}" if quirk.device else ", ".join(boards)
+            detail = f"{quirk.symptom}. Remedy ({where}): {quirk.remedy}"
             findings.append(Finding(f"{target} {quirk.name}", "note", detail))
     return findings

@@ -8,6 +8,7 @@ from its version. `docs/quirks.md` tells the evidence for each.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from retrograde.errors import UsageError
@@ -21,6 +22,7 @@ class Quirk:
     """One defect: whom it hits, what it does, what cures it.
 
     `machine_option` and `global_option` are the remedies that go on the command line.
+    `targets` empty means all; `device` begins the names of the device models it is about.
     """
 
     name: str
@@ -30,10 +32,13 @@ class Quirk:
     machine_option: str = ""
     global_option: str = ""
     no_snapshot: bool = False
+    device: str = ""
 
-    def hits(self, qemu: Qemu, machine: str) -> bool:
-        """Whether `machine` of this QEMU has the part that is defective."""
-        if qemu.target not in self.targets:
+    def hits(self, qemu: Qemu, machine: str, models: Collection[str]) -> bool:
+        """Whether `machine` of this QEMU, with these device models, has what is defective."""
+        if self.targets and qemu.target not in self.targets:
+            return False
+        if self.device and not any(model.startswith(self.device) for model in models):
             return False
         option = self.machine_option.partition("=")[0]
         return not option or option in qemu.machine_properties(machine)
@@ -62,21 +67,37 @@ TOD = Quirk(
     "no snapshot is made at position 0; replays begin from reset",
     no_snapshot=True,
 )
+ANNOUNCE = Quirk(
+    "virtio-net-announce",
+    frozenset(),
+    "a virtio-net card that is loaded arms a timer to announce itself, which no log has, and "
+    "the replay stalls; kept from that, it crashes QEMU at the next load "
+    "(hw/net/virtio-net.c)",
+    "the card does not offer to announce itself: -global virtio-net-device.guest_announce=off",
+    global_option="virtio-net-device.guest_announce=off",
+    device="virtio-net",
+)
 
-QUIRKS: tuple[Quirk, ...] = (VAPIC, HPET, TOD)
+QUIRKS: tuple[Quirk, ...] = (VAPIC, HPET, TOD, ANNOUNCE)
 
 
-def quirks_for(qemu: Qemu, machine: str, without: frozenset[str] = frozenset()) -> list[Quirk]:
+def quirks_for(
+    qemu: Qemu,
+    machine: str,
+    without: frozenset[str] = frozenset(),
+    models: Collection[str] = (),
+) -> list[Quirk]:
     """Return the quirks whose remedies a recording of `machine` gets.
 
-    `without` names quirks the user wants left alone; UsageError for an unknown name.
+    `models` are the names of its device models. `without` names quirks the user wants
+    left alone; UsageError for an unknown name.
     """
     if unknown := without - {quirk.name for quirk in QUIRKS}:
         raise UsageError(
             f"There is no quirk called {sorted(unknown)[0]!r}.",
             f"Known are: {', '.join(quirk.name for quirk in QUIRKS)}.",
         )
-    return [q for q in QUIRKS if q.name not in without and q.hits(qemu, machine)]
+    return [q for q in QUIRKS if q.name not in without and q.hits(qemu, machine, models)]
 
 
 def quirks_named(names: tuple[str, ...]) -> list[Quirk]:

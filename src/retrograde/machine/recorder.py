@@ -128,7 +128,8 @@ class _Recorder:
         self._answer_seconds = answer_seconds
         self._warn = warn
         self._began = time.monotonic()
-        self._quirks = quirks_for(qemu, board.name, without_quirks)
+        models = list(machine.spec.models())
+        self._quirks = quirks_for(qemu, board.name, without_quirks, models)
         self._paths = [draft.path / "inputs" / draft.add_input(p).name for p in machine.files]
         ram_bytes = machine.ram_bytes or qemu.default_ram_bytes(board.name)
         shared = board.ram_id != "" and not machine.own_ram

@@ -56,6 +56,7 @@ class Replayer:
         self._position = 0
         self._at_end = False
         self._moving = False
+        self._leaves_out_ram = False
 
     @classmethod
     async def start(
@@ -198,13 +199,18 @@ class Replayer:
         raise QemuRefused(f"QEMU refused savevm at {self._position:_}: {answer.rstrip('.')}.")
 
     async def load(
-        self, tag: str, position: int, fill: Callable[[GuestRam], None] | None = None
+        self,
+        tag: str,
+        position: int,
+        fill: Callable[[GuestRam], None] | None = None,
+        mend: Callable[[GuestRam], None] | None = None,
     ) -> None:
         """Load snapshot `tag`, made at `position`.
 
-        `fill` puts the guest RAM in place that goes with a snapshot that left it out. It
-        is called twice: devices look into RAM while they are loaded (virtio rings), and
-        the reset that precedes loading writes ROM images into it (hw/core/loader.c).
+        `fill` puts the guest RAM in place that goes with a snapshot that left it out:
+        before, because devices look into RAM while they are loaded (virtio rings), and
+        after, because the reset that precedes loading writes into it (romlist). `mend`
+        puts back only what the reset wrote, for callers who know what that is.
         """
         if self._at_end:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
@@ -215,7 +221,7 @@ class Replayer:
         await self._leave_out_ram(fill is not None)
         await self.monitor.obey(f"loadvm {tag}")
         if fill:
-            fill(self.ram)
+            (mend or fill)(self.ram)
         await self.ask_position()
         self._moving = False
         if self._position != position:
@@ -313,8 +319,10 @@ class Replayer:
 
     async def _leave_out_ram(self, leave_out: bool) -> None:
         """Set whether savevm and loadvm skip shared RAM (migration/ram.c)."""
-        capability = {"capability": "x-ignore-shared", "state": leave_out}
-        await self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
+        if leave_out != self._leaves_out_ram:
+            capability = {"capability": "x-ignore-shared", "state": leave_out}
+            await self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
+            self._leaves_out_ram = leave_out
 
 
 def _images(recording: Recording, wiring: Wiring, folder: Path | None) -> dict[str, int]:

@@ -161,6 +161,9 @@ class Netdev(
         check_id(self.id)
 
 
+VIRTIO_NET = "virtio-net"
+
+
 class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="nic", tag_field="kind"):
     """A network card the board places itself (`-nic`, `-net nic`); "" leaves a choice to it."""
 
@@ -237,6 +240,15 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def properties(self, name: str) -> Iterator[Properties]:
         """Yield all options `name` made of properties: all of `-device`."""
         return (o for o in self.options if isinstance(o, Properties) and o.name == name)
+
+    def models(self) -> Iterator[str]:
+        """Yield the names of the device models asked for, as QEMU's options name them."""
+        for option in self.options:
+            if isinstance(option, Nic):
+                # What the board chooses by itself may be this one too.
+                yield VIRTIO_NET if option.model in ("", "virtio") else option.model
+            elif isinstance(option, Properties) and option.name == "device":
+                yield option.get("driver")
 
     def inputs(self) -> frozenset[int]:
         """Return the numbers of all inputs the machine needs."""

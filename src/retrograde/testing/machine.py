@@ -95,7 +95,11 @@ class ModelReplayer:
         self._saved[tag] = self.moment
 
     async def load(
-        self, tag: str, position: int, fill: Callable[[GuestRam], None] | None = None
+        self,
+        tag: str,
+        position: int,
+        fill: Callable[[GuestRam], None] | None = None,
+        mend: Callable[[GuestRam], None] | None = None,
     ) -> None:
         """Load a saved state; what the probe was armed for begins here."""
         if self.at_end:
@@ -105,6 +109,7 @@ class ModelReplayer:
         self.moment = self._saved[tag]
         if fill:
             fill(self.ram)
+            (mend or fill)(self.ram)
         else:
             self.ram.array()[:] = bytearray(self.execution.ram_at(self.moment))
         if self._probe:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,14 @@ class RamImage:
         if self.delta:
             into.view(np.uint64).reshape(-1, _WORDS)[self.delta.numbers] = self.delta.contents
 
+    def put(self, into: NDArray[np.uint8], numbers: Sequence[int]) -> None:
+        """Make the pages with these numbers of `into` this RAM's, and perhaps others."""
+        pages = into.view(np.uint64).reshape(-1, _WORDS)
+        chosen = np.asarray(numbers, np.intp)
+        pages[chosen] = self.store.contents(self.table[chosen])
+        if self.delta:
+            pages[self.delta.numbers] = self.delta.contents
+
     def pages_changed(self, after: RamImage) -> list[int]:
         """Return the numbers of the pages that differ in `after`, kept over the same table."""
         numbers = [part.delta.numbers for part in (self, after) if part.delta]
@@ -86,6 +95,14 @@ class RamImage:
             page = self.delta.contents[index].tobytes()
             data[start - offset : stop - offset] = page[start - at : stop - at]
         return data
+
+
+class _Scratch:
+    """Room for one comparison, used again and again: fresh memory would cost more than that."""
+
+    def __init__(self) -> None:
+        self.old = np.empty((_CHUNK, _WORDS), np.uint64)
+        self.differs = np.empty((_CHUNK, _WORDS), np.bool_)
 
 
 class PageStore:
@@ -123,15 +140,14 @@ class PageStore:
         holds what it held.
         """
         pages = ram.view(np.uint64).reshape(-1, _WORDS)
-        table = before.copy()
+        table, scratch = before.copy(), _Scratch()
         for start in range(0, self._pages, _CHUNK):
             part = slice(start, start + _CHUNK)
             if not present[start // _CHUNK]:
                 table[part] = 0
                 continue
             new, slots = pages[part], table[part]
-            old = self._stored[slots] if slots.any() else np.uint64(0)
-            changed = np.flatnonzero((new != old).any(axis=1))
+            changed = self._changed(new, slots, scratch)
             if changed.size:
                 slots[changed] = self._keep(new[changed])
         return table
@@ -142,21 +158,21 @@ class PageStore:
         for start in range(0, self._pages, _CHUNK):
             part = slice(start, start + _CHUNK)
             if table[part].any():
-                np.take(self._stored, table[part], axis=0, out=pages[part])
+                # With its default mode take would copy through a buffer.
+                np.take(self._stored, table[part], axis=0, out=pages[part], mode="clip")
             elif present[start // _CHUNK]:
                 pages[part] = 0
 
     def difference(self, table: Table, ram: NDArray[np.uint8], present: Present) -> Delta:
         """Return the pages of `ram` that differ from the RAM of `table`, as copies."""
         pages = ram.view(np.uint64).reshape(-1, _WORDS)
-        numbers, contents = [], []
+        numbers, contents, scratch = [], [], _Scratch()
         for start in range(0, self._pages, _CHUNK):
             part = slice(start, start + _CHUNK)
             if not present[start // _CHUNK] and not table[part].any():
                 continue
-            new, slots = pages[part], table[part]
-            old = self._stored[slots] if slots.any() else np.uint64(0)
-            changed = np.flatnonzero((new != old).any(axis=1))
+            new = pages[part]
+            changed = self._changed(new, table[part], scratch)
             if changed.size:
                 numbers.append(changed + start)
                 contents.append(new[changed])
@@ -177,6 +193,11 @@ class PageStore:
         start = offset - first * PAGE
         return data[start : start + count]
 
+    def contents(self, slots: Table) -> NDArray[np.uint64]:
+        """Return the pages in `slots`, shape (slots, 512)."""
+        contents: NDArray[np.uint64] = self._stored[slots]
+        return contents
+
     def empty_table(self) -> Table:
         """Return the table of a RAM that is all zero."""
         return np.zeros(self._pages, dtype=np.uint32)
@@ -188,6 +209,17 @@ class PageStore:
                 os.ftruncate(self._fd, self._used * PAGE)
             os.close(self._fd)
             self._fd = -1
+
+    def _changed(
+        self, new: NDArray[np.uint64], slots: Table, scratch: _Scratch
+    ) -> NDArray[np.intp]:
+        """Return which of the pages `new` are not what `slots` hold."""
+        if not slots.any():
+            return np.flatnonzero(new.any(axis=1))
+        old, differs = scratch.old[: len(new)], scratch.differs[: len(new)]
+        np.take(self._stored, slots, axis=0, out=old, mode="clip")
+        np.not_equal(new, old, out=differs)
+        return np.flatnonzero(differs.any(axis=1))
 
     def _keep(self, pages: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """Store pages and return their slots; zero pages are slot 0."""

@@ -8,6 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from retrograde.errors import RetrogradeError
 
+IDLE_SECONDS = 0.05
+"""A script that seeks on and on leaves no such pause, and a window filled beside its next
+seek would take processor time from that; people leave longer ones."""
+
 Fill = Callable[[int, int], Awaitable[None]]
 """Fill the window of positions from the first to the second, both included."""
 
@@ -23,6 +27,7 @@ class Prefetch:
         self._fill = fill
         self._wanted: tuple[int, int] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -31,23 +36,40 @@ class Prefetch:
 
     def want(self, start: int, end: int) -> None:
         """Have the window of positions `start` to `end` filled when there is time."""
+        self.forget()
         self._wanted = (start, end)
-        if not self.is_busy:
-            self._task = asyncio.create_task(self._work())
+        self._begin()
+
+    def want_when_idle(self, start: int, end: int) -> None:
+        """Have it filled unless something else is wanted within IDLE_SECONDS."""
+        self.forget()
+        self._wanted = (start, end)
+        self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._begin)
+
+    def forget(self) -> None:
+        """Drop what is wanted but not begun."""
+        self._wanted = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def settle(self) -> None:
-        """Wait until nothing is being filled; wishes not begun are dropped."""
-        self._wanted = None
+        """Wait until nothing is being filled; what is not begun is dropped."""
+        self.forget()
         if self._task is not None:
             await asyncio.shield(self._task)
 
     async def stop(self) -> None:
         """End at once, leaving the replayer in the middle."""
-        self._wanted = None
+        self.forget()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def _begin(self) -> None:
+        if not self.is_busy:
+            self._task = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
         while self._wanted is not None:

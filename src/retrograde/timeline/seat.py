@@ -22,6 +22,7 @@ from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import INITIAL, Replayer
+from retrograde.machine.romlist import pages_reset_writes
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import RamImage, Table
@@ -64,6 +65,7 @@ class Seat:
         self._rate = RATE
         self._marks: dict[int, RamImage] = {}
         self._steps_to: dict[int, int] = {}
+        self._reset_pages: list[int] | None = None
         self._adrift = False
         self._stands_at: int | None = None
 
@@ -206,6 +208,8 @@ class Seat:
         self._replayer = await Replayer.start(
             self.recording, self._qemu, images=self.store.folder, plugin=plugin, plugin_fds=fds
         )
+        roms = await self.human("info roms")
+        self._reset_pages = pages_reset_writes(self.recording.manifest.machine.target, roms)
 
     async def _restart(self) -> None:
         await self.close()
@@ -291,8 +295,18 @@ class Seat:
 
     async def _load(self, tag: str, position: int, image: RamImage) -> None:
         began = time.monotonic()
-        await self._parked.load(tag, position, lambda ram: image.fill(ram.array(), ram.present()))
+        await self._parked.load(
+            tag,
+            position,
+            lambda ram: image.fill(ram.array(), ram.present()),
+            self._mending(image),
+        )
         self._load_seconds += (time.monotonic() - began - self._load_seconds) / 4
+
+    def _mending(self, image: RamImage) -> Callable[[GuestRam], None] | None:
+        """Return what undoes the reset's writes to RAM, where these are known."""
+        pages = self._reset_pages
+        return None if pages is None else lambda ram: image.put(ram.array(), pages)
 
     def _learn_rate(self, instructions: int, seconds: float) -> None:
         if instructions > 1_000_000 and seconds > 0:

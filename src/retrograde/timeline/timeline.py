@@ -73,6 +73,7 @@ class Timeline:
         self._position = 0
         self._windows: list[Window] = []
         self._span = FIRST_WINDOW
+        self._has_stepped = True
         self._prefetch = Prefetch(self._hold)
         self._stops = StopTable(view.layout.names)
 
@@ -187,14 +188,23 @@ class Timeline:
         check_position(position, self.end)
         if self._held(position) is None:
             self._span = FIRST_WINDOW
-            if len(self._seats) > 1:  # most who go somewhere look around there
-                self._prefetch.want(max(0, position - FIRST_WINDOW), position)
+            self._prefetch.forget()
+            around = max(0, position - FIRST_WINDOW), position
+            # Who stepped after the last seek will after this one: worth a replayer's time
+            # beside the seek. Who did not may be a script that seeks on and on.
+            may_prefetch = len(self._seats) > 1
+            if may_prefetch and self._has_stepped:
+                self._prefetch.want(*around)
             await self._look(position)
+            if may_prefetch and not self._has_stepped:
+                self._prefetch.want_when_idle(*around)
+            self._has_stepped = False
         self._position = position
 
     async def step(self, count: int = 1) -> None:
         """Move forward by `count` instructions; raises PositionError past the end."""
         target = check_position(self._position + count, self.end)
+        self._has_stepped = True
         if self._held(target) is None:
             await self._hold(target, min(self.end, target + self._grow()))
         self._position = target
@@ -202,6 +212,7 @@ class Timeline:
     async def step_back(self, count: int = 1) -> None:
         """Move back by `count` instructions; raises PositionError before the start."""
         target = check_position(self._position - count, self.end)
+        self._has_stepped = True
         if self._held(target) is None and self._prefetch.is_busy:
             await self._prefetch.settle()
         if self._held(target) is None:
