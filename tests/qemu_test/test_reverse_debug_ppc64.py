@@ -3,6 +3,8 @@
 import pytest
 from reverse_scenario import ReverseScenario
 
+from qemu_test import skipFlakyTest
+
 pytestmark = [pytest.mark.qemu, pytest.mark.gdb]
 
 
@@ -11,6 +13,7 @@ class ReverseDebuggingPpc64(ReverseScenario):
         self.set_machine("pseries")
         self.reverse_debugging("powerpc:common64")
 
+    @skipFlakyTest("docs/reverse-debug-tests.md, on powernv")
     def test_ppc64_powernv(self) -> None:
         self.set_machine("powernv")
         # Before the first tick of the firmware's timer, which QEMU cannot take back.
