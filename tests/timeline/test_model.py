@@ -220,3 +220,16 @@ async def test_positions_outside_are_refused(tmp_path):
         for wrong in (timeline.seek(11), timeline.step(11), timeline.step_back(1)):
             with pytest.raises(PositionError):
                 await wrong
+
+
+@pytest.mark.parametrize("probe", [True, False])
+async def test_with_nothing_to_stop_at_runs_go_to_the_ends(tmp_path, probe):
+    program = Program([Instruction("nop")], 50)
+    async with model_timeline(program, tmp_path, with_probe=probe) as timeline:
+        await timeline.seek(20)
+        assert await timeline.run() is None
+        assert timeline.position == timeline.end
+        await timeline.seek(20)
+        assert await timeline.run_back() is None
+        assert timeline.position == 0
+        assert await timeline.hits(0, 50) == []

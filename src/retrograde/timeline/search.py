@@ -107,6 +107,8 @@ def grouped(pieces: Sequence[tuple[int, int]], side_by_side: int) -> list[tuple[
 
 async def scan(seat: Seat, stops: Stops, start: int, stop: int) -> list[Hit]:
     """Return all hits at positions from `start` to before `stop`, in order."""
+    if not stops:
+        return []
     look = functools.partial(_look, seat, stops, start)
     records, is_whole = await seat.surviving(functools.partial(look, stop))
     parts = [records]
@@ -140,6 +142,8 @@ async def first_hit(
         left = records[~passed]
         return hit_of(left[0]) if len(left) else None
 
+    if not stops:
+        return None
     pieces = grouped(intervals(seats[0].store, start, stop), len(seats))
     return await _first_answer(seats, first, pieces, progress)
 
@@ -157,6 +161,8 @@ async def last_hit(
         records, _is_whole = await _look(seat, stops, low, high)
         return hit_of(records[-1]) if len(records) else None
 
+    if not stops:
+        return None
     pieces = grouped(intervals(seats[0].store, start, stop)[::-1], len(seats))
     return await _first_answer(seats, last, pieces, progress)
 
