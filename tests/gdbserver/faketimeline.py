@@ -36,7 +36,8 @@ class FakeRecording:
 class FakeTimeline:
     def __init__(self, cache=None, target="x86_64"):
         self.recording = FakeRecording(cache)
-        self.view = MachineView(isa_for(target), RegisterLayout.bare(REGISTERS), ())
+        layout = RegisterLayout.bare(REGISTERS)
+        self.view = MachineView(isa_for(target), layout, layout, ())
         self.position = 0
         self.end = END
         self.can_search = True

@@ -7,18 +7,14 @@ import contextlib
 import random
 import re
 import shutil
-import threading
 
 import pytest
 
-from retrograde.gdbserver.address import Address
-from retrograde.gdbserver.server import GdbServer
 from retrograde.timeline.timeline import Timeline
 from retrograde.verify.gdbmi import GdbFailed, GdbMi
+from tests.system.gdbs import go, seek, serving, where
 
 pytestmark = [pytest.mark.qemu, pytest.mark.gdb]
-
-SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -28,42 +24,11 @@ def served(recorded, tmp_path_factory):
         pytest.skip("gdb is not installed")
     recording = recorded("tiny")
     path = tmp_path_factory.mktemp("served") / "gdb"
-    started, stop, failed = threading.Event(), [], []
-
-    async def serve():
-        async with (
-            await Timeline.open(recording) as timeline,
-            await GdbServer.start(timeline, Address(path=str(path))),
-        ):
-            ended = asyncio.Event()
-            stop.append((asyncio.get_running_loop(), ended))
-            started.set()
-            await ended.wait()
-
-    def run():
-        try:
-            asyncio.run(serve())
-        except BaseException as error:
-            failed.append(error)
-        finally:
-            started.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started.wait(SECONDS)
-    try:
-        assert not failed, failed
-        with GdbMi() as gdb:
-            symbols = next(recording.path.glob("inputs/*.elf"))
-            gdb.command(f"file {symbols}")
-            gdb.connect(path)
-            yield gdb, path, recording
-    finally:
-        if stop:
-            loop, ended = stop[0]
-            loop.call_soon_threadsafe(ended.set)
-        thread.join()
-    assert not failed, failed
+    with serving(recording, path), GdbMi() as gdb:
+        symbols = next(recording.path.glob("inputs/*.elf"))
+        gdb.command(f"file {symbols}")
+        gdb.connect(path)
+        yield gdb, path, recording
 
 
 @pytest.fixture
@@ -75,18 +40,6 @@ def gdb(served):
     return gdb
 
 
-def seek(gdb, position):
-    gdb.command(f"monitor seek {position}")
-    gdb.command("maintenance flush register-cache")
-    gdb.command("maintenance flush dcache")
-    assert where(gdb) == position
-
-
-def where(gdb):
-    found = re.search(r"at ([\d_]+) of", gdb.command("monitor when"))
-    return int(found[1].replace("_", ""))
-
-
 def pc(gdb):
     return gdb.register("pc")
 
@@ -94,10 +47,6 @@ def pc(gdb):
 def function(gdb):
     found = re.search(r"<(\w+)[+>]", gdb.command("x/i $pc"))
     return found[1] if found else None
-
-
-def go(gdb, line):
-    return gdb.move(line, SECONDS)
 
 
 def test_stepping_back_undoes_stepping(gdb):

@@ -169,7 +169,10 @@ class Session:
     async def _register(self, rest: bytes) -> bytes:
         number = hexadecimal(rest.partition(b";")[0])
         packet = await self._timeline.packet()
-        digits = target.register_digits(self._timeline.view, packet, number)
+        view = self._timeline.view
+        digits = target.register_digits(view, packet, number)
+        if digits is None and any(one.number == number for one in view.described.registers):
+            return await self._timeline.register(number)
         if digits is None:
             raise Refusal(E_INVALID, f"There is no register {number}.")
         return digits

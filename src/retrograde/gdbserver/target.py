@@ -39,15 +39,11 @@ def byte_order(view: MachineView, packet: bytes) -> ByteOrder:
 
 
 def register_digits(view: MachineView, packet: bytes, number: int) -> bytes | None:
-    """Return register `number` as the `p` packet has it; None when there is none.
-
-    Those that QEMU leaves out of `g` are said to be unavailable.
-    """
+    """Return register `number` out of a `g` packet as `p` has it; None when it is not there."""
     register = _register(view, number)
     if register is None:
         return None
-    digits = packet[2 * register.offset : 2 * (register.offset + register.size)]
-    return digits if len(digits) == 2 * register.size else b"xx" * register.size
+    return packet[2 * register.offset : 2 * (register.offset + register.size)]
 
 
 def expedited(view: MachineView, packet: bytes) -> bytes:

@@ -73,6 +73,10 @@ class GdbRemote:
         """Return the 'g' packet as received: hex digits, for `RegisterLayout.decode`."""
         return _checked(await self._ask(b"g", seconds), "the registers")
 
+    async def read_register(self, number: int, *, seconds: float = DEFAULT_SECONDS) -> bytes:
+        """Return one register, also of those not in 'g', as hex digits; raises QemuRefused."""
+        return _checked(await self._ask(b"p%x" % number, seconds), f"register {number}")
+
     async def read_memory(
         self, address: int, count: int, *, seconds: float = DEFAULT_SECONDS
     ) -> bytes:

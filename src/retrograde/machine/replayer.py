@@ -57,6 +57,8 @@ class Replayer:
         self._at_end = False
         self._moving = False
         self._leaves_out_ram = False
+        self._has_run = not recording.manifest.snapshot
+        self._has_flash: bool | None = None
 
     @classmethod
     async def start(
@@ -216,6 +218,7 @@ class Replayer:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
         self._moving = True
         await self.monitor.execute("replay-delete-break")
+        await self._settle_flash()
         if fill:
             fill(self.ram)
         await self._leave_out_ram(fill is not None)
@@ -223,7 +226,7 @@ class Replayer:
         if fill:
             (mend or fill)(self.ram)
         await self.ask_position()
-        self._moving = False
+        self._moving = self._has_run = False
         if self._position != position:
             raise InternalError(f"Snapshot {tag} is of {self._position:_}, not {position:_}.")
 
@@ -248,7 +251,7 @@ class Replayer:
         self, progress: Callable[[int], None] | None, seconds: float | None = None
     ) -> None:
         """Run until the machine stops by itself, or is stopped after `seconds`."""
-        self._moving = True
+        self._moving = self._has_run = True
         try:
             self._at_end = await self._run_until_stop(progress, seconds) == "SHUTDOWN"
             await self.ask_position()
@@ -308,6 +311,21 @@ class Replayer:
         """Ask QEMU for its position, for when somebody else moved the machine."""
         self._position = await self._query()
         return self._position
+
+    async def _settle_flash(self) -> None:
+        """Run a machine with flash memory before it is loaded a second time.
+
+        Each load leaves a handler to be called when the machine runs; two loads in a row
+        leave two, of which the first frees the second while the list is walked
+        (postload_update_cb in QEMU's hw/block/pflash_cfi01.c): SIGSEGV in `cont`.
+        """
+        if self._has_run:
+            return
+        if self._has_flash is None:
+            self._has_flash = "cfi.pflash01" in await self.monitor.human("info qtree")
+        if self._has_flash:
+            await (await self.gdb()).step()
+        self._has_run = True
 
     async def _announce_nothing(self) -> None:
         """Keep virtio-net from arming a timer, when loaded, that the recording never had.

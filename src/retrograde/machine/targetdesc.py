@@ -122,6 +122,15 @@ class RegisterLayout:
         """Bytes of a packet that holds every register."""
         return sum(register.size for register in self.registers)
 
+    def within(self, size: int) -> RegisterLayout:
+        """Return the layout of the registers that a packet of `size` bytes holds.
+
+        QEMU's 'g' ends after the core registers on targets that describe more: those are
+        for 'p' (gdb_num_g_regs in gdbstub/gdbstub.c).
+        """
+        held = (one for one in self.registers if one.offset + one.size <= size)
+        return RegisterLayout(held, self.architecture, self.types)
+
     def register(self, name: str) -> Register:
         """Return where `name` is. Raises KeyError when the target has no such register."""
         return self._by_name[name]

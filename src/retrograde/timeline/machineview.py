@@ -35,22 +35,26 @@ class RamRange:
 class MachineView:
     """Registers of the `g` packet, and where shared RAM lies in physical memory.
 
-    `ranges` is empty when RAM is not a shared memory file.
+    `described` has all registers, also those not in the packet. `ranges` is empty when RAM
+    is not a shared memory file.
     """
 
     isa: Isa
     layout: RegisterLayout
+    described: RegisterLayout
     ranges: tuple[RamRange, ...]
 
     @classmethod
     async def of(cls, seat: Seat) -> MachineView:
         """Ask the machine in `seat`."""
         isa = isa_for(seat.recording.manifest.machine.target)
-        layout = await (await seat.gdb()).register_layout(isa)
+        gdb = await seat.gdb()
+        described = await gdb.register_layout(isa)
+        layout = described.within(len(await gdb.read_registers()) // 2)
         ranges: tuple[RamRange, ...] = ()
         if seat.recording.manifest.ram.shared:
             ranges = _ranges(await seat.human("info mtree -f"), isa)
-        return cls(isa, layout, ranges)
+        return cls(isa, layout, described, ranges)
 
     def decode(self, packet: bytes) -> RegisterValues:
         """Return the registers of a `g` packet, in the byte order they have there."""

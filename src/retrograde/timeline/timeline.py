@@ -21,6 +21,7 @@ from typing import NoReturn, Self, TypeVar
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.compat import qemu_for
+from retrograde.machine.isa import isa_for
 from retrograde.machine.probe import Probe
 from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_request import Access, Breakpoint
@@ -102,7 +103,8 @@ class Timeline:
         if store is None:
             store = await survey(recording, qemu, budget=budget, progress=progress)
         facts = LogFacts.read(recording.log())
-        probes = _probes(qemu, facts, replayers if use_probe else 0)
+        big = isa_for(recording.manifest.machine.target).byte_order == "big"
+        probes = _probes(qemu, facts, replayers if use_probe else 0, big_endian=big)
         seats = [
             Seat(recording, qemu, store, facts, probes[number] if probes else None)
             for number in range(replayers)
@@ -275,6 +277,18 @@ class Timeline:
         packet = window.packet(self._position) if window else None
         return packet or await self._look(self._position)
 
+    async def register(self, number: int) -> bytes:
+        """Return any register by its number in the target description, as hex digits.
+
+        For those that are not in `packet`; raises QemuRefused when there is no such one.
+        """
+
+        async def look(seat: Seat) -> bytes:
+            await seat.go(self._position)
+            return await (await seat.gdb()).read_register(number)
+
+        return await self._at(self._seats[0], look)
+
     async def pc(self) -> int:
         """Return the linear address of the next instruction."""
         return self._view.isa.linear_pc(await self.registers())
@@ -400,7 +414,7 @@ class Timeline:
         return self._seats
 
 
-def _probes(qemu: Qemu, facts: LogFacts, count: int) -> list[Probe]:
+def _probes(qemu: Qemu, facts: LogFacts, count: int, *, big_endian: bool) -> list[Probe]:
     """Make a probe for each replayer; none where the probe cannot be had."""
     try:
         if count:
@@ -408,4 +422,7 @@ def _probes(qemu: Qemu, facts: LogFacts, count: int) -> list[Probe]:
             library = build_probe()
     except EnvironmentLacks:
         return []
-    return [Probe(library, facts.exceptions, facts.interrupts) for _ in range(count)]
+    return [
+        Probe(library, facts.exceptions, facts.interrupts, big_endian=big_endian)
+        for _ in range(count)
+    ]

@@ -107,7 +107,9 @@ class Oracle:
         try:
             oracle = cls(recording, qemu, facts, replayer, await replayer.gdb())
             oracle.isa = isa_for(recording.manifest.machine.target)
-            oracle.layout = await oracle._gdb.register_layout(oracle.isa)
+            described = await oracle._gdb.register_layout(oracle.isa)
+            held = len(await oracle._gdb.read_registers()) // 2
+            oracle.layout = described.within(held)
         except BaseException:
             await replayer.close()
             raise
@@ -183,13 +185,18 @@ class Oracle:
             if here >= self.recording.end:
                 return walk
             await watcher.before(here)
-            stop = await self._gdb.step()
+            told = (await self._gdb.step()).reason is not None
             after = await self._replayer.ask_position()
+            if told and after == here:
+                # On ISAs whose watchpoints trap before the access it is still to come.
+                await watcher.stop()
+                await self._gdb.step()
+                after = await self._replayer.ask_position()
             if not here <= after <= here + 1:
                 raise InternalError(f"A step led from {here:_} to {after:_}.")
             # What a delivery writes, the instruction before it seems to have written:
             # the position it is taken at begins with it done.
-            await watcher.after(walk, here if after > here else here - 1, stop.reason is not None)
+            await watcher.after(walk, here if after > here else here - 1, told)
             if after > end:
                 await self._settle(watcher)
                 return walk

@@ -1,0 +1,108 @@
+"""The timeline and stock gdb on every target that works, against single steps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+from retrograde.machine.isa import isa_for
+from retrograde.timeline.logfacts import LogFacts
+from retrograde.verify.gdbmi import GdbMi
+from retrograde.verify.oracle import Oracle
+from retrograde.verify.randomly import compare_randomly
+from tests.conftest import find_qemu
+from tests.system.gdbs import go, seek, serving, where
+
+pytestmark = pytest.mark.qemu
+
+TARGETS = ("x86_64", "aarch64")
+
+PATCH = 150
+"""Positions around the middle of each script: what the oracle walks through."""
+
+
+@pytest.mark.parametrize("target", TARGETS[1:])
+async def test_random_operations_equal_a_fresh_replay(recorded, target):
+    result = await compare_randomly(
+        recorded("tiny", target), find_qemu(target), count=20, seed=2, report=print
+    )
+    assert result.operations == 20
+
+
+@pytest.mark.gdb
+@pytest.mark.parametrize("target", TARGETS)
+def test_random_gdb_commands_equal_single_steps(recorded, tmp_path, target):
+    program = "gdb-multiarch"
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    qemu, recording = find_qemu(target), recorded("tiny", target)
+    dice = random.Random(target)
+    isa = isa_for(target)
+    middle = dice.randrange(recording.end // 2, recording.end - PATCH)
+    with serving(recording, tmp_path / "gdb"), GdbMi(program) as gdb:
+        gdb.command(f"set architecture {isa.gdb_architecture}")
+        gdb.command(f"set endian {isa.byte_order}")
+        gdb.connect(tmp_path / "gdb")
+        seen = list(script(gdb, dice, middle))
+    walk = asyncio.run(walked(recording, qemu, middle - PATCH, middle + PATCH))
+    assert len(walk.keys() & {one.position for one in seen}) > 10
+    for one in seen:
+        assert one.pc == walk.get(one.position, one.pc), one
+        # A breakpoint stopped at the nearest execution of its instruction.
+        between = [at for at in one.passed if walk.get(at) == one.pc]
+        assert not between, one
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where gdb was after a command; a run to a breakpoint went past the positions `passed`."""
+
+    position: int
+    pc: int
+    passed: range = range(0)
+
+
+def script(gdb, dice, middle):
+    """Move about at random; yield what is seen after each command."""
+    seek(gdb, middle)
+    for _ in range(25):
+        line = dice.choice(["stepi", "reverse-stepi", "break", "seek"])
+        if line == "seek":
+            seek(gdb, dice.randrange(middle - PATCH // 2, middle + PATCH // 2))
+        elif line == "break":
+            yield run_to_break(gdb, dice.random() < 0.5)
+        else:
+            for _ in range(dice.choice([1, 1, 2, 7])):
+                go(gdb, line)
+        yield Seen(where(gdb), gdb.register("pc"))
+        if abs(where(gdb) - middle) > PATCH:
+            seek(gdb, middle)
+
+
+def run_to_break(gdb, back):
+    """Go to the last or the next time the instruction at the pc is reached."""
+    go(gdb, "stepi")  # after a seek gdb would stop at a breakpoint here at once
+    here, address = where(gdb), gdb.register("pc")
+    gdb.command(f"break *{address:#x}")
+    text = go(gdb, "reverse-continue" if back else "continue")
+    gdb.command("delete")
+    if "No more reverse-execution history" in text:
+        return Seen(where(gdb), gdb.register("pc"))
+    there = where(gdb)
+    assert gdb.register("pc") == address
+    assert there < here if back else there > here
+    return Seen(there, address, range(min(here, there) + 1, max(here, there)))
+
+
+async def walked(recording, qemu, start, end):
+    """Return the pc at every position from `start` to `end`, by single steps."""
+    async with await Oracle.start(recording, qemu, LogFacts.read(recording.log())) as oracle:
+        walk = await oracle.walk(start, end, {}, digest=False)
+        return {
+            position: oracle.decode(state.packet)[oracle.isa.pc]
+            for position, state in walk.states.items()
+        }
