@@ -35,6 +35,9 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
 
+_SILENT = frozenset({"ppc64", "ppc"})
+"""Targets whose QEMU does not say that a watchpoint was met."""
+
 _KINDS: dict[str, BreakpointKind] = {"r": "read", "w": "write", "rw": "access"}
 
 
@@ -177,7 +180,7 @@ class Oracle:
         """
         await self._replayer.run_to(self._facts.clear_before(start + 1))
         walk = Walk()
-        watcher = _Watcher(self._gdb, self._facts, watch)
+        watcher = _Watcher(self._gdb, self._facts, watch, tells=self.isa.target not in _SILENT)
         while True:
             here = self.position
             if here >= start:
@@ -265,7 +268,10 @@ class Oracle:
 class _Watcher:
     """Looks for accesses to one range while somebody else steps."""
 
-    def __init__(self, gdb: GdbRemote, facts: LogFacts, watched: Watched | None) -> None:
+    def __init__(
+        self, gdb: GdbRemote, facts: LogFacts, watched: Watched | None, *, tells: bool
+    ) -> None:
+        self._tells = tells
         self._gdb = gdb
         self._facts = facts
         self._watched = watched
@@ -303,7 +309,7 @@ class _Watcher:
         changed = old != new and old_place == place
         if told or (changed and "w" in self._watched.access):
             walk.accessed.add(instruction)
-        if not self._is_set:
+        if not self._is_set or not self._tells:
             walk.unsure.add(instruction)
 
     async def stop(self) -> None:
