@@ -19,7 +19,11 @@ from tests.system.gdbs import go, seek, serving, where
 
 pytestmark = pytest.mark.qemu
 
-TARGETS = ("x86_64", "aarch64")
+TARGETS = ("x86_64", "aarch64", "ppc64", "riscv64", "s390x")
+
+WITHOUT_GDB = ("s390x",)
+"""Where stock gdb 13 fails by itself: to this guest, which has no stack, it says "PC not
+saved" instead of reporting a stop."""
 
 PATCH = 150
 """Positions around the middle of each script: what the oracle walks through."""
@@ -34,7 +38,7 @@ async def test_random_operations_equal_a_fresh_replay(recorded, target):
 
 
 @pytest.mark.gdb
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [one for one in TARGETS if one not in WITHOUT_GDB])
 def test_random_gdb_commands_equal_single_steps(recorded, tmp_path, target):
     program = "gdb-multiarch"
     if shutil.which(program) is None:

@@ -40,6 +40,10 @@ LOOK_SECONDS = 0.5
 INVERTING = frozenset({"ppc64", "ppc"})
 """Targets on which loading a snapshot inverts a bit of a register."""
 
+FORGETFUL = frozenset({"riscv32", "riscv64", "s390x"})
+"""Targets whose snapshots leave out timers: riscv's mtime and its deadline
+(vmstate_riscv_mtimer in hw/intc/riscv_aclint.c), s390x's clock comparator's."""
+
 SAVE_TRIES = 200
 """QEMU refuses a snapshot while asynchronous events are queued (replay-snapshot.c)."""
 
@@ -136,6 +140,11 @@ class Replayer:
     def lost(self) -> bool:
         """Whether a movement was cancelled or failed, so that its position is unknown."""
         return self._moving
+
+    @property
+    def can_load(self) -> bool:
+        """Whether a snapshot taken on the way loads as it was saved."""
+        return self.recording.manifest.machine.target not in FORGETFUL
 
     @property
     def ram(self) -> GuestRam:

@@ -47,6 +47,7 @@ class ModelReplayer:
         self.moment = 0
         self.lost = False
         self.at_end = False
+        self.can_load = True
         self.ram = GuestRam(RAM_BYTES)
         self.process = SimpleNamespace(pid=0)
         self.monitor = SimpleNamespace(human=self._human)

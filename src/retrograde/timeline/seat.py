@@ -179,6 +179,8 @@ class Seat:
             checkpoint = self.store.before(position)
             table = self.store.table(checkpoint) if checkpoint else self.store.pages.empty_table()
             image = self.ram_image(table)
+            if not self._parked.can_load:
+                return image
             await self._parked.save(f"mark{position}")
             self._marks[position] = image
             while sum(kept.size for kept in self._marks.values()) > MARK_BYTES:
@@ -229,12 +231,20 @@ class Seat:
             elif checkpoint is not None:
                 await self._load_checkpoint(checkpoint)
         elif load or position < self.position:
-            await self._parked.load(INITIAL, 0)
+            await self._begin_again()
         # At the end of the log nothing is taken any more, and no step may be (gdbsteps).
         if self.facts.is_delivery(position) and position < self.recording.end:
             await self._arrive_delivered(position, progress)
         else:
             await self._run_to(position, progress)
+
+    async def _begin_again(self) -> None:
+        """Go to position 0, which takes a new process where no snapshot is good."""
+        if self._parked.can_load:
+            await self._parked.load(INITIAL, 0)
+        else:
+            await self._restart()
+            self._adrift = True
 
     async def _run_to(self, position: int, progress: Progress | None) -> None:
         began, start = time.monotonic(), self.position
@@ -289,7 +299,7 @@ class Seat:
         self._adrift = True
         before = self.store.before(checkpoint.position)
         if before is None:
-            await self._parked.load(INITIAL, 0)
+            await self._begin_again()
         else:
             await self._load_checkpoint(before)
 

@@ -124,6 +124,7 @@ class CheckpointStore:
             folder = Path(tempfile.mkdtemp(dir=cache, prefix=FOLDER + "."))
             store = cls(folder, Index(origin), writable=True)
             fcntl.flock(store.pages.fd, fcntl.LOCK_EX)
+            (folder / TABLES).touch()
             with (folder / RESERVE).open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         return store

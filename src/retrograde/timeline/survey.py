@@ -78,8 +78,9 @@ async def survey(
     try:
         async with await Replayer.start(recording, qemu) as replayer:
             facts = LogFacts.read(recording.log())
-            await _pass(recording.end, facts, replayer, store, budget, progress)
-            if not store.checkpoints:
+            if replayer.can_load:
+                await _pass(recording.end, facts, replayer, store, budget, progress)
+            if replayer.can_load and not store.checkpoints:
                 raise EnvironmentLacks(
                     f"There is no room for checkpoints in {recording.cache}.",
                     f"Free {budget // 1_000_000} MB, or give a larger budget.",

@@ -200,6 +200,10 @@ class SyncTimeline:
         """Return the registers at the cursor as QEMU's `g` packet, hex digits."""
         return self._loop.run(self._timeline.packet())
 
+    def register(self, number: int) -> bytes:
+        """Return any register by its number in the target description, as hex digits."""
+        return self._loop.run(self._timeline.register(number))
+
     def pc(self) -> int:
         """Return the linear address of the next instruction."""
         return self._loop.run(self._timeline.pc())
