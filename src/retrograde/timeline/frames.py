@@ -1,9 +1,9 @@
 """Out of the current function, in either direction, by the stack pointer alone.
 
-No symbols are needed. On x86 a call is a jump that pushes one word and a return is a
-jump that pops one, so while a function runs the stack pointer stays at or below where it
-was on entry. The return that leaves is the first jump to above all the stack pointers
-seen since; the call that entered is the last jump down to at or above all of them.
+No symbols are needed. On x86 a call pushes one word and a return pops one, so while a
+function runs the stack pointer stays at or below where it was on entry. The return that
+leaves is the first one to above all the stack pointers seen since; the call that entered
+is the last one down to at or above all of them.
 Interrupts, calls made meanwhile and system calls (another stack, far away) never are.
 What takes an interrupt or exception enters its handler, as a call does.
 """
@@ -17,8 +17,13 @@ from retrograde.errors import UsageError
 if TYPE_CHECKING:
     from retrograde.timeline.timeline import Timeline
 
-LONGEST: Final = 15
-"""Bytes of the longest x86 instruction: what moves pc no further forward is no jump."""
+_PREFIXES: Final = frozenset(bytes.fromhex("66 67 f0 f2 f3 26 2e 36 3e 64 65")) | {
+    *range(0x40, 0x50)
+}
+_RETURNS: Final = frozenset(bytes.fromhex("c2 c3 ca cb cf"))
+_CALLS: Final = frozenset(bytes.fromhex("9a cc cd ce e8"))
+"""Opcodes (Intel SDM volume 2, appendix A). ff is a call where bits 3 to 5 of the byte after
+it are 2 or 3."""
 
 LONG_MODE: Final = 1 << 10
 """EFER.LMA: Intel SDM volume 3, 2.2.1."""
@@ -33,7 +38,7 @@ TARGETS: Final = ("x86_64", "i386")
 
 
 class _Frames:
-    """The pc and stack pointer at the cursor, and the highest of its stack seen so far."""
+    """The stack pointer at the cursor, and the highest of its stack seen so far."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
@@ -46,11 +51,32 @@ class _Frames:
         self.highest = -1
         self.word = 8
 
-    async def look(self) -> tuple[int, int]:
-        """Return pc and stack pointer at the cursor."""
+    async def calls(self) -> bool:
+        """Whether the instruction at the cursor is a call."""
+        at, opcode = await self._opcode()
+        if opcode == 0xFF:
+            return (await self._timeline.read(at + 1, 1))[0] >> 3 & 7 in (2, 3)
+        return opcode in _CALLS
+
+    async def returned(self) -> bool:
+        """Whether the instruction before the cursor was a return."""
+        await self._timeline.step_back()
+        _at, opcode = await self._opcode()
+        await self._timeline.step()
+        return opcode in _RETURNS
+
+    async def _opcode(self) -> tuple[int, int]:
+        """Return the address of the next instruction's opcode, behind prefixes, and the opcode."""
+        at = await self._timeline.pc()
+        while (opcode := (await self._timeline.read(at, 1))[0]) in _PREFIXES:
+            at += 1
+        return at, opcode
+
+    async def look(self) -> int:
+        """Return the stack pointer at the cursor."""
         registers = await self._timeline.registers()
         self.word = 8 if registers["efer"] & LONG_MODE else 4
-        return registers[self._isa.pc], registers[self._isa.sp]
+        return registers[self._isa.sp]
 
     def see(self, sp: int) -> None:
         """Learn of a stack pointer of the function or what it called."""
@@ -68,16 +94,15 @@ async def finish(timeline: Timeline) -> int | None:
     Returns None, with the cursor where it was, when it does not within FARTHEST positions.
     """
     frames, origin = _Frames(timeline), timeline.position
-    pc, sp = await frames.look()
+    sp = await frames.look()
     frames.see(sp)
     while timeline.position < min(timeline.end, origin + FARTHEST):
         await timeline.step()
-        after_pc, after_sp = await frames.look()
-        has_left = frames.highest < after_sp and frames.is_near(after_sp)
-        if _is_jump(pc, after_pc) and sp < after_sp and has_left:
+        after = await frames.look()
+        if max(sp, frames.highest) < after and frames.is_near(after) and await frames.returned():
             return timeline.position
-        frames.see(after_sp)
-        pc, sp = after_pc, after_sp
+        frames.see(after)
+        sp = after
     await timeline.seek(origin)
     return None
 
@@ -89,22 +114,19 @@ async def finish_back(timeline: Timeline) -> int | None:
     None, with the cursor where it was, when there is none within FARTHEST positions.
     """
     frames, origin = _Frames(timeline), timeline.position
-    pc, sp = await frames.look()
+    sp = await frames.look()
     frames.see(sp)
     while timeline.position > max(0, origin - FARTHEST):
         is_handler = timeline.facts.is_delivery(timeline.position)
         await timeline.step_back()
-        before_pc, before_sp = await frames.look()
-        called = sp >= frames.highest and frames.is_near(before_sp) and 0 < before_sp - sp <= 8
+        before = await frames.look()
         # A handler pops the error code, one word, before it returns.
-        taken = is_handler and sp + frames.word >= frames.highest
-        if _is_jump(before_pc, pc) and (called or taken):
+        if is_handler and sp + frames.word >= frames.highest:
             return timeline.position
-        frames.see(before_sp)
-        pc, sp = before_pc, before_sp
+        entered = sp >= frames.highest and frames.is_near(before) and 0 < before - sp <= 8
+        if entered and await frames.calls():
+            return timeline.position
+        frames.see(before)
+        sp = before
     await timeline.seek(origin)
     return None
-
-
-def _is_jump(before: int, after: int) -> bool:
-    return not 0 < after - before <= LONGEST
