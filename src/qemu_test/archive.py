@@ -65,10 +65,25 @@ def archive_extract(
 
 def _extract_tar(archive: tarfile.TarFile, folder: str, member: str | None) -> None:
     with archive:
-        if member is None:
-            archive.extractall(folder, filter="data")
-        else:
-            archive.extract(member, folder, filter="data")
+        members = archive.getmembers() if member is None else [archive.getmember(member)]
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(folder, members, filter="data")
+        else:  # Python before 3.11.4
+            for one in members:
+                _check_inside(one, Path(folder).resolve())
+            archive.extractall(folder, members)  # noqa: S202
+
+
+def _check_inside(member: tarfile.TarInfo, folder: Path) -> None:
+    """Refuse, with a TarError, what is no file, folder or link inside `folder`."""
+    place = (folder / member.name).resolve()
+    inside = place.is_relative_to(folder)
+    if member.issym():
+        inside = inside and (place.parent / member.linkname).resolve().is_relative_to(folder)
+    elif member.islnk():
+        inside = inside and (folder / member.linkname).resolve().is_relative_to(folder)
+    if not inside or not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+        raise tarfile.TarError(f"{member.name!r} would leave the folder it is unpacked into.")
 
 
 def _extract_zip(path: Path, folder: str, member: str | None) -> None:

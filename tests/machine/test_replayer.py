@@ -67,6 +67,26 @@ async def test_no_network_card_will_announce_itself(recording: Recording, qemu: 
         assert parameters["announce-rounds"] == 0
 
 
+async def test_a_start_cancelled_at_its_end_leaves_nothing(
+    recording: Recording, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, processes = asyncio.Event(), []
+
+    async def stay(self: Replayer) -> int:
+        processes.append(self.process)
+        connected.set()
+        return await asyncio.Future()
+
+    monkeypatch.setattr(Replayer, "ask_position", stay)
+    before = asyncio.all_tasks()
+    start = asyncio.create_task(Replayer.start(recording, qemu))
+    await connected.wait()
+    start.cancel()
+    await asyncio.gather(start, return_exceptions=True)
+    assert processes[0].returncode is not None
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_cancelled_run_is_known_to_be_lost(recording: Recording, qemu: Qemu) -> None:
     async with await Replayer.start(recording, qemu) as replayer:
         run = asyncio.create_task(replayer.run_to(recording.end))

@@ -29,11 +29,18 @@ PATCH = 150
 """Positions around the middle of each script: what the oracle walks through."""
 
 
+def qemu_that_replays(target):
+    """QEMU 7.2 cannot replay ppc64 from a snapshot: "Missing random event" (docs/quirks.md)."""
+    qemu = find_qemu(target)
+    if target == "ppc64" and qemu.version < (8,):
+        pytest.skip("this QEMU does not replay ppc64 from a snapshot")
+    return qemu
+
+
 @pytest.mark.parametrize("target", TARGETS[1:])
 async def test_random_operations_equal_a_fresh_replay(recorded, target):
-    result = await compare_randomly(
-        recorded("tiny", target), find_qemu(target), count=20, seed=2, report=print
-    )
+    qemu = qemu_that_replays(target)
+    result = await compare_randomly(recorded("tiny", target), qemu, count=20, seed=2, report=print)
     assert result.operations == 20
 
 
@@ -43,7 +50,7 @@ def test_random_gdb_commands_equal_single_steps(recorded, tmp_path, target):
     program = "gdb-multiarch"
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
-    qemu, recording = find_qemu(target), recorded("tiny", target)
+    qemu, recording = qemu_that_replays(target), recorded("tiny", target)
     dice = random.Random(target)
     isa = isa_for(target)
     middle = dice.randrange(recording.end // 2, recording.end - PATCH)

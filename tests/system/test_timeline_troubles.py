@@ -65,7 +65,7 @@ async def test_a_killed_qemu_is_replaced_and_the_answer_is_right(recording):
             assert timeline.position == max(0, position - 3)
 
 
-async def test_a_qemu_killed_during_a_search_is_replaced(recording):
+async def test_a_qemu_killed_during_a_search_is_replaced(recording, probe):
     async with await Timeline.open(recording, at="90%") as timeline:
         stack = (await timeline.registers())["rsp"]
         expected = await timeline.last_write(stack, 8)
@@ -79,7 +79,7 @@ async def test_a_qemu_killed_during_a_search_is_replaced(recording):
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_is_cancelled_wherever_all_is_right_afterwards(recording, seed):
+async def test_whatever_is_cancelled_wherever_all_is_right_afterwards(recording, probe, seed):
     dice = random.Random(seed)
     positions = some_positions(recording, seed=seed)
     expected = await truth(recording, positions)
@@ -239,7 +239,7 @@ async def test_bad_input_is_refused_and_changes_nothing(recording):
         assert timeline.position == 1000
 
 
-async def test_a_watch_that_lies_in_no_memory_is_never_hit(recording):
+async def test_a_watch_that_lies_in_no_memory_is_never_hit(recording, probe):
     async with await Timeline.open(recording, at="end-1000") as timeline:
         assert await timeline.last_write(0x123456789ABC, 8) is None
         timeline.add_watchpoint(0x1 << 40, 64, "rw", "physical")
@@ -247,7 +247,7 @@ async def test_a_watch_that_lies_in_no_memory_is_never_hit(recording):
         assert timeline.position == 0
 
 
-async def test_a_condition_on_memory_that_is_not_there_does_not_hold(recording):
+async def test_a_condition_on_memory_that_is_not_there_does_not_hold(recording, probe):
     async with await Timeline.open(recording, at="60%") as timeline:
         pc = await timeline.pc()
         number = timeline.add_breakpoint(pc, "[0x7fffdeadbeef0000]:8 >= 0")

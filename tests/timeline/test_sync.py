@@ -71,7 +71,7 @@ def test_ctrl_c_cancels_the_work_waits_for_it_and_leaves_the_loop_usable(monkeyp
 
 
 @pytest.mark.qemu
-def test_a_script(recorded):
+def test_a_script(recorded, probe):
     with open_timeline(recorded("tiny").path, at="50%") as timeline:
         middle = timeline.position
         assert middle == timeline.end // 2

@@ -57,7 +57,7 @@ async def test_a_timeline_that_lies_is_caught(recorded, qemu, monkeypatch):
 
 
 @pytest.mark.qemu
-async def test_a_search_that_misses_is_caught(recorded, qemu, monkeypatch):
+async def test_a_search_that_misses_is_caught(recorded, qemu, probe, monkeypatch):
     hits = Timeline.hits
 
     async def lose_some(self, start, stop):

@@ -88,7 +88,6 @@ class Replayer:
         words when it does not start.
         """
         wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
-        process: QemuProcess | None = None
         try:
             files = _images(recording, wiring, images)
             launch = _launch(
@@ -102,16 +101,17 @@ class Replayer:
             )
             argv = replay_command(recording.manifest.machine, launch)
             process = await QemuProcess.start(argv, pass_fds=(*wiring.pass_fds, *plugin_fds))
+        except BaseException:
+            wiring.close()
+            raise
+        replayer = cls(recording, process, wiring, files)
+        try:
             wiring.release_theirs()
-            replayer = cls(recording, process, wiring, files)
             await replayer.monitor.connect(wiring.monitor_link)
             await replayer._announce_nothing()
             await replayer.ask_position()
         except BaseException:
-            if process:
-                await process.kill()
-                process.close()
-            wiring.close()
+            await replayer.close()
             raise
         return replayer
 
