@@ -84,7 +84,7 @@ def _quirks() -> list[Finding]:
             qemu = Qemu.find(target)
         except EnvironmentLacks:
             continue
-        concerned = [quirk for quirk in QUIRKS if not quirk.targets or target in quirk.targets]
+        concerned = [quirk for quirk in QUIRKS if quirk.concerns(target)]
         for quirk in concerned:
             boards = [
                 name

@@ -17,6 +17,9 @@ from retrograde.errors import EnvironmentLacks
 
 ByteOrder = Literal["little", "big"]
 
+X86 = frozenset({"x86_64", "i386"})
+"""Targets with PC boards."""
+
 
 @dataclass(frozen=True, slots=True)
 class Isa:
@@ -61,7 +64,7 @@ class Isa:
         pc = registers[self.pc]
         if self.target == "hppa":
             return pc & ~3  # the low two bits hold the privilege level
-        if self.target not in ("x86_64", "i386"):
+        if self.target not in X86:
             return pc
         protected, virtual_8086 = registers["cr0"] & 1, registers["eflags"] >> 17 & 1
         left_behind = registers["cs"] >= 0x1000 and not registers["cs"] & 7

@@ -12,9 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from retrograde.errors import UsageError
+from retrograde.machine.isa import X86
 from retrograde.machine.qemu import Qemu
-
-X86 = frozenset({"x86_64", "i386"})
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,13 @@ class Quirk:
     no_snapshot: bool = False
     device: str = ""
 
+    def concerns(self, target: str) -> bool:
+        """Whether machines of this target can have the defect."""
+        return not self.targets or target in self.targets
+
     def hits(self, qemu: Qemu, machine: str, models: Collection[str]) -> bool:
         """Whether `machine` of this QEMU, with these device models, has what is defective."""
-        if self.targets and qemu.target not in self.targets:
+        if not self.concerns(qemu.target):
             return False
         if self.device and not any(model.startswith(self.device) for model in models):
             return False

@@ -365,8 +365,8 @@ class Replayer:
     async def _announce_nothing(self) -> None:
         """Keep virtio-net from arming a timer, when loaded, that the recording never had.
 
-        A loaded network card tells the network where it now lives: a migration's need,
-        and an event no log has (virtio_net_post_load_device in QEMU's hw/net/virtio-net.c).
+        For recordings made without the remedy for that (quirks.ANNOUNCE): a loaded network
+        card tells the network where it now lives, an event no log has.
         """
         await self.monitor.execute("migrate-set-parameters", {"announce-rounds": 0})
 

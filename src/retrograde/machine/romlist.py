@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-PC_TARGETS = ("x86_64", "i386")
+from retrograde.machine.isa import X86
 
 PAGE = 4096
 
@@ -24,7 +24,7 @@ def pages_reset_writes(target: str, roms: str) -> list[int] | None:
 
     None where that is not known.
     """
-    if target not in PC_TARGETS:
+    if target not in X86:
         return None
     pages: set[int] = set()
     for address, size in _IN_RAM.findall(roms):

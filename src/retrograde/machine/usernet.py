@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from retrograde.machine.isa import X86
 from retrograde.machine.refusals import REFUSED_DEVICES, REFUSED_NETDEVS, Refusal, refuse
 from retrograde.recording.keyval import Pairs, join, split
 from retrograde.recording.machinespec import Netdev, Nic, Option, Text
 
-_PC_TARGETS = frozenset({"x86_64", "i386"})
 _ISOLATED = frozenset({"socket", "stream", "dgram"})
 _NIC_KEYS = {"model": "model", "mac": "mac", "macaddr": "mac", "addr": "address"}
 _NIC_IGNORED = frozenset({"name", "vectors", "netdev", "id"})
@@ -112,7 +112,7 @@ class UserNetwork:
     def _card(self, pairs: Pairs, netdev: str) -> None:
         chosen = {_NIC_KEYS[key]: value for key, value in pairs if key in _NIC_KEYS}
         # The PC boards' own choice is an e1000 or e1000e (hw/i386/pc_piix.c, pc_q35.c).
-        model = chosen.get("model") or ("e1000" if self._target in _PC_TARGETS else "")
+        model = chosen.get("model") or ("e1000" if self._target in X86 else "")
         for pattern, refusal in REFUSED_DEVICES:
             if pattern.fullmatch(model):
                 refuse(f"A network card {model}", refusal)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from retrograde.errors import UsageError
+from retrograde.machine.isa import X86
 
 if TYPE_CHECKING:
     from retrograde.timeline.timeline import Timeline
@@ -34,8 +35,6 @@ FARTHEST: Final = 1 << 19
 NEAR: Final = 1 << 24
 """Bytes between stack pointers of one stack."""
 
-TARGETS: Final = ("x86_64", "i386")
-
 
 class _Frames:
     """The stack pointer at the cursor, and the highest of its stack seen so far."""
@@ -43,7 +42,7 @@ class _Frames:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._isa = timeline.view.isa
-        if self._isa.target not in TARGETS:
+        if self._isa.target not in X86:
             raise UsageError(
                 f"Leaving a function by the stack pointer is not known for {self._isa.target}.",
                 "Run to its return address instead.",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.machine.command import RAM_ID
-from retrograde.machine.isa import Isa, isa_for
+from retrograde.machine.isa import X86, Isa, isa_for
 from retrograde.machine.targetdesc import RegisterLayout, RegisterValues
 from retrograde.timeline.seat import Seat
 
@@ -64,10 +64,8 @@ class MachineView:
 
     def offset(self, physical: int, count: int) -> int | None:
         """Return where `count` bytes from `physical` are in RAM; None when they are not."""
-        for part in self.ranges:
-            if part.start <= physical and physical + count <= part.stop:
-                return part.offset + physical - part.start
-        return None
+        at, left = self.place(physical)
+        return at if count <= left else None
 
     def place(self, physical: int) -> tuple[int | None, int]:
         """Return the offset in RAM of an address, None when it is not in RAM.
@@ -96,7 +94,7 @@ def _ranges(tree: str, isa: Isa) -> tuple[RamRange, ...]:
         for first, last, offset in _RANGE.findall(tree)
     }
     ranges = sorted(found, key=lambda part: part.start)
-    if isa.target in ("x86_64", "i386"):
+    if isa.target in X86:
         ranges = [piece for part in ranges for piece in _without(part, *_REMAPPED)]
     return tuple(ranges)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from retrograde.errors import QemuRefused
+from retrograde.machine.isa import X86
 
 PAGE_BITS = 12
 PAGE = 1 << PAGE_BITS
@@ -37,7 +38,7 @@ class Mapped(NamedTuple):
 
 def can_translate(target: str) -> bool:
     """Whether `AddressSpace` knows the paging of a QEMU target."""
-    return target in ("x86_64", "i386")
+    return target in X86
 
 
 class AddressSpace:
