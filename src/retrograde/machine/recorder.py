@@ -27,7 +27,7 @@ from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
 from retrograde.machine.process import EXIT_SECONDS, QemuProcess
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_for
-from retrograde.machine.replayer import INITIAL
+from retrograde.machine.replaylaunch import INITIAL
 from retrograde.machine.wiring import Wiring, fd_path
 from retrograde.recording.bundle import (
     CONSOLE,

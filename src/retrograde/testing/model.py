@@ -20,7 +20,8 @@ import numpy as np
 
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
-from retrograde.machine.replayer import INITIAL, Replayer
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.replaylaunch import INITIAL
 from retrograde.position import parse_position
 from retrograde.recording.bundle import Recording
 from retrograde.testing.cpu import RAM_BYTES, Execution, Program, execute

@@ -21,7 +21,8 @@ from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import INITIAL, Replayer
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.replaylaunch import INITIAL
 from retrograde.machine.romlist import pages_reset_writes
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
