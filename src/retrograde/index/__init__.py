@@ -1,0 +1,1 @@
+"""The execution as a database: tables derived from a recording, and questions to them."""

@@ -1,0 +1,270 @@
+"""The index on disk: `cache/index/`, columns in Parquet, written and read by DuckDB.
+
+::
+
+    meta.json                      format, the recording's digest, each table's version and maker
+    TABLE/FIRST-LAST.parquet       rows of positions FIRST <= position < LAST
+
+A file is written under a temporary name and renamed: one that has its name is whole, and
+the names alone say which intervals are done. Several processes may write at once. What
+was made from another recording, or for another version of a table, is removed on opening.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+
+from retrograde.errors import EnvironmentLacks, InternalError
+from retrograde.index.tables import TABLES, Table
+from retrograde.recording.bundle import LOG, Recording, digest_file
+
+if TYPE_CHECKING:
+    import duckdb
+
+FORMAT: Final = 1
+META: Final = "meta.json"
+FOLDER: Final = "index"
+_TEMPORARY: Final = ".part"
+
+Interval: TypeAlias = tuple[int, int]
+"""Positions (first, last): those from `first` to before `last`."""
+
+_NAME = re.compile(r"(\d+)-(\d+)\.parquet")
+# So that names sort as numbers do: positions have at most 19 digits.
+_DIGITS = 19
+
+
+class Meta(msgspec.Struct, forbid_unknown_fields=True):
+    """meta.json.
+
+    `recording` is the SHA-256 of the rr log. `versions` holds the version of each table
+    as it is on disk, `makers` what made it, in words that `IndexStore.claim` was given.
+    """
+
+    format: int
+    recording: str
+    versions: dict[str, int] = {}
+    makers: dict[str, str] = {}
+
+
+class IndexStore:
+    """The index of one recording. Opening it makes the folder and removes what is stale.
+
+    `dropped` says in words what was removed on opening and why, to be told to the user.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.folder = recording.cache / FOLDER
+        self.dropped: list[str] = []
+        digest = _digest_of(recording)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                self._adopt(digest)
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+
+    def write(
+        self,
+        table: str,
+        first: int,
+        last: int,
+        columns: Mapping[str, np.ndarray[Any, Any] | Sequence[object]],
+    ) -> None:
+        """Write the rows of `table` in the positions `first` <= position < `last`.
+
+        `columns` holds all columns of the table, of equal length. What is there for the
+        same interval is replaced. Raises EnvironmentLacks when the disk is full.
+        """
+        schema = TABLES[table]
+        if set(columns) != {column.name for column in schema.columns}:
+            raise InternalError(f"The columns of {table} cannot be {sorted(columns)}.")
+        final = self.folder / table / f"{first:0{_DIGITS}}-{last:0{_DIGITS}}.parquet"
+        part = final.with_suffix(f".{os.getpid()}{_TEMPORARY}")
+        engine = import_duckdb()
+        try:
+            final.parent.mkdir(exist_ok=True)
+            with engine.connect(":memory:", config={"threads": 1}) as connection:
+                connection.register("rows", {name: _array(v) for name, v in columns.items()})
+                connection.execute(
+                    f"COPY (SELECT {_cast(schema)} FROM rows) TO '{_quoted(part)}' "
+                    "(FORMAT parquet, COMPRESSION zstd)"
+                )
+            part.replace(final)
+        except (OSError, engine.IOException) as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise _cannot_write(final.parent, error) from error
+
+    def done(self, table: str) -> list[Interval]:
+        """Return the intervals of `table` that are on disk, by position."""
+        return [interval for interval, _ in self._files(table)]
+
+    def missing(self, table: str, intervals: Sequence[Interval]) -> list[Interval]:
+        """Return those of `intervals` that are not on disk as they are."""
+        have = set(self.done(table))
+        return [interval for interval in intervals if interval not in have]
+
+    def drop(self, table: str) -> None:
+        """Remove all rows of `table`."""
+        with self._lock():
+            self._remove(table)
+
+    def claim(self, table: str, maker: str) -> None:
+        """Say what makes `table` from now on; removes rows that something else made."""
+        with self._lock():
+            meta = self._read_meta()
+            if meta.makers.get(table, maker) != maker:
+                self._remove(table)
+                self.dropped.append(f"{table} was made by {meta.makers[table]}")
+            meta.makers[table] = maker
+            self._write_meta(meta)
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Open a database in memory with a view of each table, empty where nothing is built."""
+        connection: duckdb.DuckDBPyConnection = import_duckdb().connect(":memory:")
+        # Otherwise a misspelt table would be looked for among the caller's variables.
+        connection.execute("SET python_enable_replacements = false")
+        # The files never change: what they hold need not be looked up again for each query.
+        connection.execute("SET parquet_metadata_cache = true")
+        for table in TABLES.values():
+            connection.execute(f"CREATE VIEW {table.name} AS {self._select(table)}")
+        return connection
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*.parquet"))
+
+    def _select(self, table: Table) -> str:
+        files = [path for _, path in self._files(table.name)]
+        if not files:
+            nulls = ", ".join(f"NULL::{c.type} AS {c.name}" for c in table.columns)
+            return f"SELECT {nulls} WHERE false"
+        names = ", ".join(f"'{_quoted(path)}'" for path in files)
+        columns = ", ".join(column.name for column in table.columns)
+        return f"SELECT {columns} FROM read_parquet([{names}])"
+
+    def _files(self, table: str) -> list[tuple[Interval, Path]]:
+        try:
+            paths = sorted((self.folder / table).iterdir())
+        except FileNotFoundError:
+            return []
+        matches = [(path, _NAME.fullmatch(path.name)) for path in paths]
+        return [((int(m[1]), int(m[2])), path) for path, m in matches if m]
+
+    def _adopt(self, digest: str) -> None:
+        """Keep what is here if it was made from the recording with `digest`."""
+        try:
+            meta = self._read_meta()
+        except FileNotFoundError:
+            meta = None
+        except (msgspec.DecodeError, ValueError):
+            meta = None
+            self.dropped.append("the index was damaged or of another version")
+        if meta and meta.recording != digest:
+            self.dropped.append("the index was made from another recording")
+            meta = None
+        if meta is None:
+            for path in self.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            meta = Meta(FORMAT, digest)
+        for name, version in list(meta.versions.items()):
+            if name not in TABLES or TABLES[name].version != version:
+                self._remove(name)
+                self.dropped.append(f"{name} was of version {version}")
+                meta.makers.pop(name, None)
+        meta.versions = {table.name: table.version for table in TABLES.values()}
+        self._sweep()
+        self._write_meta(meta)
+
+    def _sweep(self) -> None:
+        """Remove what processes that died left under temporary names."""
+        for path in self.folder.glob(f"*/*{_TEMPORARY}"):
+            pid = path.name.split(".")[-2]
+            if not Path("/proc", pid).exists():
+                path.unlink(missing_ok=True)
+
+    def _remove(self, table: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder / table)
+
+    def _read_meta(self) -> Meta:
+        meta = msgspec.json.decode((self.folder / META).read_bytes(), type=Meta)
+        if meta.format != FORMAT:
+            raise ValueError(f"format {meta.format}")
+        return meta
+
+    def _write_meta(self, meta: Meta) -> None:
+        new = self.folder / (META + ".new")
+        new.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
+        new.replace(self.folder / META)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def import_duckdb() -> Any:
+    """Return the module duckdb; raises EnvironmentLacks where it is not installed."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise EnvironmentLacks(
+            "The index needs the Python package duckdb.", "Run: pip install 'retrograde[index]'"
+        ) from error
+    return duckdb
+
+
+def _digest_of(recording: Recording) -> str:
+    """Return the SHA-256 of the rr log; of a recording never finished it has to be computed."""
+    recorded = recording.manifest.files.get(LOG)
+    if recorded:
+        return recorded.sha256
+    with recording.log_path.open("rb") as file:
+        return digest_file(file).sha256
+
+
+def _array(values: np.ndarray[Any, Any] | Sequence[object]) -> np.ndarray[Any, Any]:
+    if isinstance(values, np.ndarray):
+        return values
+    # Filled afterwards: numpy would make an array of numbers, or of rows, where it could.
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _cast(table: Table) -> str:
+    return ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in table.columns)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _cannot_write(folder: Path, error: Exception) -> EnvironmentLacks:
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return EnvironmentLacks(
+            f"The disk is full: the index in {folder} cannot be written.",
+            "Free some space and start again; what is done so far stays.",
+        )
+    return EnvironmentLacks(
+        f"The index in {folder} cannot be written: {error}.",
+        "Copy the recording to where you may write.",
+    )

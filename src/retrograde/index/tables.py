@@ -1,0 +1,161 @@
+"""The tables of the index: what their columns hold. The only place that says so.
+
+Positions are signed 64-bit numbers, so that differences of them can be taken in SQL;
+addresses and register values are unsigned. A column that may be NULL says when.
+
+A table `from_log` is read out of the rr log, all of it at once and without a replay; the
+others are made by replaying, interval by interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+POSITION: Final = "BIGINT"
+ADDRESS: Final = "UBIGINT"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its name, its type in DuckDB's SQL, and what it holds, with the unit."""
+
+    name: str
+    type: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. Rows written under another `version` are removed and made anew.
+
+    Raise `version` whenever a column is added or changes its meaning.
+    """
+
+    name: str
+    version: int
+    from_log: bool
+    meaning: str
+    columns: tuple[Column, ...]
+
+
+_ALL = (
+    Table(
+        "console",
+        1,
+        True,
+        "Lines on the first serial port.",
+        (
+            Column("position", POSITION, "when the first byte of the line had been written"),
+            Column("last", POSITION, "when its last byte, the newline included, had been written"),
+            Column("line", "INTEGER", "number of the line, from 0"),
+            Column("console_byte", POSITION, "index of its first byte in console.log"),
+            Column(
+                "text", "VARCHAR", "the line without its end; bytes that are no UTF-8 as U+FFFD"
+            ),
+        ),
+    ),
+    Table(
+        "interrupts",
+        1,
+        True,
+        "Interrupts taken.",
+        (Column("position", POSITION, "of the instruction that runs after the delivery"),),
+    ),
+    Table(
+        "exceptions",
+        1,
+        True,
+        "Exceptions taken: faults and traps (x86's SYSCALL instruction is none).",
+        (Column("position", POSITION, "of the instruction that runs after the delivery"),),
+    ),
+    Table(
+        "events",
+        1,
+        True,
+        "What came from outside the CPU: clocks, input, network, disks, bottom halves.",
+        (
+            Column("position", POSITION, "instructions retired before the event"),
+            Column("kind", "VARCHAR", "QEMU's name in lower case: clock_host, net, block, …"),
+            Column("log_byte", POSITION, "byte in replay.log at which the event starts"),
+            Column("device", "INTEGER", "serial port or network filter by number; else NULL"),
+            Column(
+                "value",
+                POSITION,
+                "clock_*: nanoseconds; block: number of the request; bh*: position at which it "
+                "was scheduled; net: flags; random, char_read_all_error: result; else NULL",
+            ),
+            Column("data", "BLOB", "bytes received: characters, packet, random; else NULL"),
+        ),
+    ),
+    Table(
+        "calls",
+        1,
+        False,
+        "Calls of functions.",
+        (
+            Column("position", POSITION, "of the call instruction"),
+            Column("pc", ADDRESS, "address of the call instruction"),
+            Column("target", ADDRESS, "address called"),
+            Column("return_position", POSITION, "of the first instruction after it; NULL: never"),
+            Column("depth", "INTEGER", "calls open in the same interval and stack"),
+            Column("sp", ADDRESS, "stack pointer before the call"),
+            Column("space", ADDRESS, "address space: CR3, TTBR0_EL1, satp or as the ISA has it"),
+            *(Column(f"arg{n}", ADDRESS, f"argument register {n} of the ISA") for n in range(6)),
+        ),
+    ),
+    Table(
+        "blocks",
+        1,
+        False,
+        "Code that ran in an interval, by translated block.",
+        (
+            Column("interval_first", POSITION, "first position of the interval"),
+            Column("pc", ADDRESS, "address of the block's first instruction"),
+            Column("size_bytes", "INTEGER", "bytes of code"),
+            Column("instructions", "INTEGER", "instructions in it"),
+            Column("first", POSITION, "when it ran first in the interval"),
+            Column("last", POSITION, "when it ran last in the interval"),
+            Column("count", "BIGINT", "how often it ran in the interval"),
+        ),
+    ),
+    Table(
+        "written",
+        1,
+        False,
+        "Physical memory that instructions wrote in an interval.",
+        (
+            Column("interval_first", POSITION, "first position of the interval"),
+            Column("page", ADDRESS, "physical address of a page of 4096 bytes"),
+            Column("bitmap", "UBIGINT", "bit n set: bytes 64 n to 64 n + 63 were written to"),
+        ),
+    ),
+    Table(
+        "writes",
+        1,
+        False,
+        "Every store, for the positions asked for.",
+        (
+            Column("position", POSITION, "of the storing instruction"),
+            Column("pc", ADDRESS, "its address"),
+            Column("vaddr", ADDRESS, "virtual address of the first byte"),
+            Column("paddr", ADDRESS, "physical address of the first byte"),
+            Column("size", "UTINYINT", "bytes stored"),
+            Column("value", ADDRESS, "what was stored; its lowest 64 bits where it is longer"),
+        ),
+    ),
+    Table(
+        "context",
+        1,
+        False,
+        "Changes of address space and privilege.",
+        (
+            Column("position", POSITION, "of the first instruction after the change"),
+            Column("kind", "VARCHAR", "space or privilege"),
+            Column("value", ADDRESS, "the new address space, or privilege level"),
+        ),
+    ),
+)
+
+TABLES: Final[Mapping[str, Table]] = {table.name: table for table in _ALL}
