@@ -87,6 +87,7 @@ _ALL = (
                 "was scheduled; net: flags; random, char_read_all_error: result; else NULL",
             ),
             Column("data", "BLOB", "bytes received: characters, packet, random; else NULL"),
+            Column("detail", "VARCHAR", "input: the key, button or move as JSON; else NULL"),
         ),
     ),
     Table(
