@@ -138,7 +138,7 @@ def _tell(event: rr.Event) -> tuple[int | None, int | None, bytes | None, str | 
     match event:
         case rr.Input(action=action):
             kind = type(action).__name__.lower()
-            fields = {"type": kind} | msgspec.structs.asdict(action)
+            fields = {"action": kind} | msgspec.structs.asdict(action)
             return None, None, None, msgspec.json.encode(fields).decode()
         case rr.CharRead(port=port, data=data):
             return port, None, data, None
