@@ -22,7 +22,7 @@ from retrograde.recording.rrlog import Batch, RrLog
 
 Columns = dict[str, NDArray[Any]]
 
-LOG_TABLES: Final = tuple(table.name for table in TABLES.values() if table.from_log)
+LOG_TABLES: Final = tuple(table.name for table in TABLES.values() if table.source == "log")
 
 # Kinds whose payload is one number of 64 bits.
 _NUMBER = (

@@ -162,7 +162,10 @@ class IndexStore:
         except FileNotFoundError:
             return []
         matches = [(path, _NAME.fullmatch(path.name)) for path in paths]
-        return [((int(m[1]), int(m[2])), path) for path, m in matches if m]
+        # A link may lead anywhere: what is read here may come from a stranger.
+        return [
+            ((int(m[1]), int(m[2])), path) for path, m in matches if m and not path.is_symlink()
+        ]
 
     def _adopt(self, digest: str) -> None:
         """Keep what is here if it was made from the recording with `digest`."""

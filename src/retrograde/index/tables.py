@@ -3,18 +3,21 @@
 Positions are signed 64-bit numbers, so that differences of them can be taken in SQL;
 addresses and register values are unsigned. A column that may be NULL says when.
 
-A table `from_log` is read out of the rr log, all of it at once and without a replay; the
-others are made by replaying, interval by interval.
+By its `source` a table is read out of the rr log, all of it at once and without a replay
+("log"), made by replaying, interval by interval ("replay"), or made of the guest kernel's
+own table in memory or a file of symbols ("symbols").
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 POSITION: Final = "BIGINT"
 ADDRESS: Final = "UBIGINT"
+
+Source: TypeAlias = Literal["log", "replay", "symbols"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Table:
 
     name: str
     version: int
-    from_log: bool
+    source: Source
     meaning: str
     columns: tuple[Column, ...]
 
@@ -44,7 +47,7 @@ _ALL = (
     Table(
         "console",
         1,
-        True,
+        "log",
         "Lines on the first serial port.",
         (
             Column("position", POSITION, "when the first byte of the line had been written"),
@@ -59,21 +62,21 @@ _ALL = (
     Table(
         "interrupts",
         1,
-        True,
+        "log",
         "Interrupts taken.",
         (Column("position", POSITION, "of the instruction that runs after the delivery"),),
     ),
     Table(
         "exceptions",
         1,
-        True,
+        "log",
         "Exceptions taken: faults and traps (x86's SYSCALL instruction is none).",
         (Column("position", POSITION, "of the instruction that runs after the delivery"),),
     ),
     Table(
         "events",
         1,
-        True,
+        "log",
         "What came from outside the CPU: clocks, input, network, disks, bottom halves.",
         (
             Column("position", POSITION, "instructions retired before the event"),
@@ -93,7 +96,7 @@ _ALL = (
     Table(
         "calls",
         1,
-        False,
+        "replay",
         "Calls of functions.",
         (
             Column("position", POSITION, "of the call instruction"),
@@ -109,7 +112,7 @@ _ALL = (
     Table(
         "blocks",
         1,
-        False,
+        "replay",
         "Code that ran in an interval, by translated block.",
         (
             Column("interval_first", POSITION, "first position of the interval"),
@@ -124,7 +127,7 @@ _ALL = (
     Table(
         "written",
         1,
-        False,
+        "replay",
         "Physical memory that instructions wrote in an interval.",
         (
             Column("interval_first", POSITION, "first position of the interval"),
@@ -135,7 +138,7 @@ _ALL = (
     Table(
         "writes",
         1,
-        False,
+        "replay",
         "Every store, for the positions asked for.",
         (
             Column("position", POSITION, "of the storing instruction"),
@@ -149,12 +152,25 @@ _ALL = (
     Table(
         "context",
         1,
-        False,
+        "replay",
         "Changes of address space and privilege.",
         (
             Column("position", POSITION, "of the first instruction after the change"),
             Column("kind", "VARCHAR", "space or privilege"),
             Column("value", ADDRESS, "the new address space, or privilege level"),
+        ),
+    ),
+    Table(
+        "symbols",
+        1,
+        "symbols",
+        "Functions and variables of the guest's kernel and its modules.",
+        (
+            Column("address", ADDRESS, "virtual address, as it was in the recorded machine"),
+            Column("size", ADDRESS, "bytes; of a kernel's own table up to the next symbol"),
+            Column("name", "VARCHAR", "name"),
+            Column("type", "VARCHAR", "letter as nm prints it: t, T code; d, D, b, B, r, R data"),
+            Column("module", "VARCHAR", "kernel module; NULL for the kernel itself"),
         ),
     ),
 )
