@@ -16,6 +16,7 @@ import pytest
 from retrograde.errors import QemuDied, QemuRefused
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.isa import isa_for
+from retrograde.machine.segment import ask_linear_pc
 
 QEMU = shutil.which("qemu-system-x86_64")
 
@@ -159,7 +160,7 @@ async def test_a_live_machine_at_reset(folder: Path) -> None:
         packet = await remote.read_registers()
         assert len(packet) == 2 * layout.size
         values = layout.decode(packet, X86_64.order_at({}))
-        assert X86_64.linear_pc(values) == 0xFFFFFFF0
+        assert await ask_linear_pc(X86_64, values, remote.monitor) == 0xFFFFFFF0
         assert {X86_64.pc, X86_64.sp} <= set(values)
         # The reset vector holds a far jump into SeaBIOS.
         assert (await remote.read_memory(0xFFFFFFF0, 1)) == b"\xea"

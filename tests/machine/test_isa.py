@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from retrograde.errors import EnvironmentLacks
-from retrograde.machine.isa import isa_for, known_targets
+from retrograde.errors import EnvironmentLacks, InternalError
+from retrograde.machine.isa import LONG_MODE, isa_for, known_targets
+from retrograde.machine.segment import code_base, linear_pc
 
-
-def x86(rip: int, cs: int = 0, cr0: int = 0, eflags: int = 2) -> dict[str, int]:
-    return {"rip": rip, "eip": rip, "cs": cs, "cr0": cr0, "eflags": eflags}
+REAL_MODE = """\
+RIP=000000000000cff3 RFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0
+ES =0030 00000000 ffffffff 00cf9300 DPL=0 DS   [-WA]
+CS =0028 000f0000 0000ffff 00009b00 DPL=0 CS16 [-RA]
+"""
+"""What QEMU 10.0 answers in SeaBIOS between leaving protected mode and its far jump."""
 
 
 @pytest.mark.parametrize("target", ["x86_64", "i386"])
-@pytest.mark.parametrize(
-    ("registers", "address"),
-    [
-        (x86(0xFFF0, cs=0xF000), 0xFFFFFFF0),
-        (x86(0xE05B, cs=0xF000), 0xFE05B),
-        (x86(0x7C00), 0x7C00),
-        (x86(0xEA301, cs=8, cr0=0x11), 0xEA301),
-        (x86(0x10, cs=0x1000, cr0=1, eflags=1 << 17 | 2), 0x10010),
-    ],
-    ids=["reset", "real", "boot sector", "protected", "virtual-8086"],
-)
-def test_x86_linear_pc(target: str, registers: dict[str, int], address: int) -> None:
-    assert isa_for(target).linear_pc(registers) == address
+def test_registers_tell_the_linear_pc_in_long_mode_only(target: str) -> None:
+    isa = isa_for(target)
+    registers = {"rip": 0xCFF3, "eip": 0xCFF3, "efer": 0}
+    assert isa.linear_pc(registers) is None
+    assert isa.linear_pc(registers | {"efer": LONG_MODE}) == 0xCFF3
+    assert linear_pc(isa, registers, REAL_MODE) == 0xFCFF3
+
+
+def test_a_linear_pc_wraps_where_the_address_space_ends() -> None:
+    base = REAL_MODE.replace("000f0000", "ffff0000")
+    assert linear_pc(isa_for("x86_64"), {"rip": 0x1FFF0}, base) == 0xFFF0
+
+
+def test_an_answer_without_a_code_segment() -> None:
+    with pytest.raises(InternalError, match="code segment"):
+        code_base("unknown command: 'info registers'")
 
 
 def test_pc_is_linear_elsewhere() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from qemu_test import GDB, LinuxKernelTest, get_qemu_img, skipIfMissingEnv, skipIfMissingImports
 from qemu_test.machine import QEMUMachine
-from retrograde.machine.isa import isa_for
+from retrograde.machine.isa import X86, isa_for
+from retrograde.machine.segment import QUESTION, linear_pc
 from retrograde.recording.rrlog import RrLog
 
 STEPS = 10
@@ -101,10 +102,13 @@ class ReverseScenario(LinuxKernelTest):
     def _pc(self, gdb: GDB) -> int:
         """Return where the next instruction is, as an address breakpoints can have."""
         isa = isa_for(self.arch)
-        names = {isa.pc, *({"cs", "cr0", "eflags"} if isa.pc in ("rip", "eip") else ())}
-        values = {name: gdb.cli(f"print/x ${name}").get_addr() for name in names}
-        self.assertNotIn(None, values.values(), f"gdb prints no {names}")
-        return isa.linear_pc({name: value or 0 for name, value in values.items()})
+        names = {isa.pc, *({"efer"} if isa.target in X86 else ())}
+        values = {name: gdb.cli(f"print/x ${name}").get_addr() or 0 for name in names}
+        known = isa.linear_pc(values)
+        if known is not None:
+            return known
+        answer = gdb.get_payload(gdb.cli(f"monitor {QUESTION}").response, "target")
+        return linear_pc(isa, values, "".join(answer))
 
     def _expect(self, gdb: GDB, address: int, doing: str) -> None:
         self.assertEqual(f"{self._pc(gdb):#x}", f"{address:#x}", doing)

@@ -7,6 +7,7 @@ and the registers at each of them as single steps show them.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -53,6 +54,7 @@ class Machine:
         return position, self.packets[position]
 
     def pc(self, position):
+        """Return where the instruction is: the span is in long mode."""
         view = self.timeline.view
         return view.isa.linear_pc(view.decode(self.packets[position]))
 
@@ -198,3 +200,27 @@ async def test_positions_end_where_the_recording_does(machine):
         await it.timeline.seek(0)
         with pytest.raises(PositionError):
             await it.timeline.step_back()
+
+
+LEAVING = b"\x0f\x22\xc1\xea"
+"""mov %ecx,%cr0 and a far jump: with it SeaBIOS leaves protected mode."""
+
+
+@pytest.mark.qemu
+async def test_a_pc_is_linear_between_the_modes_of_firmware(recorded, qemu):
+    """In real mode CS keeps the base it had in protected mode until the far jump."""
+    async with await Timeline.open(recorded("tiny"), qemu) as timeline:
+        if not timeline.can_search:
+            pytest.skip("this QEMU cannot carry the probe")
+        await timeline.seek(timeline.end // 2)
+        firmware = await timeline.read(0xF0000, 0x10000)
+        for found in re.finditer(re.escape(LEAVING), firmware):
+            timeline.add_breakpoint(0xF0000 + found.end() - 1)
+        hit = await timeline.run_back()
+        assert hit is not None, "SeaBIOS never left protected mode"
+        assert await timeline.pc() == hit.pc
+        await timeline.step()
+        await timeline.step_back()
+        assert await timeline.pc() == hit.pc
+        registers = await timeline.registers()
+        assert (registers["cs"] << 4) + registers["rip"] != hit.pc

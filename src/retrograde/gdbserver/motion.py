@@ -195,7 +195,7 @@ class Motion:
         On x86 $pc is an offset in a segment; one that differs from the linear address
         has no breakpoint of gdb's, which would never step off it.
         """
-        pc = self._timeline.view.isa.linear_pc(registers)
+        pc = await self._timeline.pc()
         if pc == self._gdb_pc(registers):
             for point in self._points.breaks_at(pc):
                 if await self._holds(point):

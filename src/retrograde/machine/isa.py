@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from retrograde.errors import EnvironmentLacks
 
@@ -19,6 +19,9 @@ ByteOrder = Literal["little", "big"]
 
 X86 = frozenset({"x86_64", "i386"})
 """Targets with PC boards."""
+
+LONG_MODE: Final = 1 << 10
+"""Bit of efer (LMA) that is set in 64-bit mode and in the 32-bit code under it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +53,21 @@ class Isa:
             return "little"
         return self.byte_order
 
-    def linear_pc(self, registers: Mapping[str, int]) -> int:
+    def linear_pc(self, registers: Mapping[str, int]) -> int | None:
         """Return the address of the next instruction in the current address space.
 
-        QEMU's rip and eip are offsets in the code segment and its description leaves
-        cs_base out (commented in gdb-xml/i386-64bit.xml). In real and virtual-8086 mode
-        the base is sixteen times the selector, wrong only while CS still has a base loaded
-        in another mode, of which the reset vector (f000:fff0 at ffff0000) is known by its
-        values. In protected mode the base is taken for 0, as all current systems have it,
-        unless the selector is one that only real mode leaves behind: no system has a global
-        descriptor table of 512 entries.
+        None when the registers do not tell. QEMU's rip and eip are offsets in the code
+        segment and its description leaves cs_base out (commented in
+        gdb-xml/i386-64bit.xml). In long mode the base is 0 (in its 32-bit code it is taken
+        for 0, as all current systems have it); elsewhere CS may have a base loaded in
+        another mode, as firmware has it, and the machine must be asked (machine.segment).
         """
         pc = registers[self.pc]
         if self.target == "hppa":
             return pc & ~3  # the low two bits hold the privilege level
-        if self.target not in X86:
-            return pc
-        protected, virtual_8086 = registers["cr0"] & 1, registers["eflags"] >> 17 & 1
-        left_behind = registers["cs"] >= 0x1000 and not registers["cs"] & 7
-        if protected and not virtual_8086 and not left_behind:
-            return pc
-        if (registers["cs"], pc) == (0xF000, 0xFFF0):
-            return 0xFFFFFFF0
-        return (registers["cs"] << 4) + pc
+        if self.target in X86 and not registers["efer"] & LONG_MODE:
+            return None
+        return pc
 
 
 def isa_for(target: str) -> Isa:

@@ -38,9 +38,11 @@ class ModelProbe:
         watches: Iterable[Watch] = (),
         registers: Sequence[str] = (),
         writes: bool = False,
+        steps: bool = False,
         span: tuple[int, int],
     ) -> None:
         """Say what to record, from the next load on."""
+        assert not steps, "the model's registers tell its pc"
         self._armed = {
             "breakpoints": tuple(breakpoints),
             "watches": tuple(watches),

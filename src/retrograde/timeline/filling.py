@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import QemuRefused
+from retrograde.machine.isa import X86
 from retrograde.machine.probe import Probe
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.timeline.machineview import MachineView
@@ -53,7 +54,7 @@ async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end
     clear = start if not seat.facts.is_delivery(start) else seat.facts.clear_before(start)
     names = view.layout.names
     stop = min(seat.facts.clear_from(end + 1), seat.recording.end)
-    probe.arm(registers=names, writes=True, span=(clear, stop))
+    probe.arm(registers=names, writes=True, steps=view.isa.target in X86, span=(clear, stop))
     await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
     with seat.unsettled():
         await seat.human("one-insn-per-tb on")
@@ -68,8 +69,20 @@ async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end
     writes = None
     if base is not None and not probe.facts().deliveries_missed:
         writes = Writes.of(probe.writes(), base, seat.ram_image(base.table), view)
+    pcs = _pcs(probe, clear, stop) if view.isa.target in X86 else None
     probe.disarm()
-    return Window(clear, packets, writes)
+    return Window(clear, packets, writes, pcs)
+
+
+def _pcs(probe: Probe, start: int, stop: int) -> NDArray[np.uint64]:
+    """Return the linear address of each instruction from `start` to before `stop`.
+
+    Of those begun at one position the last is the one that retires.
+    """
+    steps = probe.steps()
+    wanted = np.arange(start, stop, dtype=np.uint64)
+    found: NDArray[np.uint64] = steps["pc"][np.searchsorted(steps["position"], wanted, "right") - 1]
+    return found
 
 
 def _packets(probe: Probe, layout: RegisterLayout, start: int, end: int) -> list[bytes | None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from retrograde.errors import UsageError
-from retrograde.machine.isa import X86
+from retrograde.machine.isa import LONG_MODE, X86
 
 if TYPE_CHECKING:
     from retrograde.timeline.timeline import Timeline
@@ -26,7 +26,6 @@ _CALLS: Final = frozenset(bytes.fromhex("9a cc cd ce e8"))
 """Opcodes (Intel SDM volume 2, appendix A). ff is a call where bits 3 to 5 of the byte after
 it are 2 or 3."""
 
-LONG_MODE: Final = 1 << 10
 """EFER.LMA: Intel SDM volume 3, 2.2.1."""
 
 FARTHEST: Final = 1 << 19

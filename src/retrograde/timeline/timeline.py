@@ -27,6 +27,7 @@ from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_request import Access, Breakpoint
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
@@ -291,7 +292,18 @@ class Timeline:
 
     async def pc(self) -> int:
         """Return the linear address of the next instruction."""
-        return self._view.isa.linear_pc(await self.registers())
+        registers = await self.registers()
+        known = self._view.isa.linear_pc(registers)
+        if known is None and (window := self._held(self._position)):
+            known = window.linear_pc(self._position)
+        if known is not None:
+            return known
+
+        async def ask(seat: Seat) -> int:
+            await seat.go(self._position)
+            return await ask_linear_pc(self._view.isa, registers, seat.human)
+
+        return await self._at(self._seats[0], ask)
 
     async def read(self, address: int, count: int, space: Space = "virtual") -> bytes:
         """Return `count` bytes of memory at the cursor.

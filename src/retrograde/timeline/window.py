@@ -116,12 +116,14 @@ class Window:
     """Positions `start` to `end`, both included.
 
     `packets[i]` is the `g` packet at position start + i, None where it is not known for
-    sure. `writes` is None when memory cannot be answered here.
+    sure. `writes` is None when memory cannot be answered here. `pcs[i]` is the linear
+    address of instruction start + i, where registers alone do not tell and it was logged.
     """
 
     start: int
     packets: Sequence[bytes | None]
     writes: Writes | None
+    pcs: NDArray[np.uint64] | None = None
 
     @property
     def end(self) -> int:
@@ -134,3 +136,8 @@ class Window:
     def packet(self, position: int) -> bytes | None:
         """Return the `g` packet at `position`, which must be inside."""
         return self.packets[position - self.start]
+
+    def linear_pc(self, position: int) -> int | None:
+        """Return the linear address of the next instruction, None when it was not logged."""
+        at = position - self.start
+        return int(self.pcs[at]) if self.pcs is not None and at < len(self.pcs) else None

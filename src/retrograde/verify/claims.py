@@ -13,7 +13,6 @@ from retrograde.timeline.search import Hit
 from retrograde.verify.oracle import State, Walk
 
 Decode = Callable[[bytes], RegisterValues]
-LinearPc = Callable[[bytes], int]
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,10 @@ class StateClaim:
                 f"{name} is {_hex(ours.get(name))}, must be {theirs[name]:#x}" for name in names[:4]
             )
             raise self._differs(differing or "the registers differ")
+        if self.state.pc != truth.pc:
+            raise self._differs(
+                f"the next instruction begins at {self.state.pc:#x}, not at {truth.pc:#x}"
+            )
         for read, data in self.state.memory.items():
             if data != truth.memory[read]:
                 raise self._differs(
@@ -63,9 +66,9 @@ class StopsClaim:
     breakpoint: Breakpoint | None
     is_watching: bool
 
-    def check(self, walk: Walk, decode: Decode, linear_pc: LinearPc) -> None:
+    def check(self, walk: Walk, decode: Decode) -> None:
         """Raise Divergence when the steps in `walk` show other hits."""
-        sure = set(self._breaks(walk, decode, linear_pc))
+        sure = set(self._breaks(walk, decode))
         maybe: set[tuple[int, bool]] = set()
         if self.is_watching:
             span = range(self.start, self.stop)
@@ -75,17 +78,14 @@ class StopsClaim:
         self._compare(got - sure - maybe, "found a hit too many")
         self._compare(sure - got, "missed a hit")
 
-    def _breaks(
-        self, walk: Walk, decode: Decode, linear_pc: LinearPc
-    ) -> Iterator[tuple[int, bool]]:
+    def _breaks(self, walk: Walk, decode: Decode) -> Iterator[tuple[int, bool]]:
         wanted = self.breakpoint
         if wanted is None:
             return
         first = self.start + (self.kind == "run")
         for at in range(first, self.stop):
-            packet = walk.states[at].packet
-            if linear_pc(packet) == wanted.pc:
-                registers = decode(packet)
+            if walk.states[at].pc == wanted.pc:
+                registers = decode(walk.states[at].packet)
                 if all(holds(one, registers) for one in wanted.conditions):
                     yield at, False
 

@@ -5,11 +5,13 @@ goes forward only, and says what the machine looks like at the positions it is a
 At a position where interrupts or exceptions are taken QEMU has several states; the
 oracle steps there and keeps the last, from which the next instruction retires.
 
-What an instruction accesses is told by a gdb watchpoint that is set while it is stepped
-and by RAM before and after. Neither tells all of a delivery: QEMU pushes a frame outside
-of any instruction, and a watchpoint on that memory would make it lose the delivery
+What an instruction accesses is told by a gdb watchpoint that is set while it is stepped.
+That RAM changes is not enough: the page walk for another access may have marked a page
+table entry accessed or dirty. But QEMU pushes a delivery's frame outside of any
+instruction, and a watchpoint on that memory would make it lose the delivery
 (cpu_check_watchpoint in QEMU's system/watchpoint code exits the loop). So around
-deliveries the watchpoint is taken out, and what RAM does not show there is left open.
+deliveries the watchpoint is taken out, RAM before and after is compared, and what that
+does not show is left open.
 
 Stepping shows through in one place. QEMU clears RF, set by an `iret` out of a fault's
 handler, at the end of a block of translated code and not after one instruction (gen_eob
@@ -30,6 +32,7 @@ from retrograde.machine.gdbremote import BreakpointKind, GdbRemote
 from retrograde.machine.isa import Isa, isa_for
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
+from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterLayout, RegisterValues
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.digest import ram_digest
@@ -63,10 +66,12 @@ class Watched:
 class State:
     """The machine at one position: its `g` packet, and what else was asked for.
 
+    `pc` is the linear address of the next instruction.
     `memory` has None for ranges that are not mapped.
     """
 
     packet: bytes
+    pc: int
     digest: str | None = None
     memory: Mapping[Read, bytes | None] = field(default_factory=dict)
 
@@ -144,9 +149,8 @@ class Oracle:
         order = self.isa.order_at(values) if self.isa.order_bit is not None else None
         return self.layout.decode(packet, order) if order else values
 
-    def pc(self, packet: bytes) -> int:
-        """Return the linear address of the next instruction."""
-        return self.isa.linear_pc(self.decode(packet))
+    async def _pc(self, packet: bytes) -> int:
+        return await ask_linear_pc(self.isa, self.decode(packet), self._gdb.monitor)
 
     async def state(
         self, position: int, reads: tuple[Read, ...] = (), *, digest: bool = True
@@ -214,13 +218,14 @@ class Oracle:
         while self.position < stop:
             here = self.position
             packet = await self._gdb.read_registers()
-            if self.pc(packet) == pc and not self._facts.is_delivery(here):
+            here_pc = await self._pc(packet)
+            if here_pc == pc and not self._facts.is_delivery(here):
                 return here
             await self._gdb.step()
             after = await self._replayer.ask_position()
-            if self.pc(packet) == pc and after > here:
+            if here_pc == pc and after > here:
                 return here
-            if after < stop and self.pc(await self._gdb.read_registers()) != pc:
+            if after < stop and await self._pc(await self._gdb.read_registers()) != pc:
                 await self._run_to_break(pc, stop)
         return None
 
@@ -250,7 +255,7 @@ class Oracle:
         digested = None
         if digest and self.recording.manifest.ram.shared:
             digested = ram_digest(self._replayer.ram.array())
-        return State(packet, digested, memory)
+        return State(packet, await self._pc(packet), digested, memory)
 
     async def _read(self, read: Read) -> bytes | None:
         physical = read.space == "physical"
@@ -298,19 +303,23 @@ class _Watcher:
             self._is_set = True
         elif not wanted:
             await self.stop()
-        self._before = await self._read()
+        if not self._is_set or not self._tells:
+            self._before = await self._read()
 
     async def after(self, walk: Walk, instruction: int, told: bool) -> None:
         """Note in `walk` what a step by `instruction` did; gdb `told` of an access."""
         if self._watched is None:
             return
+        if self._is_set and self._tells:
+            if told:
+                walk.accessed.add(instruction)
+            return
         (old, old_place), (new, place) = self._before, await self._read()
         # Other contents because another page was mapped there are no access.
         changed = old != new and old_place == place
-        if told or (changed and "w" in self._watched.access):
+        if changed and "w" in self._watched.access:
             walk.accessed.add(instruction)
-        if not self._is_set or not self._tells:
-            walk.unsure.add(instruction)
+        walk.unsure.add(instruction)
 
     async def stop(self) -> None:
         """Take the watchpoint out."""

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from retrograde.errors import Divergence, QemuRefused
 from retrograde.machine.probe_request import Access, Breakpoint, Condition
-from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import format_position
 from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Timeline
@@ -80,7 +79,7 @@ class Patch:
         for claim in sorted(self._states, key=lambda claim: claim.position):
             await self._check_state(claim, walk.states[claim.position], oracle)
         for stops in self._stops:
-            stops.check(walk, oracle.decode, oracle.pc)
+            stops.check(walk, oracle.decode)
         return len(self._states) + len(self._stops)
 
     async def _check_state(self, claim: StateClaim, stepped: State, oracle: Oracle) -> None:
@@ -118,7 +117,7 @@ class Patch:
     async def _seek(self, timeline: Timeline, dice: random.Random) -> str:
         target = dice.randint(self.start, self.end)
         await timeline.seek(target)
-        if len(self._candidates) < CANDIDATES and _has_flat_code(await timeline.registers()):
+        if len(self._candidates) < CANDIDATES:
             self._candidates[target] = await _breakpoint_here(timeline, dice)
         return "a seek"
 
@@ -203,7 +202,7 @@ class Patch:
                 memory[read] = None
         shared = timeline.recording.manifest.ram.shared
         digest = await timeline.digest() if shared else None
-        state = State(await timeline.packet(), digest, memory)
+        state = State(await timeline.packet(), await timeline.pc(), digest, memory)
         self._states.append(StateClaim(what, timeline.position, state))
 
     def _claim_run(
@@ -265,14 +264,6 @@ async def _breakpoint_here(timeline: Timeline, dice: random.Random) -> Breakpoin
         mask = dice.choice(((1 << 64) - 1, 0xFF, 0xFFFFFFFF))
         conditions = (Condition(name, dice.choice(("==", ">=", "<=")), value & mask, mask),)
     return Breakpoint(await timeline.pc(), conditions)
-
-
-def _has_flat_code(registers: RegisterValues) -> bool:
-    """Whether pc tells the linear address: not in SeaBIOS's 16-bit protected mode."""
-    in_real_mode = not registers.get("cr0", 1) & 1
-    return (
-        in_real_mode or registers.get("cs", 0x10) in (0x8, 0x10) or registers.get("cs", 0) & 3 == 3
-    )
 
 
 async def _page_table_entries(timeline: Timeline, cr3: int, address: int) -> list[int]:

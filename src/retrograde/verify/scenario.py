@@ -19,6 +19,7 @@ from retrograde.errors import AnswerNo, EnvironmentLacks
 from retrograde.machine.isa import isa_for
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
+from retrograde.machine.segment import QUESTION, linear_pc
 from retrograde.machine.wiring import GdbListener
 from retrograde.recording.bundle import Recording
 from retrograde.verify.gdbmi import GdbFailed, GdbMi
@@ -173,7 +174,11 @@ class _Scenario:
 
     def _pc(self) -> int:
         """Return the linear address of the next instruction: on x86 $pc is an offset."""
-        return self._isa.linear_pc(_GdbRegisters(self._gdb))
+        registers = _GdbRegisters(self._gdb)
+        known = self._isa.linear_pc(registers)
+        if known is not None:
+            return known
+        return linear_pc(self._isa, registers, self._gdb.command(f"monitor {QUESTION}"))
 
     def _expect(self, position: int, doing: str) -> None:
         # Taking an interrupt is a step that stays at its position: two pcs there.

@@ -1,0 +1,42 @@
+"""Where the code segment of an x86 machine begins, which its `g` packet does not tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from retrograde.errors import InternalError
+from retrograde.machine.isa import Isa
+
+QUESTION: Final = "info registers"
+"""The human monitor's command whose answer `code_base` reads."""
+
+_CS = re.compile(r"^CS =[0-9a-f]{4} ([0-9a-f]{8,16}) ", re.M)
+
+
+def code_base(answer: str) -> int:
+    """Return the linear address of offset 0 of the code segment.
+
+    `answer` is QEMU's to QUESTION (x86_cpu_dump_state in target/i386/cpu-dump.c).
+    """
+    match = _CS.search(answer)
+    if not match:
+        raise InternalError("QEMU does not say where the code segment is.")
+    return int(match[1], 16)
+
+
+def linear_pc(isa: Isa, registers: Mapping[str, int], answer: str) -> int:
+    """Return the linear address of the next instruction, when the registers do not tell."""
+    return code_base(answer) + registers[isa.pc] & 0xFFFFFFFF
+
+
+async def ask_linear_pc(
+    isa: Isa, registers: Mapping[str, int], human: Callable[[str], Awaitable[str]]
+) -> int:
+    """Return the linear address of the next instruction of a machine parked with `registers`.
+
+    `human` runs a command of QEMU's human monitor; it is asked only when needed.
+    """
+    known = isa.linear_pc(registers)
+    return known if known is not None else linear_pc(isa, registers, await human(QUESTION))
