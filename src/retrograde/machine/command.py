@@ -30,6 +30,9 @@ from retrograde.recording.machinespec import (
 VMSTATE_DRIVE = f"{RESERVED}-vmstate"
 """Id of the drive that holds snapshots; `info snapshots` and snapshot-save know it so."""
 
+INITIAL = "init"
+"""Name of the snapshot of position 0."""
+
 RAM_ID = f"{RESERVED}-ram"
 """Id of the memory backend that is the guest's RAM; `info mtree` shows it."""
 
@@ -106,7 +109,7 @@ class Launch:
     console: Chardev = NOWHERE
     gdb: Chardev | None = None
     ram: RamFile | None = None
-    snapshot: str | None = "init"
+    snapshot: str | None = INITIAL
     sandbox: bool = True
     machine_options: Sequence[str] = ()
     globals: Sequence[str] = ()

@@ -16,18 +16,16 @@ from retrograde.errors import (
     EnvironmentLacks,
     QemuError,
     QemuTimeout,
-    RecordingError,
     RetrogradeError,
     UsageError,
 )
 from retrograde.machine.arguments import UserMachine, parse_arguments
-from retrograde.machine.command import Chardev, Launch, RamFile, record_command
+from retrograde.machine.command import INITIAL, Chardev, Launch, RamFile, record_command
 from retrograde.machine.image import NO_SPACE, create_image
 from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
 from retrograde.machine.process import EXIT_SECONDS, QemuProcess
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_for
-from retrograde.machine.replaylaunch import INITIAL
 from retrograde.machine.wiring import Wiring, fd_path
 from retrograde.recording.bundle import (
     CONSOLE,
@@ -40,12 +38,7 @@ from retrograde.recording.bundle import (
 )
 from retrograde.recording.machinespec import Shift
 from retrograde.recording.manifest import Ending, Manifest, QemuIdentity, Ram
-from retrograde.recording.rrevents import Kind
-from retrograde.recording.rrlog import RrLog
 from retrograde.version import __version__
-
-SIGNALLED = "terminating on signal"
-"""QEMU says this when somebody else ended it (system/runstate.c)."""
 
 LOOK_SECONDS = 0.5
 """How often a recording machine is looked at: position for the user, stderr for trouble."""
@@ -166,6 +159,7 @@ class _Recorder:
         progress: Progress | None,
     ) -> Recording:
         """Run the machine to its end or ours, and finish the recording."""
+        _import_what_reads_logs()
         monitor = Monitor(process, self._answer_seconds)
         trouble: QemuError | None = None
         ending: Ending | None = None
@@ -250,12 +244,14 @@ class _Recorder:
         trouble: QemuError | None,
     ) -> Recording:
         """End QEMU and keep what it recorded; raise what went wrong, if anything did."""
+        from retrograde.machine.ending import has_run
+
         status = await _end(process, monitor, hung=isinstance(trouble, QemuTimeout))
         died = process.died("recording")
         process.close()
         self._wiring.close()
         full = WRITE_ERROR in died.detail
-        if not self._has_run(status):
+        if not has_run(self._draft.path / LOG, status):
             why = self._never_ran(status, trouble or died)
             self._draft.discard()
             raise why
@@ -273,16 +269,6 @@ class _Recorder:
             )
         error = trouble if isinstance(trouble, QemuTimeout) else died
         raise type(error)(error.what, kept, died.detail) from trouble
-
-    def _has_run(self, status: int) -> bool:
-        """Whether the guest ran, as far as the log tells, or was ended just before it did."""
-        try:
-            log = RrLog.open(self._draft.path / LOG, salvage=True)
-            if log.finalized and status == 0:
-                return True
-            return next(log.events({Kind.INSTRUCTION}), None) is not None
-        except RecordingError:
-            return False
 
     def _never_ran(self, status: int, error: QemuError) -> RetrogradeError:
         """Say why QEMU never ran the machine: mostly it did not like the arguments."""
@@ -304,6 +290,9 @@ class _Recorder:
 
     def _finish(self, ending: Ending | None, status: int, stderr: str) -> Recording:
         """Write the manifest of what was recorded, whole or not."""
+        from retrograde.machine.ending import own_ending
+        from retrograde.recording.rrlog import RrLog
+
         path = self._draft.path / LOG
         complete = RrLog.open(path).finalized and ending != "killed" and status >= 0
         summary = RrLog.open(path, salvage=not complete).summary()
@@ -311,7 +300,7 @@ class _Recorder:
             msgspec.structs.replace(
                 self._manifest,
                 complete=complete,
-                ending=ending or _own_ending(summary.shutdown, status, stderr),
+                ending=ending or own_ending(summary.shutdown, status, stderr),
                 end=summary.end,
                 seconds=round(time.monotonic() - self._began, 3),
                 status=status,
@@ -320,17 +309,9 @@ class _Recorder:
         )
 
 
-def _own_ending(shutdown: str | None, status: int, stderr: str) -> Ending:
-    """Tell why QEMU ended by itself, from the log's first SHUTDOWN and what else it left."""
-    match shutdown:
-        case "guest-shutdown" | "guest-reset" | "guest-panic":
-            return shutdown
-        case "host-signal" if status == 0 and SIGNALLED not in stderr:
-            # Logged by whatever ends QEMU. A reset under -no-reboot logs nothing else
-            # (qemu_system_reset_request in system/runstate.c).
-            return "guest-reset"
-        case _:
-            return "quit"
+def _import_what_reads_logs() -> None:
+    """Load the modules the end needs, numpy among them, while the machine already runs."""
+    import retrograde.machine.ending  # noqa: F401
 
 
 async def _position(monitor: Monitor) -> int:

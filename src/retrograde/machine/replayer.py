@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Self
 
 from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
-from retrograde.machine.command import replay_command
+from retrograde.machine.command import INITIAL, replay_command
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.monitor import Monitor
 from retrograde.machine.process import QemuProcess
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replaylaunch import INITIAL, lay_out, private_images
+from retrograde.machine.replaylaunch import lay_out, private_images
 from retrograde.machine.wiring import GdbListener, Wiring
 from retrograde.recording.bundle import Recording
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from retrograde.machine.command import NOWHERE, Chardev, Launch, RamFile
+from retrograde.machine.command import INITIAL, NOWHERE, Chardev, Launch, RamFile
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
 from retrograde.recording.bundle import IMAGE, Recording
 from retrograde.recording.diskimage import check_self_contained
-
-INITIAL = "init"
-"""Name of the snapshot of position 0."""
+from retrograde.recording.rrrepair import write_repaired_copy
 
 
 def private_images(recording: Recording, wiring: Wiring, folder: Path | None) -> dict[str, int]:
@@ -64,7 +63,7 @@ def lay_out(
     else:
         gdb = Chardev.socket(wiring.gdb_fd)
     whole = recording.complete
-    log = recording.log_path if whole else fd_path(wiring.repaired_log(recording.log_path))
+    log = recording.log_path if whole else fd_path(_repaired(recording.log_path, wiring))
     return Launch(
         program=str(qemu.path),
         inputs=[str(path) for path in inputs],
@@ -81,3 +80,11 @@ def lay_out(
         globals=[q.global_option for q in quirks if q.global_option],
         plugin=plugin,
     )
+
+
+def _repaired(log: Path, wiring: Wiring) -> int:
+    """Make a memory file with what is whole of an unfinished rr log; returns its fd."""
+    with tempfile.TemporaryDirectory(prefix="retrograde-") as folder:
+        repaired = Path(folder) / "replay.log"
+        write_repaired_copy(log, repaired)
+        return wiring.memory_copy("replay-log", repaired)

@@ -17,7 +17,6 @@ from typing import Self
 from retrograde.machine.image import create_image
 from retrograde.machine.ram import GuestRam
 from retrograde.recording.diskimage import read_header
-from retrograde.recording.rrrepair import write_repaired_copy
 
 
 class Wiring:
@@ -45,13 +44,6 @@ class Wiring:
         with content.open("rb") as source, os.fdopen(fd, "wb", closefd=False) as target:
             shutil.copyfileobj(source, target, 1 << 20)
         return fd
-
-    def repaired_log(self, log: Path) -> int:
-        """Make a memory file with what is whole of an unfinished rr log; returns its fd."""
-        with tempfile.TemporaryDirectory(prefix="retrograde-") as folder:
-            repaired = Path(folder) / "replay.log"
-            write_repaired_copy(log, repaired)
-            return self.memory_copy("replay-log", repaired)
 
     def disk_copy(self, content: Path) -> int:
         """Make an unlinked file on disk with the bytes of `content`; returns its fd."""

@@ -18,10 +18,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from retrograde.machine.command import INITIAL
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
-from retrograde.machine.replaylaunch import INITIAL
 from retrograde.position import parse_position
 from retrograde.recording.bundle import Recording
 from retrograde.testing.cpu import RAM_BYTES, Execution, Program, execute

@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from retrograde.errors import QemuDied
+from retrograde.machine.command import INITIAL
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer
-from retrograde.machine.replaylaunch import INITIAL
 from retrograde.machine.romlist import pages_reset_writes
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts

@@ -1,0 +1,40 @@
+"""What QEMU's log and its last words tell about how a recording ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrograde.errors import RecordingError
+from retrograde.recording.manifest import Ending
+from retrograde.recording.rrevents import Kind
+from retrograde.recording.rrlog import RrLog
+
+SIGNALLED = "terminating on signal"
+"""QEMU says this when somebody else ended it (system/runstate.c)."""
+
+
+def has_run(log: Path, status: int) -> bool:
+    """Whether the guest ran, as far as `log` tells, or was ended just before it did.
+
+    `status` is QEMU's exit status.
+    """
+    try:
+        events = RrLog.open(log, salvage=True)
+        if events.finalized and status == 0:
+            return True
+        return next(events.events({Kind.INSTRUCTION}), None) is not None
+    except RecordingError:
+        return False
+
+
+def own_ending(shutdown: str | None, status: int, stderr: str) -> Ending:
+    """Tell why QEMU ended by itself, from the log's first SHUTDOWN and what else it left."""
+    match shutdown:
+        case "guest-shutdown" | "guest-reset" | "guest-panic":
+            return shutdown
+        case "host-signal" if status == 0 and SIGNALLED not in stderr:
+            # Logged by whatever ends QEMU. A reset under -no-reboot logs nothing else
+            # (qemu_system_reset_request in system/runstate.c).
+            return "guest-reset"
+        case _:
+            return "quit"
