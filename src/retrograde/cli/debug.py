@@ -29,8 +29,15 @@ _SECONDS_TO_LEAVE = 5.0
 @click.command("debug")
 @RECORDING
 @click.option("--at", metavar="POSITION", default="start", help="Begin there (default: start).")
-@click.option("--symbols", type=click.Path(exists=True, dir_okay=False), metavar="VMLINUX")
-@click.option("--gdb", "program", default="gdb", show_default=True, metavar="PROGRAM")
+@click.option(
+    "--symbols",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="VMLINUX",
+    help="ELF file whose symbols gdb loads.",
+)
+@click.option(
+    "--gdb", "program", default="gdb", show_default=True, metavar="PROGRAM", help="gdb to use."
+)
 @QEMU
 @FORCE
 @click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- GDB-ARGS...]")

@@ -22,7 +22,12 @@ from retrograde.recording.bundle import Recording
 
 @click.command("record")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="NAME.retro"
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="NAME.retro",
+    help="Directory to make.",
 )
 @click.option("--target", default="x86_64", show_default=True, help="qemu-system-TARGET runs it.")
 @QEMU

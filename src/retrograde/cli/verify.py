@@ -32,10 +32,19 @@ class Verdict(msgspec.Struct, kw_only=True):
 
 @click.command("verify")
 @RECORDING
-@click.option("--steps", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--random", "count", type=click.IntRange(0), default=0, metavar="N")
+@click.option(
+    "--steps", type=click.IntRange(1), default=10, show_default=True, help="Steps each way."
+)
+@click.option(
+    "--random",
+    "count",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Compare N random operations with a fresh replay too.",
+)
 @click.option("--seed", type=int, help="Repeat a run of --random.")
-@click.option("--gdb", default="gdb", show_default=True, metavar="PROGRAM")
+@click.option("--gdb", default="gdb", show_default=True, metavar="PROGRAM", help="gdb to use.")
 @QEMU
 @FORCE
 @JSON_OPTION

@@ -1,0 +1,16 @@
+"""Every command says what it and each of its options are for."""
+
+from __future__ import annotations
+
+import click
+
+from retrograde.cli.main import retrograde
+
+
+def test_every_option_has_a_help_text():
+    context = click.Context(retrograde)
+    for name in retrograde.list_commands(context):
+        command = retrograde.get_command(context, name)
+        assert command.help, name
+        silent = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+        assert not silent, f"{name}: {silent}"
