@@ -16,6 +16,7 @@ from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.proof import Proof, prove_checkpoints
 from retrograde.verify.randomly import RandomResult, compare_randomly
 from retrograde.verify.scenario import ScenarioResult, run_scenario
 
@@ -25,6 +26,7 @@ class Verdict(msgspec.Struct, kw_only=True):
 
     verified: bool = True
     scenario: ScenarioResult | None = None
+    checkpoints: Proof | None = None
     random: RandomResult | None = None
     seed: int | None = None
     difference: str | None = None
@@ -60,7 +62,8 @@ def command(
 ) -> None:
     """Step, step back and run back with real gdb on QEMU's own stub, comparing every pc.
 
-    --random N adds N random operations of our timeline, each compared with a fresh
+    --random N proves our checkpoints by replaying from them, dropping those that lead
+    astray, and does N random operations of our timeline, each compared with a fresh
     forward replay. Exit code 1 on any difference.
     """
     if not force:
@@ -87,6 +90,8 @@ async def _verify(
         report = stack.enter_context(status("verifying"))
         verdict.scenario = await run_scenario(recording, qemu, steps=steps, gdb=gdb, report=report)
         if count and verdict.seed is not None:
+            report("proving checkpoints")
+            verdict.checkpoints = await prove_checkpoints(recording, qemu)
             verdict.random = await compare_randomly(
                 recording, qemu, count=count, seed=verdict.seed, report=report
             )
@@ -103,6 +108,11 @@ def _facts(verdict: Verdict) -> dict[str, str]:
         )
     if verdict.seed is not None:
         facts["seed"] = str(verdict.seed)
+    if proof := verdict.checkpoints:
+        facts["checkpoints"] = (
+            f"{proof.checkpoints - len(proof.dropped)} of {proof.checkpoints} lead to the next, "
+            f"{proof.reached_end} to the end"
+        )
     if verdict.random:
         facts["random"] = f"{verdict.random.operations} operations equal to a fresh replay"
     facts["verified"] = "yes" if verdict.verified else f"no: {verdict.difference}"
