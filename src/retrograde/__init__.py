@@ -6,7 +6,8 @@
 
     rec = retrograde.record("boot.retro", ["-kernel", "vmlinuz", "-append", "console=ttyS0"])
     rec = retrograde.open("boot.retro")
-    rec.end, rec.console.find("Kernel panic")
+    rec.end, next(rec.console.find("Kernel panic"))
+    rec.query("SELECT position, text FROM console WHERE text LIKE '%ACPI%'").all()
 
 Names are imported when first used, so that `import retrograde` costs nothing.
 """
@@ -19,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 from retrograde.version import __version__
 
 if TYPE_CHECKING:
-    from retrograde.api import open, record  # noqa: A004
+    from retrograde.api import Recording, open, record  # noqa: A004
     from retrograde.errors import RetrogradeError
-    from retrograde.recording.bundle import Recording
     from retrograde.timeline.timeline import Timeline
 
 __all__ = ["Recording", "RetrogradeError", "Timeline", "__version__", "open", "record"]
@@ -29,7 +29,7 @@ __all__ = ["Recording", "RetrogradeError", "Timeline", "__version__", "open", "r
 _HOMES = {
     "open": "retrograde.api",
     "record": "retrograde.api",
-    "Recording": "retrograde.recording.bundle",
+    "Recording": "retrograde.api",
     "RetrogradeError": "retrograde.errors",
     "Timeline": "retrograde.timeline.timeline",
 }

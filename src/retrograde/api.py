@@ -1,4 +1,8 @@
-"""The few functions a script or notebook starts with; see `retrograde` for their names."""
+"""What a script or notebook starts with; see `retrograde` for the names.
+
+The recording here is `recording.bundle`'s with questions added that its own layer, which
+runs nothing, cannot answer.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,40 @@ import asyncio
 import concurrent.futures
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from retrograde.recording.bundle import Recording
+from retrograde.recording import bundle
+
+if TYPE_CHECKING:
+    from retrograde.index.database import Answer, Row
 
 Result = TypeVar("Result")
+
+
+class Recording(bundle.Recording):
+    """A recording on disk, to be asked. Made by `retrograde.open` and `retrograde.record`.
+
+    Questions need the extra `retrograde[index]` and raise EnvironmentLacks without it.
+    """
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> Answer:
+        """Ask in DuckDB's SQL; `parameters` stand for its question marks.
+
+        Iterate over the answer for tuples, or take it whole: `all()`, `arrow()`, `pandas()`,
+        `polars()`. The tables are listed in the reference. Raises UsageError with DuckDB's
+        message for what it cannot answer.
+        """
+        from retrograde.index.database import Database
+
+        return Database(self).query(sql, parameters)
+
+    def calls(self, name: str) -> list[Row]:
+        """Return the rows of `functions` for calls of the function `name`, in order."""
+        return self.query(
+            "FROM functions WHERE target IN (SELECT address FROM symbols WHERE name = ?) "
+            "ORDER BY position",
+            [name],
+        ).all()
 
 
 def open(path: str | os.PathLike[str]) -> Recording:  # noqa: A001 - retrograde.open
@@ -36,7 +69,7 @@ def record(
     """
     from retrograde.machine.recorder import record as record_machine
 
-    return _run(
+    made = _run(
         record_machine(
             os.fspath(output),
             list(arguments),
@@ -46,6 +79,7 @@ def record(
             progress=progress,
         )
     )
+    return Recording(made.path, made.manifest)
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:

@@ -171,6 +171,7 @@ _ALL = (
             Column("name", "VARCHAR", "name"),
             Column("type", "VARCHAR", "letter as nm prints it: t, T code; d, D, b, B, r, R data"),
             Column("module", "VARCHAR", "kernel module; NULL for the kernel itself"),
+            Column("main", "BOOLEAN", "whether `functions` names this address by it; one each"),
         ),
     ),
 )

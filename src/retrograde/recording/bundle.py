@@ -28,7 +28,7 @@ import stat
 from collections.abc import Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
@@ -84,7 +84,7 @@ class Recording:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Recording:
+    def open(cls, path: str | os.PathLike[str]) -> Self:
         """Open the recording at `path`.
 
         Reads the manifest only. Raises RecordingError (ManifestError, FormatTooNew)

@@ -1,0 +1,89 @@
+"""`retrograde query`: ask a recording in SQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TextIO
+
+import click
+
+from retrograde.cli.arguments import RECORDING
+from retrograde.cli.output import warn
+from retrograde.cli.rows import WRITERS
+from retrograde.errors import UsageError
+from retrograde.index.database import Database
+from retrograde.recording.bundle import Recording
+
+PARQUET: Final = "parquet"
+
+
+@click.command("query")
+@RECORDING
+@click.argument("sql", metavar="SQL")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([*WRITERS, PARQUET]),
+    help="How rows are written (default: table, or what -o FILE ends in).",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path))
+def command(
+    recording: Recording, sql: str, form: str | None, as_json: bool, output: Path | None
+) -> None:
+    """Answer a question about the recorded execution in DuckDB's SQL.
+
+    "SHOW TABLES" lists what there is, "DESCRIBE calls" the columns of a table.
+    """
+    form = _form(form, as_json, output)
+    if form == PARQUET and output is None:
+        raise UsageError("Parquet is not for a terminal.", "Name a file: -o FILE.parquet.")
+    with _part_of(output) as part, Database(recording, output=part) as database:
+        for note in database.notes:
+            warn(note)
+        if part is None:
+            WRITERS[form](database.query(sql), sys.stdout)
+        elif form == PARQUET:
+            database.save(sql, part)
+        else:
+            with _create(part) as file:
+                WRITERS[form](database.query(sql), file)
+
+
+def _form(form: str | None, as_json: bool, output: Path | None) -> str:
+    if as_json and form not in (None, "json"):
+        raise UsageError(f"--json and --format {form} exclude each other.", "Leave one out.")
+    if form or as_json:
+        return form or "json"
+    ending = output.suffix.removeprefix(".") if output else ""
+    return ending if ending in (*WRITERS, PARQUET) else "table"
+
+
+def _create(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise UsageError(
+            f"{path.parent} cannot be written to: {error.strerror}.", "Choose another place for -o."
+        ) from error
+
+
+@contextlib.contextmanager
+def _part_of(output: Path | None) -> Iterator[Path | None]:
+    """Give a temporary name for what becomes `output` when it is whole, else nothing."""
+    if output is None:
+        yield None
+        return
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder for {output}.", "Choose another place for -o.")
+    part = output.absolute().with_name(f"{output.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(output)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,185 @@
+"""Questions to an index in SQL: one at a time, streamed, and stopped at once by Ctrl-C.
+
+A query may come from a stranger, as a recording may. So it may read the index of its
+recording and nothing else: DuckDB's access to files ends at that folder, extensions are
+not loaded, and of all statements only queries are taken.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.index.logtables import build_log_tables
+from retrograde.index.store import IndexStore, import_duckdb
+from retrograde.index.tables import TABLES
+from retrograde.index.views import VIEWS
+from retrograde.recording.bundle import Recording
+
+if TYPE_CHECKING:
+    import duckdb
+
+Result = TypeVar("Result")
+Row = tuple[Any, ...]
+
+BATCH: Final = 10_000
+"""Rows taken at a time."""
+
+_numbers = itertools.count()
+
+
+class Database:
+    """The tables and views of one recording. What the rr log holds is built on opening.
+
+    `notes` says in words what a user should know: what was stale, which table there is
+    not. `output` names the only file `save` may write.
+    """
+
+    def __init__(self, recording: Recording, *, output: Path | None = None) -> None:
+        self._duckdb = import_duckdb()
+        self.store = IndexStore(recording)
+        self.notes = [f"Made anew: {reason}." for reason in self.store.dropped]
+        self.notes += build_log_tables(self.store, recording)
+        self._connection = self.store.connect()
+        for view in VIEWS:
+            self._connection.execute(f"CREATE VIEW {view.name} AS {view.query}")
+        self._confine([output] if output else [])
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back memory, and disk that a large query took. Safe to repeat."""
+        self._thread.shutdown()
+        self._connection.close()
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> Answer:
+        """Ask a question; `parameters` stand for the question marks in `sql`.
+
+        Raises UsageError, with DuckDB's message, when it is no question or fails.
+        """
+        statement = self._only_statement(sql)
+        cursor = self._connection.cursor()
+        self.do(cursor, lambda: cursor.execute(statement, list(parameters)))
+        return Answer(self, cursor)
+
+    def save(self, sql: str, path: Path) -> None:
+        """Write the answer to `sql` as Parquet (zstd) to `path`, the output given on opening."""
+        query = str(self._only_statement(sql).query)
+        cursor = self._connection.cursor()
+        self.do(cursor, lambda: cursor.sql(query).write_parquet(str(path), compression="zstd"))
+
+    def do(self, cursor: duckdb.DuckDBPyConnection, work: Callable[[], Result]) -> Result:
+        """Do `work` with `cursor` in a thread of its own; Ctrl-C interrupts it.
+
+        DuckDB 2.0 does not look at signals while it works. Raises UsageError where DuckDB
+        raises an error.
+        """
+        future = self._thread.submit(work)
+        try:
+            return future.result()
+        except self._duckdb.Error as error:
+            raise _refused(error) from error
+        finally:
+            # An interrupt that comes before DuckDB has begun is lost.
+            while not future.done():
+                cursor.interrupt()
+                concurrent.futures.wait([future], timeout=0.05)
+
+    def _confine(self, writable: Sequence[Path]) -> None:
+        def text(path: str | Path) -> str:
+            return "'" + str(path).replace("'", "''") + "'"
+
+        # DuckDB makes the folder when a query outgrows the memory, and removes it.
+        spill = Path(tempfile.gettempdir(), f"retrograde-sql-{os.getpid()}-{next(_numbers)}")
+        for setting in (
+            "memory_limit = '50%'",
+            f"temp_directory = {text(spill)}",
+            f"allowed_directories = [{text(self.store.folder)}]",
+            f"allowed_paths = [{', '.join(map(text, writable))}]",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            self._connection.execute(f"SET {setting}")
+
+    def _only_statement(self, sql: str) -> Any:
+        try:
+            statements = self._connection.extract_statements(sql)
+        except self._duckdb.Error as error:
+            raise _refused(error) from error
+        kinds = [statement.type.name for statement in statements]
+        if kinds != ["SELECT"]:
+            raise UsageError(
+                f"Not a single query: {', '.join(kinds) or 'nothing'}.",
+                "Write one SELECT, FROM, WITH, DESCRIBE or SUMMARIZE; an index is only read.",
+            )
+        return statements[0]
+
+
+class Answer:
+    """Rows of a query, computed as they are asked for, once.
+
+    Iterating gives tuples. `columns` are names and SQL types.
+    """
+
+    def __init__(self, database: Database, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._database = database
+        self._cursor = cursor
+        self.columns = [(name, str(kind)) for name, kind, *_ in cursor.description or ()]
+
+    def __iter__(self) -> Iterator[Row]:
+        while rows := self._do(lambda: self._cursor.fetchmany(BATCH)):
+            yield from rows
+
+    def all(self) -> list[Row]:
+        """Return all rows that are left."""
+        return list(self)
+
+    def arrow(self) -> Any:
+        """Return the rows that are left as a `pyarrow.Table`; EnvironmentLacks without it."""
+        _require("pyarrow")
+        return self._do(self._cursor.to_arrow_table)
+
+    def pandas(self) -> Any:
+        """Return the rows that are left as a `pandas.DataFrame`; EnvironmentLacks without it."""
+        _require("pandas")
+        return self._do(self._cursor.df)
+
+    def polars(self) -> Any:
+        """Return the rows that are left as a `polars.DataFrame`; EnvironmentLacks without it."""
+        return _require("polars").from_arrow(self.arrow())
+
+    def _do(self, work: Callable[[], Result]) -> Result:
+        return self._database.do(self._cursor, work)
+
+
+def _require(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise EnvironmentLacks(
+            f"This form of an answer needs the Python package {package}.",
+            f"Run: pip install {package}",
+        ) from error
+
+
+def _refused(error: Exception) -> UsageError:
+    known = ", ".join((*TABLES, *(view.name for view in VIEWS)))
+    return UsageError("DuckDB cannot answer this.", f"There are {known}.", str(error))
