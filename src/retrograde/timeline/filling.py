@@ -68,7 +68,8 @@ async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end
         packets[-1] = None  # nothing begins at the end of the log
     writes = None
     if base is not None and not probe.facts().deliveries_missed:
-        writes = Writes.of(probe.writes(), base, seat.ram_image(base.table), view)
+        after, until = seat.ram_image(base.table), seat.facts.disturbed_from(clear)
+        writes = Writes.of(probe.writes(), base, after, view, until)
     pcs = _pcs(probe, clear, stop) if view.isa.target in X86 else None
     probe.disarm()
     return Window(clear, packets, writes, pcs)

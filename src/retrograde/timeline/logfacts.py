@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from retrograde.machine.probe_page import FOREVER
 from retrograde.recording.rrevents import Kind
 from retrograde.recording.rrlog import RrLog
 
@@ -64,7 +65,7 @@ class LogFacts:
             position += 1
         return position
 
-    def undisturbed(self, start: int, stop: int) -> bool:
-        """Whether no device wrote memory by itself from `start` to before `stop`."""
-        first, last = np.searchsorted(self.disturbances, (start, stop))
-        return bool(first == last)
+    def disturbed_from(self, position: int) -> int:
+        """Return the first position from `position` on at which a device may have written."""
+        at = np.searchsorted(self.disturbances, position)
+        return int(self.disturbances[at]) if at < len(self.disturbances) else FOREVER

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.isa import X86
+from retrograde.machine.isa import LONG_MODE, X86
 
 PAGE_BITS = 12
 PAGE = 1 << PAGE_BITS
@@ -41,6 +41,11 @@ def can_translate(target: str) -> bool:
     return target in X86
 
 
+def paging_registers(registers: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the registers on which alone, beside memory, an address space depends."""
+    return tuple(registers[name] for name in ("cr0", "cr3", "cr4", "efer"))
+
+
 class AddressSpace:
     """Linear addresses as the registers and the memory of one moment map them.
 
@@ -51,9 +56,9 @@ class AddressSpace:
     def __init__(self, registers: Mapping[str, int], read: ReadPhysical) -> None:
         self._read = read
         self._tables: dict[int, bytes | None] = {}
-        self._cr3, self._cr4 = registers["cr3"], registers["cr4"]
-        self._is_paged = bool(registers["cr0"] >> 31)
-        self._is_long = bool(registers["efer"] >> 10 & 1)
+        cr0, self._cr3, self._cr4, efer = paging_registers(registers)
+        self._is_paged = bool(cr0 >> 31)
+        self._is_long = bool(efer & LONG_MODE)
 
     def translate(self, address: int) -> Mapped | None:
         """Return where `address` is; None when that is not known.

@@ -11,11 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
-from retrograde.timeline.paging import PAGE, AddressSpace, NotMapped, ReadPhysical, can_translate
+from retrograde.timeline.paging import (
+    PAGE,
+    AddressSpace,
+    NotMapped,
+    can_translate,
+    paging_registers,
+)
 from retrograde.timeline.seat import Seat
-from retrograde.timeline.window import Window
+from retrograde.timeline.window import Window, Writes
 
 Space = Literal["virtual", "physical"]
 
@@ -47,7 +52,6 @@ class _Piece:
 
 def read_held(
     window: Window,
-    facts: LogFacts,
     view: MachineView,
     registers: Mapping[str, int],
     position: int,
@@ -58,20 +62,49 @@ def read_held(
     Raises QemuRefused when for sure part of the range is not mapped.
     """
     writes = window.writes
-    if writes is None or not facts.undisturbed(window.start, position + 1):
+    if writes is None or position >= writes.until:
         return None
+    if wanted.space == "physical":
+        return _held(writes, view, None, position, wanted)
+    if not can_translate(view.isa.target):
+        return None
+    # Mostly the page tables do not change in the window: those are read only once in it.
+    data = _held(writes, view, _quiet_space(window, writes, view, registers), position, wanted)
+    if data is not None:
+        return data
 
     def read(physical: int, count: int) -> bytes | None:
         offset = view.offset(physical, count)
         return None if offset is None else writes.read(offset, count, position)
 
-    data = bytearray()
-    for piece in _pieces(view, registers, wanted, read):
+    return _held(writes, view, AddressSpace(registers, read), position, wanted)
+
+
+def _held(
+    writes: Writes, view: MachineView, space: AddressSpace | None, position: int, wanted: Range
+) -> bytes | None:
+    data = b""
+    for piece in _pieces(view, space, wanted):
         held = None if piece.offset is None else writes.read(piece.offset, piece.count, position)
         if held is None:
             return None
         data += held
-    return bytes(data)
+    return data
+
+
+def _quiet_space(
+    window: Window, writes: Writes, view: MachineView, registers: Mapping[str, int]
+) -> AddressSpace:
+    """Return how addresses are mapped by page tables that do not change in the window."""
+
+    def read(physical: int, count: int) -> bytes | None:
+        offset = view.offset(physical, count)
+        return None if offset is None else writes.read_quiet(offset, count)
+
+    key = paging_registers(registers)
+    if key not in window.spaces:
+        window.spaces[key] = AddressSpace(registers, read)
+    return window.spaces[key]
 
 
 async def read_parked(
@@ -83,15 +116,18 @@ async def read_parked(
     """
     await seat.go(position)
     ram = seat.ram.view() if view.ranges else memoryview(b"")
+    whole = _Piece(wanted.address, wanted.count, None)
 
     def read(physical: int, count: int) -> bytes | None:
         offset = view.offset(physical, count)
         return None if offset is None else bytes(ram[offset : offset + count])
 
+    known = wanted.space == "physical" or (bool(view.ranges) and can_translate(view.isa.target))
+    space = AddressSpace(registers, read) if wanted.space == "virtual" and known else None
     try:
-        pieces = list(_pieces(view, registers, wanted, read))
+        pieces = list(_pieces(view, space, wanted)) if known else [whole]
     except NotMapped:
-        pieces = [_Piece(wanted.address, wanted.count, None)]
+        pieces = [whole]
     data = bytearray()
     for piece in pieces:
         if piece.offset is None:
@@ -114,16 +150,11 @@ async def _ask(seat: Seat, piece: _Piece, space: Space) -> bytes:
             await gdb.physical_memory_mode(False)
 
 
-def _pieces(
-    view: MachineView, registers: Mapping[str, int], wanted: Range, read: ReadPhysical
-) -> Iterator[_Piece]:
-    """Cut a range where it is no longer contiguous in RAM, or no longer in RAM."""
-    space = None
-    if wanted.space == "virtual":
-        if not view.ranges or not can_translate(view.isa.target):
-            yield _Piece(wanted.address, wanted.count, None)
-            return
-        space = AddressSpace(registers, read)
+def _pieces(view: MachineView, space: AddressSpace | None, wanted: Range) -> Iterator[_Piece]:
+    """Cut a range where it is no longer contiguous in RAM, or no longer in RAM.
+
+    Without a `space` the range is of physical memory.
+    """
     last = _Piece(wanted.address, 0, None)
     while (done := last.address + last.count) < wanted.address + wanted.count:
         piece = _piece(view, space, done, wanted.address + wanted.count - done)

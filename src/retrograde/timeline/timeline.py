@@ -318,7 +318,7 @@ class Timeline:
         wanted = Range(address, count, space)
         position, view, registers = self._position, self._view, await self.registers()
         if window := self._held(position):
-            held = read_held(window, self.facts, view, registers, position, wanted)
+            held = read_held(window, view, registers, position, wanted)
             if held is not None:
                 return held
         return await self._at(

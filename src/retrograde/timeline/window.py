@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,24 @@ from numpy.typing import NDArray
 from retrograde.machine.probe_page import FOREVER, RecordFlag
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import PAGE, RamImage
+from retrograde.timeline.paging import AddressSpace
 
-QUIET_PAGES = 256
-"""Pages remembered that a window does not change: code, and the page tables on the way."""
+PAGES_KEPT = 256
+"""Pages remembered of a window, and what stores do to them."""
 
 _BYTES = np.arange(8)
 
 Records = NDArray[np.void]
 """The probe's records (machine.probe_page.RECORD), oldest first."""
+
+
+class Stores(NamedTuple):
+    """Stores that touch one page, oldest first; `starts` count from the start of the page."""
+
+    positions: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    values: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class Writes:
 
     `offsets` are bytes from the start of RAM, `values` the bytes written in memory
     order, shape (stores, 8), of which the first `sizes` count. `unclear` are numbers of
-    pages that something else wrote too: a device, a page table walk.
+    pages that something else wrote too: a device, a page table walk. From position
+    `until` on a device may have written anywhere.
     """
 
     base: RamImage
@@ -43,8 +54,10 @@ class Writes:
     sizes: NDArray[np.int64]
     values: NDArray[np.uint8]
     unclear: frozenset[int]
-    _quiet: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
-    """Pages no store of the window touches, as far as they have been read."""
+    until: int
+    _pages: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """Pages at the start of the window, as far as they have been read."""
+    _stores: dict[int, Stores] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def _touched(self) -> frozenset[int]:
@@ -54,7 +67,7 @@ class Writes:
 
     @classmethod
     def of(
-        cls, records: Records, base: RamImage, after: RamImage, view: MachineView
+        cls, records: Records, base: RamImage, after: RamImage, view: MachineView, until: int
     ) -> Self | None:
         """Keep what the probe logged; None when it could not place a store.
 
@@ -75,36 +88,71 @@ class Writes:
         # What taking an interrupt pushes is there at the position where it is taken.
         delivered = done["flags"] & RecordFlag.DELIVERY != 0
         positions = done["position"] - delivered.astype(np.uint64)
-        writes = cls(base, positions, offsets, sizes, values.copy(), frozenset())
+        writes = cls(base, positions, offsets, sizes, values.copy(), frozenset(), until)
         unclear = [page for page in base.pages_changed(after) if not writes._explain(page, after)]
         return replace(writes, unclear=frozenset(unclear))
 
     def read(self, offset: int, count: int, position: int) -> bytes | None:
         """Return `count` bytes of RAM from `offset` at `position`; None when unclear."""
-        first, last = offset // PAGE, (offset + count - 1) // PAGE
-        if self.unclear.intersection(range(first, last + 1)):
+        data = b""
+        while (done := len(data)) < count:
+            page, start = divmod(offset + done, PAGE)
+            part = self._part(page, start, min(count - done, PAGE - start), position)
+            if part is None:
+                return None
+            data += part
+        return data
+
+    def read_quiet(self, offset: int, count: int) -> bytes | None:
+        """Return bytes of one page that are the same all over the window, None elsewhere."""
+        page, start = divmod(offset, PAGE)
+        if start + count > PAGE or page in self._touched or page in self.unclear:
             return None
-        if first == last and first not in self._touched:
-            return self._quiet_page(first)[offset - first * PAGE :][:count]
-        data = self.base.read(offset, count)
-        until = np.searchsorted(self.positions, position)
-        starts, sizes = self.offsets[:until], self.sizes[:until]
-        touching = np.flatnonzero((starts + sizes > offset) & (starts < offset + count))
-        if touching.size:
-            # One row a store, oldest first: of bytes written twice the last one stays.
-            at = starts[touching, None] + _BYTES - offset
-            there = (at >= 0) & (at < count) & (sizes[touching, None] > _BYTES)
-            np.frombuffer(data, np.uint8)[at[there]] = self.values[touching][there]
+        return self._page(page)[start : start + count]
+
+    def _part(self, page: int, start: int, count: int, position: int) -> bytes | None:
+        """Return `count` bytes from byte `start` of one page."""
+        if page in self.unclear:
+            return None
+        content = self._page(page)[start : start + count]
+        if page not in self._touched:
+            return content
+        stores = self._stores_of(page)
+        until = np.searchsorted(stores.positions, position)
+        starts = stores.starts[:until]
+        touching = np.flatnonzero(
+            (starts + stores.sizes[:until] > start) & (starts < start + count)
+        )
+        if not touching.size:
+            return content
+        # One row a store, oldest first: of bytes written twice the last one stays.
+        at = starts[touching, None] + _BYTES - start
+        there = (at >= 0) & (at < count) & (stores.sizes[touching, None] > _BYTES)
+        data = bytearray(content)
+        np.frombuffer(data, np.uint8)[at[there]] = stores.values[touching][there]
         return bytes(data)
 
-    def _quiet_page(self, page: int) -> bytes:
-        """Return a page that is the same all over the window."""
-        content = self._quiet.get(page)
+    def _page(self, page: int) -> bytes:
+        """Return a page as it is at the start of the window."""
+        content = self._pages.get(page)
         if content is None:
-            content = self._quiet[page] = bytes(self.base.read(page * PAGE, PAGE))
-            if len(self._quiet) > QUIET_PAGES:
-                self._quiet.pop(next(iter(self._quiet)))
+            content = self._pages[page] = bytes(self.base.read(page * PAGE, PAGE))
+            if len(self._pages) > PAGES_KEPT:
+                self._pages.pop(next(iter(self._pages)))
         return content
+
+    def _stores_of(self, page: int) -> Stores:
+        """Return the stores that touch a page."""
+        stores = self._stores.get(page)
+        if stores is None:
+            starts = self.offsets - page * PAGE
+            chosen = np.flatnonzero((starts < PAGE) & (starts + self.sizes > 0))
+            stores = self._stores[page] = Stores(
+                self.positions[chosen], starts[chosen], self.sizes[chosen], self.values[chosen]
+            )
+            if len(self._stores) > PAGES_KEPT:
+                self._stores.pop(next(iter(self._stores)))
+        return stores
 
     def _explain(self, page: int, after: RamImage) -> bool:
         """Whether the stores alone make `page` what it is afterwards."""
@@ -124,6 +172,8 @@ class Window:
     packets: Sequence[bytes | None]
     writes: Writes | None
     pcs: NDArray[np.uint64] | None = None
+    spaces: dict[tuple[int, ...], AddressSpace] = field(default_factory=dict, compare=False)
+    """How addresses are mapped all over the window, by `paging_registers`."""
 
     @property
     def end(self) -> int:
