@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from retrograde.errors import UsageError
@@ -20,6 +22,13 @@ FORCE = click.option(
 )
 
 QEMU = click.option("--qemu", metavar="PROGRAM", help="The qemu-system-* to use.")
+
+SYMBOLS = click.option(
+    "--symbols",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="vmlinux, ELF file or System.map (default: the kernel's own, out of its memory).",
+)
 
 
 def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:

@@ -11,8 +11,8 @@ from typing import Final, TextIO
 
 import click
 
-from retrograde.cli.arguments import RECORDING
-from retrograde.cli.output import warn
+from retrograde.cli.arguments import RECORDING, SYMBOLS
+from retrograde.cli.output import progress, warn
 from retrograde.cli.rows import WRITERS
 from retrograde.errors import UsageError
 from retrograde.index.database import Database
@@ -31,9 +31,20 @@ PARQUET: Final = "parquet"
     help="How rows are written (default: table, or what -o FILE ends in).",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    *("-o", "--output"),
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write there; what is there is replaced when the answer is whole.",
+)
+@SYMBOLS
 def command(
-    recording: Recording, sql: str, form: str | None, as_json: bool, output: Path | None
+    recording: Recording,
+    sql: str,
+    form: str | None,
+    as_json: bool,
+    output: Path | None,
+    symbols: Path | None,
 ) -> None:
     """Answer a question about the recorded execution in DuckDB's SQL.
 
@@ -42,16 +53,21 @@ def command(
     form = _form(form, as_json, output)
     if form == PARQUET and output is None:
         raise UsageError("Parquet is not for a terminal.", "Name a file: -o FILE.parquet.")
-    with _part_of(output) as part, Database(recording, output=part) as database:
-        for note in database.notes:
-            warn(note)
-        if part is None:
-            WRITERS[form](database.query(sql), sys.stdout)
-        elif form == PARQUET:
-            database.save(sql, part)
-        else:
-            with _create(part) as file:
-                WRITERS[form](database.query(sql), file)
+    with (
+        _part_of(output) as part,
+        progress("making checkpoints", recording.end) as show,
+        Database(recording, symbols=symbols, output=part, progress=show) as database,
+    ):
+        try:
+            if part and form == PARQUET:
+                database.save(sql, part)
+            else:
+                answer = database.query(sql)
+                with _create(part) if part else contextlib.nullcontext(sys.stdout) as file:
+                    WRITERS[form](answer, file)
+        finally:
+            for note in database.notes:
+                warn(note)
 
 
 def _form(form: str | None, as_json: bool, output: Path | None) -> str:

@@ -11,6 +11,7 @@ import concurrent.futures
 import importlib
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,9 +30,16 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Row = tuple[Any, ...]
+Progress = Callable[[int], None]
 
 BATCH: Final = 10_000
 """Rows taken at a time."""
+
+# By its words alone: DuckDB's get_table_names looks through views and fails on those of
+# several files. A query that has the word in a text builds them too soon, no harm.
+_NEEDS_SYMBOLS: Final = re.compile(
+    rf"\b({'|'.join(('symbols', *(view.name for view in VIEWS)))})\b", re.IGNORECASE
+)
 
 _numbers = itertools.count()
 
@@ -39,12 +47,24 @@ _numbers = itertools.count()
 class Database:
     """The tables and views of one recording. What the rr log holds is built on opening.
 
-    `notes` says in words what a user should know: what was stale, which table there is
-    not. `output` names the only file `save` may write.
+    The table of symbols is built, from the file `symbols` if one is given, when a query
+    first needs it; where the recording has no checkpoints that takes a replay, of which
+    `progress` is told positions. `output` names the only file `save` may write. `notes`
+    says in words what a user should know: what was stale, which table there is not.
     """
 
-    def __init__(self, recording: Recording, *, output: Path | None = None) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        symbols: Path | None = None,
+        output: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self._duckdb = import_duckdb()
+        self._recording = recording
+        self._symbols = symbols
+        self._progress = progress
         self.store = IndexStore(recording)
         self.notes = [f"Made anew: {reason}." for reason in self.store.dropped]
         self.notes += build_log_tables(self.store, recording)
@@ -130,7 +150,19 @@ class Database:
                 f"Not a single query: {', '.join(kinds) or 'nothing'}.",
                 "Write one SELECT, FROM, WITH, DESCRIBE or SUMMARIZE; an index is only read.",
             )
+        self._build_for(sql)
         return statements[0]
+
+    def _build_for(self, sql: str) -> None:
+        """Build what a query needs and is not there yet."""
+        if not _NEEDS_SYMBOLS.search(sql):
+            return
+        from retrograde.index.symbols import build_symbols
+
+        self.notes += build_symbols(
+            self.store, self._recording, self._symbols, progress=self._progress
+        )
+        self.store.show("symbols", self._connection)
 
 
 class Answer:

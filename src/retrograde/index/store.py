@@ -42,6 +42,13 @@ Interval: TypeAlias = tuple[int, int]
 """Positions (first, last): those from `first` to before `last`."""
 
 _NAME = re.compile(r"(\d+)-(\d+)\.parquet")
+_NUMBERS: Final = {
+    "BIGINT": np.int64,
+    "UBIGINT": np.uint64,
+    "INTEGER": np.int32,
+    "UTINYINT": np.uint8,
+    "BOOLEAN": np.bool_,
+}
 # So that names sort as numbers do: positions have at most 19 digits.
 _DIGITS = 19
 
@@ -96,7 +103,8 @@ class IndexStore:
         engine = import_duckdb()
         try:
             final.parent.mkdir(exist_ok=True)
-            self._writer.register("rows", {name: _array(v) for name, v in columns.items()})
+            rows = {c.name: _array(columns[c.name], c.type) for c in schema.columns}
+            self._writer.register("rows", rows)
             self._writer.execute(
                 f"COPY (SELECT {_cast(schema)} FROM rows) TO '{_quoted(part)}' "
                 "(FORMAT parquet, COMPRESSION zstd)"
@@ -132,6 +140,10 @@ class IndexStore:
             meta.makers[table] = maker
             self._write_meta(meta)
 
+    def made_by(self, table: str) -> str | None:
+        """Return what `claim` was told of `table`; None when nobody made it."""
+        return self._read_meta().makers.get(table) if self.done(table) else None
+
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open a database in memory with a view of each table, empty where nothing is built."""
         connection: duckdb.DuckDBPyConnection = import_duckdb().connect(":memory:")
@@ -139,9 +151,14 @@ class IndexStore:
         connection.execute("SET python_enable_replacements = false")
         # The files never change: what they hold need not be looked up again for each query.
         connection.execute("SET parquet_metadata_cache = true")
-        for table in TABLES.values():
-            connection.execute(f"CREATE VIEW {table.name} AS {self._select(table)}")
+        for table in TABLES:
+            self.show(table, connection)
         return connection
+
+    def show(self, table: str, connection: duckdb.DuckDBPyConnection) -> None:
+        """Make the view of `table` in a database show what is on disk now."""
+        query = self._select(TABLES[table])
+        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {query}")
 
     @functools.cached_property
     def _writer(self) -> duckdb.DuckDBPyConnection:
@@ -256,9 +273,18 @@ def _digest_of(recording: Recording) -> str:
         return digest_file(file).sha256
 
 
-def _array(values: np.ndarray[Any, Any] | Sequence[object]) -> np.ndarray[Any, Any]:
-    if isinstance(values, np.ndarray):
+def _array(values: np.ndarray[Any, Any] | Sequence[object], kind: str) -> np.ndarray[Any, Any]:
+    """Return values as DuckDB takes them, None as NULL.
+
+    Of Python's objects DuckDB guesses the type by looking at some, and numbers that are
+    larger than those it saw are then refused.
+    """
+    if isinstance(values, np.ndarray) and values.dtype != object:
         return values
+    absent = [value is None for value in values]
+    if dtype := _NUMBERS.get(kind):
+        present = (0 if value is None else value for value in values)
+        return np.ma.array(np.fromiter(present, dtype, len(values)), mask=absent)
     # Filled afterwards: numpy would make an array of numbers, or of rows, where it could.
     array = np.empty(len(values), dtype=object)
     array[:] = values

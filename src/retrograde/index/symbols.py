@@ -1,0 +1,235 @@
+"""Names for addresses: the table `symbols`, and looking addresses up in it.
+
+The symbols are those of a file the user gives, moved to where the kernel ran; else those
+that the guest's kernel keeps in its own memory (see `kallsyms`); else those of the program
+the machine was started with. Memory is that of a
+checkpoint: no machine is run where the recording has checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from retrograde.errors import UsageError
+from retrograde.index.kallsyms import BYTE_ORDERS, Symbol, find_symbols
+from retrograde.index.store import IndexStore
+from retrograde.index.symbolfile import SymbolFile, read_symbol_file
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.ram import MIB
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
+from retrograde.timeline.survey import DEFAULT_BUDGET, survey
+from retrograde.timeline.sync import LoopThread
+
+Progress = Callable[[int], None]
+
+MEMORY: Final = "the guest's memory"
+_ANCHORS: Final = ("_stext", "_text")
+# Linux tells crash dumps where it is: "SYMBOL(_stext)=ffffffff81000000".
+_VMCOREINFO: Final = re.compile(rb"SYMBOL\((_stext|_text)\)=([0-9a-f]{8,16})\n")
+_SAME_ENOUGH: Final = 0.9
+"""Share of symbols at equal addresses that two tables of one kernel have at least: some
+names stand for several functions."""
+_REACH: Final = 1 << 20
+"""Bytes after a symbol of unknown size that may still belong to it."""
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """Symbols by address, one for each address."""
+
+    addresses: Sequence[int]
+    sizes: Sequence[int]
+    names: Sequence[str]
+
+    @classmethod
+    def load(cls, store: IndexStore) -> Symbols:
+        """Read the table `symbols`; empty where it was not built."""
+        with store.connect() as connection:
+            rows = connection.execute(
+                "SELECT address, size, name FROM symbols WHERE main ORDER BY address"
+            ).fetchall()
+        addresses, sizes, names = zip(*rows, strict=True) if rows else ((), (), ())
+        return cls(addresses, sizes, names)
+
+    def lookup(self, address: int) -> str | None:
+        """Return `name` or `name+0x12` for an address; None where there is no symbol."""
+        at = bisect_right(self.addresses, address) - 1
+        if at < 0:
+            return None
+        offset = address - self.addresses[at]
+        if offset >= (self.sizes[at] or _REACH):
+            return None
+        return f"{self.names[at]}+{offset:#x}" if offset else self.names[at]
+
+
+def build_symbols(
+    store: IndexStore,
+    recording: Recording,
+    file: Path | None = None,
+    *,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Write the table `symbols` from `file` or what the recording has; says what is wrong.
+
+    Does nothing where the table is there and no other file is given. A recording without
+    checkpoints gets them, which takes a replay: `progress` is told positions. Raises
+    UsageError for a file without symbols, and as `Timeline.open` does.
+    """
+    maker = _digest(file) if file else MEMORY
+    made_by = store.made_by("symbols")
+    if made_by and (file is None or made_by == maker):
+        return []
+    given = read_symbol_file(file) if file else _of_inputs(recording)
+    ram, checkpoints = _memory(recording, progress)
+    kernel = _likeliest(list(find_symbols(ram)), checkpoints)
+    if given is None or (kernel and file is None):
+        troubles = [] if kernel else [_NO_SYMBOLS]
+        symbols, sizes = kernel, {}
+    else:
+        troubles = _check(given, kernel, ram)
+        slide = _slide(given, kernel, ram)
+        symbols = [symbol._replace(address=symbol.address + slide) for symbol in given.symbols]
+        sizes = {address + slide: size for address, size in given.sizes.items()}
+    store.drop("symbols")
+    store.claim("symbols", maker)
+    store.write("symbols", 0, recording.end + 1, _columns(symbols, sizes))
+    return troubles
+
+
+_NO_SYMBOLS: Final = (
+    "No symbols of a Linux kernel were found in this machine's memory; "
+    "--symbols takes them from a vmlinux, ELF file or System.map."
+)
+
+
+def _of_inputs(recording: Recording) -> SymbolFile | None:
+    """Return the symbols of a kernel or firmware the machine was started with, if it has any."""
+    for entry in recording.manifest.inputs:
+        with contextlib.suppress(UsageError):
+            return read_symbol_file(recording.input_path(entry.name), elf_only=True)
+    return None
+
+
+def _digest(file: Path) -> str:
+    # A file that cannot be read is reported by who reads it.
+    content = file.read_bytes() if file.is_file() else b""
+    return f"{file.name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
+
+
+def _memory(
+    recording: Recording, progress: Progress | None
+) -> tuple[mmap.mmap, Sequence[Checkpoint]]:
+    """Return the RAM of the last checkpoint, and all checkpoints."""
+    qemu = qemu_for(recording)
+    store = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
+    if store is None:
+        loop = LoopThread()
+        try:
+            making = survey(recording, qemu, budget=DEFAULT_BUDGET, progress=progress)
+            store = loop.run(making)
+        finally:
+            loop.close()
+    size = recording.manifest.ram.bytes
+    ram = mmap.mmap(-1, size)
+    checkpoints = store.checkpoints
+    if checkpoints:
+        # All of it is zero, also where no memory is behind it yet.
+        absent = np.zeros(-(-size // MIB), np.bool_)
+        store.pages.get(store.table(checkpoints[-1]), np.frombuffer(ram, np.uint8), absent)
+    store.close()
+    return ram, checkpoints
+
+
+def _likeliest(tables: list[list[Symbol]], checkpoints: Sequence[Checkpoint]) -> list[Symbol]:
+    """Return the table of the kernel that ran; others are copies left behind or nested.
+
+    That is the one whose code the registers point into most often.
+    """
+    if len(tables) < 2:
+        return tables[0] if tables else []
+    words = np.array([word for c in checkpoints for word in _words(c.registers)], np.uint64)
+
+    def votes(table: list[Symbol]) -> int:
+        code = [symbol.address for symbol in table if symbol.type in "Tt"]
+        return int(np.count_nonzero((words >= min(code)) & (words <= max(code)))) if code else 0
+
+    return max(tables, key=votes)
+
+
+def _words(registers: str) -> Iterator[int]:
+    packet = bytes.fromhex(registers)
+    for at in range(0, len(packet) - 7, 8):
+        for order in BYTE_ORDERS:
+            yield int.from_bytes(packet[at : at + 8], order)
+
+
+def _slide(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap) -> int:
+    """Return how far from where it was linked the kernel ran (KASLR)."""
+    linked = {symbol.name: symbol.address for symbol in given.symbols if symbol.name in _ANCHORS}
+    ran = {symbol.name: symbol.address for symbol in kernel if symbol.name in _ANCHORS}
+    if not ran:
+        ran = {name.decode(): int(value, 16) for name, value in _VMCOREINFO.findall(ram)}
+    return next(
+        (ran[name] - linked[name] for name in _ANCHORS if name in ran and name in linked), 0
+    )
+
+
+def _check(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap) -> list[str]:
+    """Say in words why the symbols in a file are not those of the program that ran."""
+    if given.note:
+        if ram.find(given.note, 0) >= 0:
+            return []
+        return [
+            f"{given.name} is not what ran in this machine: its build id {given.build_id} is "
+            "nowhere in memory. Its names may be wrong."
+        ]
+    slide = _slide(given, kernel, ram)
+    ran = {symbol.name: symbol.address for symbol in kernel if symbol.type in "Tt"}
+    common = [symbol for symbol in given.symbols if symbol.name in ran]
+    same = sum(ran[symbol.name] == symbol.address + slide for symbol in common)
+    if same >= _SAME_ENOUGH * len(common):
+        return []
+    return [
+        f"{given.name} is not of the kernel that ran in this machine: {len(common) - same:_} of "
+        f"{len(common):_} functions are elsewhere. Its names may be wrong."
+    ]
+
+
+def _columns(symbols: list[Symbol], sizes: dict[int, int]) -> dict[str, Sequence[object]]:
+    symbols = sorted(symbols)
+    addresses = [symbol.address for symbol in symbols]
+    placed = [symbol.address for symbol in symbols if symbol.type not in "Aa"]
+    following = {a: b - a for a, b in pairwise(placed) if b > a}
+    best = {symbol.address: symbol for symbol in sorted(symbols, key=_rank, reverse=True)}
+    return {
+        "address": addresses,
+        "size": [sizes.get(a, 0 if sizes else following.get(a, 0)) for a in addresses],
+        "name": [symbol.name for symbol in symbols],
+        "type": [symbol.type for symbol in symbols],
+        "module": [None] * len(symbols),
+        "main": [symbol is best[symbol.address] and symbol.type not in "Aa" for symbol in symbols],
+    }
+
+
+def _rank(symbol: Symbol) -> tuple[bool, bool, int, bool, str]:
+    """Order the symbols at one address: first that which says most about what is there.
+
+    Functions before data, what is something before marks of where a section begins or
+    ends, what people call before what the compiler and the linker made.
+    """
+    name = symbol.name
+    is_mark = name in _ANCHORS or name.endswith(("_start", "_end", "_begin"))
+    underscores = len(name) - len(name.lstrip("_."))
+    return (symbol.type not in "Tt", is_mark, underscores, symbol.type.islower(), name)
