@@ -29,6 +29,13 @@ def recording(tmp_path: Path) -> Recording:
     return make_recording(tmp_path / "hand.retro")
 
 
+def write_symbols(recording: Recording, *symbols: tuple[object, ...]) -> None:
+    names = [column.name for column in TABLES["symbols"].columns]
+    store = IndexStore(recording)
+    store.claim("symbols", "a test")
+    store.write("symbols", 0, 1001, {name: [s[n] for s in symbols] for n, name in enumerate(names)})
+
+
 @pytest.fixture
 def database(recording: Recording) -> Iterator[Database]:
     with Database(recording) as database:
@@ -37,22 +44,22 @@ def database(recording: Recording) -> Iterator[Database]:
 
 def write_calls(recording: Recording) -> None:
     """Calls of three functions: two with names, of which one is a system call's."""
-    store = IndexStore(recording)
-    symbols = [
+    write_symbols(
+        recording,
         (TEXT, 0x100, "_text", "T", None, False),
         (TEXT, 0x100, "startup_64", "T", None, True),
         (READ, 0x100, "__x64_sys_read", "T", None, True),
         (IDLE, 0x10, "idle", "t", "mod", True),
-    ]
-    names = [column.name for column in TABLES["symbols"].columns]
-    store.write("symbols", 0, 1001, dict(zip(names, zip(*symbols, strict=True), strict=True)))
+    )
     calls = [
         (10, TEXT + 8, READ, 60, 1, 0x1000, 0x5000, 0x2000, 0, 0, 0, 0, 0),
         (20, READ + 4, IDLE, None, 2, 0xFF0, 0x5000, 1, 2, 3, 4, 5, 6),
         (30, 0x400000, 0x400100, 40, 1, 0x7FFF0000, 0x6000, 1, 2, 3, 4, 5, 6),
     ]
     names = [column.name for column in TABLES["calls"].columns]
-    store.write("calls", 0, 1000, dict(zip(names, zip(*calls, strict=True), strict=True)))
+    IndexStore(recording).write(
+        "calls", 0, 1000, dict(zip(names, zip(*calls, strict=True), strict=True))
+    )
 
 
 def test_answers(database: Database) -> None:
@@ -67,7 +74,8 @@ def test_several_answers_at_once(database: Database) -> None:
     assert [row[0] for row in one] == [row[0] for row in two] == list(range(25_000))
 
 
-def test_views_have_the_columns_they_say(database: Database) -> None:
+def test_views_have_the_columns_they_say(recording: Recording, database: Database) -> None:
+    write_symbols(recording)
     for view in VIEWS:
         expected = [(column.name, column.type) for column in view.columns]
         assert database.query(f"FROM {view.name}").columns == expected
