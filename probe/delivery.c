@@ -10,14 +10,15 @@
 #include "probe.h"
 
 static uint64_t next; /* index of the first delivery not seen yet */
-static uint64_t next_position;
+uint64_t next_delivery;
+uint64_t interrupted_pc, interrupted_sp;
 
 static void advance_to(uint64_t index)
 {
     const uint64_t *sorted = table(&page->deliveries);
 
     next = index;
-    next_position = index < page->deliveries.total ? sorted[index] : ~UINT64_C(0);
+    next_delivery = index < page->deliveries.total ? sorted[index] : ~UINT64_C(0);
 }
 
 /* Record a frame of `words` words with its lowest at `top`. */
@@ -36,6 +37,8 @@ static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
     uint64_t top = stack_top();
     bool readable = true;
 
+    interrupted_pc = pc; /* until known better */
+    interrupted_sp = top;
     if (!recording_at(position)) {
         return;
     }
@@ -51,12 +54,15 @@ static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
         uint64_t words = top & 8 ? 5 : 6; /* the boundary tells whether an error code is there */
 
         record_frame(position, pc, top, words, 8);
-        top = memory_value(top + 8 * (words - 2), 8, &readable);
+        interrupted_pc = memory_value(top + 8 * (words - 5), 8, &readable);
+        top = interrupted_sp = memory_value(top + 8 * (words - 2), 8, &readable);
     }
 }
 
-/* `unbegun`: the block's first instruction will fault, and that delivery is to come. */
-static void deliver(uint64_t position, uint64_t pc, bool unbegun)
+/* Record what was delivered since the last call, and return whether anything was at
+ * `position`. `unbegun`: the block's first instruction will fault, and that delivery is to
+ * come. */
+bool deliver(uint64_t position, uint64_t pc, bool unbegun)
 {
     const uint64_t *sorted = table(&page->deliveries);
     uint64_t end = next;
@@ -70,14 +76,17 @@ static void deliver(uint64_t position, uint64_t pc, bool unbegun)
         frames--;
         end--;
     }
-    record_frames(position, pc, frames);
+    if (frames) {
+        record_frames(position, pc, frames);
+    }
     advance_to(end);
+    return frames;
 }
 
 static void block_begins(unsigned vcpu, void *pc)
 {
     (void)vcpu;
-    if (*count >= next_position) {
+    if (*count >= next_delivery) {
         deliver(*count, (uintptr_t)pc, false);
     }
 }
@@ -85,7 +94,7 @@ static void block_begins(unsigned vcpu, void *pc)
 static void suspect_block_begins(unsigned vcpu, void *pc)
 {
     (void)vcpu;
-    if (*count + attempt >= next_position) {
+    if (*count + attempt >= next_delivery) {
         deliver(*count + attempt, (uintptr_t)pc, attempt);
     }
 }

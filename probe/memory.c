@@ -171,6 +171,12 @@ void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned s
                                    RECORD_DELIVERY};
     bool readable;
 
+    if (page->features & FEATURE_WRITTEN) {
+        mark_delivered(vaddr, size);
+    }
+    if (!(page->features & (FEATURE_WATCH | FEATURE_WRITES))) {
+        return;
+    }
     word.value = memory_value(vaddr, size, &readable);
     if (page->features & FEATURE_WRITES) {
         *(struct record *)ring_slot(&page->writes, sizeof(word)) = word;

@@ -61,6 +61,9 @@ static void instrument(struct qemu_plugin_insn *insn, enum rerun rerun)
     if (page->features & (FEATURE_WATCH | FEATURE_WRITES)) {
         log_accesses(insn, suspect);
     }
+    if (page->features & FEATURE_WRITTEN) {
+        log_written(insn);
+    }
 }
 
 /* First translation after a flush: take over what Python asks for from here on. */
@@ -76,6 +79,10 @@ static void settle(void)
     take_over_watches();
     take_over_registers(is_x86_64);
     take_over_deliveries();
+    if (page->features & FEATURE_BLOCKS) {
+        take_over_coverage(is_x86_64);
+        take_over_written(is_x86_64);
+    }
     if (mode == MODE_ACTIVE) {
         page->active_from = *count;
     }
@@ -98,12 +105,14 @@ static void translate(plugin_id id, struct qemu_plugin_tb *tb)
     if (mode == MODE_OVER) {
         return;
     }
-    page->blocks++;
+    page->translated++;
     if (page->features & FEATURE_REGISTERS && mode == MODE_ACTIVE && instructions > 1) {
         page->registers_doubtful = 1; /* pc and lazy flags are stale inside a block */
     }
     watch_position(tb, instructions, rerun);
-    if (mode == MODE_ACTIVE && page->features & (FEATURE_WATCH | FEATURE_WRITES)) {
+    if (mode == MODE_ACTIVE && page->features & FEATURE_BLOCKS) {
+        log_block(tb, instructions, rerun == RERUN_SUSPECT);
+    } else if (mode == MODE_ACTIVE && page->features & (FEATURE_WATCH | FEATURE_WRITES)) {
         log_deliveries(tb, qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0)),
                        rerun == RERUN_SUSPECT);
     }
@@ -130,6 +139,7 @@ static void flushed(plugin_id id)
 {
     mode = MODE_UNSETTLED;
     forget_position();
+    forget_blocks();
     qemu_plugin_register_vcpu_tb_trans_cb(id, page->features ? translate : NULL);
 }
 

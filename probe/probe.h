@@ -47,6 +47,30 @@ void forget_position(void);
 enum rerun locate(size_t instructions);
 void watch_position(struct qemu_plugin_tb *tb, size_t instructions, enum rerun rerun);
 
+/* control.c */
+struct control {
+    enum { CONTROL_NONE, CONTROL_CALL, CONTROL_RETURN, CONTROL_MAPPING, CONTROL_SYSTEM } kind;
+    unsigned popped; /* bytes a return takes off the stack besides its address */
+};
+struct control control_of(const struct qemu_plugin_insn *insn);
+
+/* coverage.c */
+void take_over_coverage(bool x86_64);
+void forget_blocks(void);
+void log_block(struct qemu_plugin_tb *tb, size_t instructions, bool suspect);
+
+/* calls.c */
+void forget_calls(void);
+void transferred(struct control control, uint64_t position, uint64_t return_pc, uint64_t pc,
+                 uint64_t now_pc, bool delivered);
+void look_at_context(uint64_t position);
+
+/* written.c */
+void take_over_written(bool x86_64);
+void log_written(struct qemu_plugin_insn *insn);
+void forget_lines(void);
+void mark_delivered(uint64_t vaddr, unsigned size);
+
 /* registers.c */
 void take_over_registers(bool x86_64);
 uint64_t register_value(uint32_t index, bool *readable);
@@ -54,6 +78,10 @@ uint64_t memory_value(uint64_t address, unsigned size, bool *readable);
 bool in_long_mode(void);
 bool in_real_mode(void);
 uint64_t stack_top(void);
+void *this_vcpu(void);
+uint64_t general_register(unsigned number);
+uint64_t address_space(void);
+unsigned privilege(void);
 void log_registers(struct qemu_plugin_insn *insn, bool suspect);
 
 /* execution.c, memory.c, delivery.c */
@@ -62,6 +90,9 @@ void take_over_watches(void);
 void log_accesses(struct qemu_plugin_insn *insn, bool suspect);
 void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned size);
 void take_over_deliveries(void);
+extern uint64_t next_delivery;                  /* position of the first not seen yet */
+extern uint64_t interrupted_pc, interrupted_sp; /* by the last delivery */
+bool deliver(uint64_t position, uint64_t pc, bool unbegun);
 void log_deliveries(struct qemu_plugin_tb *tb, uint64_t pc, bool suspect);
 
 #endif

@@ -13,7 +13,8 @@
 #include <stdint.h>
 
 #define PAGE_MAGIC UINT64_C(0x65626f72706f7472) /* "rtoprobe" */
-#define PAGE_VERSION 1
+#define PAGE_VERSION 2
+#define LINE_BYTES 64
 
 enum feature {
     FEATURE_COUNT = 1,        /* positions, nothing recorded */
@@ -23,6 +24,10 @@ enum feature {
     FEATURE_STEPS = 16,       /* every instruction */
     FEATURE_REGISTERS = 32,   /* every change of `registers` */
     FEATURE_AUDIT = 64,       /* compare each block's position with QEMU's own count */
+    FEATURE_BLOCKS = 128,     /* which blocks ran; the next three need it */
+    FEATURE_WRITTEN = 256,    /* which lines of physical memory were stored to */
+    FEATURE_CALLS = 512,      /* calls and the returns from them */
+    FEATURE_CONTEXT = 1024,   /* changes of address space and privilege */
 };
 
 /* A table Python fills, or a ring the probe fills: `total` records were written since it
@@ -79,6 +84,29 @@ struct change {
     uint8_t bytes[16];
 };
 
+/* A stretch of instructions that ran from its first to its last, `count` times since the
+ * epoch began, first and last from these positions. */
+struct block {
+    uint64_t pc, first, last, count;
+    uint32_t size, instructions; /* bytes, and how many */
+};
+
+/* A call. `sp` is the stack pointer before it, `depth` how many calls seen in the epoch it
+ * is inside of; `returned` is where the return arrived, or 0. */
+struct call {
+    uint64_t position, pc, target, returned, sp, space;
+    uint64_t arguments[6];
+    uint32_t depth, unused;
+};
+
+enum context_kind { CONTEXT_SPACE, CONTEXT_PRIVILEGE };
+
+/* From `position` on `kind` has this value; `initial` when it had it before, too. */
+struct context {
+    uint64_t position, value;
+    uint32_t kind, initial;
+};
+
 struct page {
     uint64_t magic, version, bytes;
     uint64_t generation; /* +1 for every change of what follows */
@@ -87,6 +115,11 @@ struct page {
     uint64_t big_endian;
     struct area exceptions, deliveries, breakpoints, watches, conditions, registers;
     struct area hits, writes, steps, changes;
+    /* Written lines: bit i of word p is line i, of LINE_BYTES, of physical page p. The
+     * numbers of the words that are not zero are in `touched`. Python clears both, and the
+     * counts of `blocks`, when it begins an epoch. */
+    struct area blocks, written, touched, calls, contexts;
+    uint64_t epoch; /* +1 for everything to begin anew */
 
     /* Written by the probe. */
     uint64_t loaded;     /* PAGE_VERSION once the probe runs */
@@ -94,11 +127,13 @@ struct page {
     uint64_t active_generation, active_from;
     uint64_t unknown_register;   /* 1 + index of a register QEMU does not know, or 0 */
     uint64_t registers_doubtful; /* pc or flags in `changes` may be stale */
-    uint64_t blocks;           /* translated */
+    uint64_t translated;       /* blocks */
     uint64_t deliveries_missed; /* frames pushed that the probe cannot tell */
     uint64_t faults, reruns;   /* instructions begun twice, and counted once */
     uint64_t surprises, surprise_position, surprise_drift;
     uint64_t audited, audit_errors, audit_position;
+    uint64_t unplaced; /* stores whose physical address is not known, or beyond `written` */
+    uint64_t overflows; /* blocks, calls and contexts for which there was no room */
 };
 
 #endif

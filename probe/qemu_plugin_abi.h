@@ -96,6 +96,8 @@ extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, plugin_translate_ca
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 extern uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
+extern size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
+extern size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *, size_t);
 
 extern void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, plugin_exec_callback,
                                                  enum plugin_callback_flags, void *);

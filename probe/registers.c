@@ -18,7 +18,7 @@ static uint8_t last_value[MAX_REGISTERS][MAX_REGISTER_BYTES];
 static int last_size[MAX_REGISTERS];
 
 static bool is_x86_64;
-static struct qemu_plugin_register *eflags, *efer, *cr0, *ss, *general[16];
+static struct qemu_plugin_register *eflags, *efer, *cr0, *cr3, *cs, *ss, *general[16];
 static const uint64_t *env, *env_candidate;
 static uint64_t candidate_values[16];
 
@@ -80,6 +80,40 @@ uint64_t stack_top(void)
     return in_real_mode() ? (value_of(ss, &readable) << 4) + (offset & 0xffff) : offset;
 }
 
+/* The vCPU whose thread this is, or NULL: part of no plugin API, as icount_get_raw is not. */
+void *this_vcpu(void)
+{
+    static void *vcpu; /* there is only one */
+
+    if (!vcpu) {
+        void **slot = dlsym(RTLD_DEFAULT, "current_cpu");
+        vcpu = slot ? *slot : NULL;
+    }
+    return vcpu;
+}
+
+/* x86_64 only: CR3. */
+uint64_t address_space(void)
+{
+    bool readable;
+
+    return value_of(cr3, &readable);
+}
+
+/* x86_64 only: the current privilege level. */
+unsigned privilege(void)
+{
+    bool readable;
+
+    if (in_real_mode()) {
+        return 0;
+    }
+    if (value_of(eflags, &readable) >> 17 & 1) { /* virtual-8086 mode */
+        return 3;
+    }
+    return value_of(cs, &readable) & 3;
+}
+
 /*
  * QEMU's gdb view of eflags lacks the arithmetic flags while translated code runs: they
  * are computed on demand from other fields of the CPU's state (target/i386/gdbstub.c,
@@ -90,9 +124,9 @@ uint64_t stack_top(void)
  */
 static void find_env(void)
 {
-    void **slot = dlsym(RTLD_DEFAULT, "current_cpu");
-    const uint64_t *memory = slot ? *slot : NULL;
-    size_t words = memory ? malloc_usable_size(*slot) / 8 : 0;
+    void *vcpu = this_vcpu();
+    const uint64_t *memory = vcpu;
+    size_t words = vcpu ? malloc_usable_size(vcpu) / 8 : 0;
     uint64_t values[16];
     unsigned matches = 0;
 
@@ -118,6 +152,18 @@ static void find_env(void)
         env_candidate = NULL;
     }
     memcpy(candidate_values, values, sizeof(values));
+}
+
+/* x86_64 only: a general register, in the order of QEMU's CPUX86State.regs. Right where a
+ * block begins. */
+uint64_t general_register(unsigned number)
+{
+    bool readable;
+
+    if (!env) {
+        find_env();
+    }
+    return env ? env[number] : value_of(general[number], &readable);
 }
 
 static void complete_flags(void)
@@ -222,6 +268,8 @@ void take_over_registers(bool x86_64)
     eflags = find_register(known, "eflags");
     efer = find_register(known, "efer");
     cr0 = find_register(known, "cr0");
+    cr3 = find_register(known, "cr3");
+    cs = find_register(known, "cs");
     ss = find_register(known, "ss");
     for (uint32_t i = 0; i < page->registers.total; i++) {
         registers[i] = find_register(known, names[i]);

@@ -1,19 +1,19 @@
 import shutil
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrograde.errors import EnvironmentLacks, InternalError, UsageError
 from retrograde.guests import builtin_names
-from retrograde.machine.probe import Capacity, Probe
+from retrograde.machine.probe import Probe
 from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_request import Breakpoint, Condition, Watch
-from retrograde.machine.probe_support import delivery_positions, require_probe
+from retrograde.machine.probe_support import require_probe
 from retrograde.recording.rrevents import Kind
+from tests.machine.conftest import SMALL
 from tests.machine.replaylab import QEMU, REGISTERS, Replay, deliveries_of, log_of, positions_of
 
 pytestmark = [
@@ -22,44 +22,6 @@ pytestmark = [
 ]
 
 STEPS = 1200
-SMALL = Capacity(hits=1 << 18, writes=1 << 20, steps=1 << 18, changes=1 << 20)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def probe_works():
-    try:
-        require_probe(Path(shutil.which(QEMU)))
-    except EnvironmentLacks as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def recording(tmp_path_factory):
-    """A function from a guest's name to the folder of its recording, made once."""
-    made = {}
-
-    def record(guest):
-        if guest not in made:
-            made[guest] = tmp_path_factory.mktemp(guest)
-            Replay.record(guest, made[guest])
-        return made[guest]
-
-    return record
-
-
-@pytest.fixture
-def probe_for(recording):
-    """A function from a guest's name to a probe that knows its recording's exceptions."""
-    probes = []
-
-    def make(guest, capacity=SMALL):
-        log = log_of(recording(guest))
-        probes.append(Probe(build_probe(), *delivery_positions(log), capacity=capacity))
-        return probes[-1]
-
-    yield make
-    for probe in probes:
-        probe.close()
 
 
 def clear_of(deliveries, position):
@@ -82,10 +44,10 @@ def busy_span(folder, length, *, part=0.8):
 
 
 @pytest.mark.parametrize("guest", builtin_names())
-def test_every_block_of_every_guest_begins_where_qemu_says(guest, recording, probe_for):
+def test_every_block_of_every_guest_begins_where_qemu_says(guest, lab_recording, probe_for):
     probe = probe_for(guest)
     probe.arm(audit=True)
-    with Replay(guest, recording(guest), probe=probe) as replay:
+    with Replay(guest, lab_recording(guest), probe=probe) as replay:
         replay.run_to_end()
     facts = probe.facts()
     assert facts.audited > 1_000_000
@@ -94,8 +56,8 @@ def test_every_block_of_every_guest_begins_where_qemu_says(guest, recording, pro
     assert begun_twice.get(guest, 1000) >= 1000, "the guest no longer tests what it should"
 
 
-def test_without_the_logs_exceptions_positions_are_wrong_and_it_shows(recording):
-    folder = recording("pagefault")
+def test_without_the_logs_exceptions_positions_are_wrong_and_it_shows(lab_recording):
+    folder = lab_recording("pagefault")
     none = np.array([], np.uint64)
     with Probe(build_probe(), none, none, capacity=SMALL) as probe:
         probe.arm(audit=True)
@@ -105,8 +67,8 @@ def test_without_the_logs_exceptions_positions_are_wrong_and_it_shows(recording)
 
 
 @pytest.mark.parametrize("guest", builtin_names())
-def test_steps_and_registers_equal_single_stepping(guest, recording, probe_for):
-    folder = recording(guest)
+def test_steps_and_registers_equal_single_stepping(guest, lab_recording, probe_for):
+    folder = lab_recording(guest)
     first, _ = busy_span(folder, STEPS)
     with Replay(guest, folder, gdb=True) as replay:
         replay.run_to(first)
@@ -147,19 +109,19 @@ def registers_at(changes, positions):
     return states
 
 
-def test_registers_from_long_blocks_are_called_inexact(recording, probe_for):
-    first, last = busy_span(recording("tiny"), 20_000)
+def test_registers_from_long_blocks_are_called_inexact(lab_recording, probe_for):
+    first, last = busy_span(lab_recording("tiny"), 20_000)
     probe = probe_for("tiny")
     probe.arm(registers=["rip"], span=(first, last))
-    with Replay("tiny", recording("tiny"), probe=probe) as replay:
+    with Replay("tiny", lab_recording("tiny"), probe=probe) as replay:
         replay.run_to(last)
     assert len(probe.changes())
     assert not probe.facts().registers_exact
 
 
 @pytest.mark.parametrize("guest", ["syscall", "exceptions", "nested", "stacks", "smc", "rep"])
-def test_stores_and_pushes_turn_one_ram_into_the_next(guest, recording, probe_for):
-    folder = recording(guest)
+def test_stores_and_pushes_turn_one_ram_into_the_next(guest, lab_recording, probe_for):
+    folder = lab_recording(guest)
     first, last = busy_span(folder, 100_000)
     probe = probe_for(guest)
     probe.arm(writes=True, span=(first, last))
@@ -188,8 +150,8 @@ def test_stores_and_pushes_turn_one_ram_into_the_next(guest, recording, probe_fo
 
 
 @pytest.mark.parametrize("physical", [False, True])
-def test_a_watched_stack_shows_what_interrupts_push(physical, recording, probe_for):
-    folder = recording("nested")
+def test_a_watched_stack_shows_what_interrupts_push(physical, lab_recording, probe_for):
+    folder = lab_recording("nested")
     first, last = busy_span(folder, 100_000)
     probe = probe_for("nested")
     probe.arm(writes=True, span=(first, last))
@@ -208,8 +170,8 @@ def test_a_watched_stack_shows_what_interrupts_push(physical, recording, probe_f
 
 
 @pytest.mark.parametrize("guest", ["stacks", "unaligned", "smc"])
-def test_watch_hits_are_the_stores_that_touch_the_range(guest, recording, probe_for):
-    folder = recording(guest)
+def test_watch_hits_are_the_stores_that_touch_the_range(guest, lab_recording, probe_for):
+    folder = lab_recording(guest)
     first, last = busy_span(folder, 60_000)
     everything = probe_for(guest)
     everything.arm(writes=True, span=(first, last))
@@ -231,8 +193,8 @@ def test_watch_hits_are_the_stores_that_touch_the_range(guest, recording, probe_
         assert set(hits[~inside]["position"]) <= set(hits[inside]["position"])
 
 
-def test_watch_agrees_with_memory_seen_by_single_stepping(recording, probe_for):
-    folder = recording("stacks")
+def test_watch_agrees_with_memory_seen_by_single_stepping(lab_recording, probe_for):
+    folder = lab_recording("stacks")
     first, _ = busy_span(folder, STEPS)
     with Replay("stacks", folder, gdb=True) as replay:
         replay.run_to(first)
@@ -258,8 +220,8 @@ def test_watch_agrees_with_memory_seen_by_single_stepping(recording, probe_for):
     assert changed <= set(probe.hits()["position"].tolist())
 
 
-def test_reads_and_writes_are_told_apart(recording, probe_for):
-    folder = recording("tiny")
+def test_reads_and_writes_are_told_apart(lab_recording, probe_for):
+    folder = lab_recording("tiny")
     first, last = busy_span(folder, 200_000, part=0.05)
     hits = {}
     for access in ("r", "w", "rw"):
@@ -274,9 +236,9 @@ def test_reads_and_writes_are_told_apart(recording, probe_for):
 
 
 def test_breakpoints_hit_where_steps_say_with_conditions_and_again_after_a_load(
-    recording, probe_for
+    lab_recording, probe_for
 ):
-    folder = recording("stacks")
+    folder = lab_recording("stacks")
     first, last = busy_span(folder, 40_000)
     probe = probe_for("stacks")
     probe.arm(steps=True, registers=["rax"], span=(first, last))
@@ -321,8 +283,8 @@ def value_at(changes, position):
     return int.from_bytes(bytes(value["bytes"])[: value["size"]], "little")
 
 
-def test_a_million_hits_keep_the_newest(recording, probe_for):
-    folder = recording("hot")
+def test_a_million_hits_keep_the_newest(lab_recording, probe_for):
+    folder = lab_recording("hot")
     end = clear_of(deliveries_of(folder), log_of(folder).summary().end - 20_000)
     probe = probe_for("hot")
     probe.arm(steps=True, span=(end - 1000, end))
@@ -339,9 +301,9 @@ def test_a_million_hits_keep_the_newest(recording, probe_for):
 
 
 def test_a_faulting_instruction_is_hit_as_an_attempt_and_again_when_it_retires(
-    recording, probe_for
+    lab_recording, probe_for
 ):
-    folder = recording("pagefault")
+    folder = lab_recording("pagefault")
     first, last = busy_span(folder, 40_000)
     probe = probe_for("pagefault")
     probe.arm(steps=True, span=(first, last))
@@ -361,8 +323,8 @@ def test_a_faulting_instruction_is_hit_as_an_attempt_and_again_when_it_retires(
     assert len(hits) > len(attempts) > 0
 
 
-def test_the_probe_does_not_change_the_replay(recording, probe_for):
-    folder = recording("exceptions")
+def test_the_probe_does_not_change_the_replay(lab_recording, probe_for):
+    folder = lab_recording("exceptions")
     end = log_of(folder).summary().end
     deliveries = deliveries_of(folder)
     stops = [clear_of(deliveries, end * part // 8) for part in (4, 6, 7)]
@@ -380,8 +342,10 @@ def test_the_probe_does_not_change_the_replay(recording, probe_for):
     assert states[:3] == states[3:6] == states[6:]
 
 
-def test_recording_is_complete_from_the_spans_first_to_its_last_instruction(recording, probe_for):
-    folder = recording("nested")
+def test_recording_is_complete_from_the_spans_first_to_its_last_instruction(
+    lab_recording, probe_for
+):
+    folder = lab_recording("nested")
     first, last = busy_span(folder, 30_000)
     probe = probe_for("nested")
     probe.arm(steps=True, span=(first, last))
@@ -402,10 +366,10 @@ def test_qemu_without_plugins_is_refused(tmp_path):
         require_probe(tmp_path / "absent")
 
 
-def test_unknown_registers_are_refused(recording, probe_for):
+def test_unknown_registers_are_refused(lab_recording, probe_for):
     probe = probe_for("tiny")
     probe.arm(registers=["rax", "r99"])
-    with Replay("tiny", recording("tiny"), probe=probe) as replay:
+    with Replay("tiny", lab_recording("tiny"), probe=probe) as replay:
         replay.run_to(100_000)
     with pytest.raises(UsageError, match="r99"):
         probe.changes()

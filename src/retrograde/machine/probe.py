@@ -41,13 +41,19 @@ MAX_REGISTERS = 512
 class Capacity:
     """Records kept of each kind; the newest stay.
 
-    Memory is used as they come: hits and writes 48 bytes each, steps 16, changes 32.
+    Memory is used as they come: hits and writes 48 bytes each, steps 16, changes 32. Of
+    what probe_coverage reads, the rest, the first stay: blocks 40 bytes, calls 104, contexts
+    24; `pages` of physical memory 16.
     """
 
     hits: int = 1 << 20
     writes: int = 1 << 21
     steps: int = 1 << 21
     changes: int = 1 << 21
+    blocks: int = 1
+    pages: int = 1
+    calls: int = 1
+    contexts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +62,15 @@ class ProbeFacts:
 
     `active` is whether it does what was armed last, `active_from` the position from which
     its records are complete. `registers_exact` is False when a logged pc or flags register
-    may be stale. `blocks` were translated. `deliveries_missed` are interrupts and
+    may be stale. `translated` are blocks. `deliveries_missed` are interrupts and
     exceptions in the span whose pushes are not recorded (all but x86_64 in long or real mode, when
     watches or writes are armed). `faults` and `reruns` are instructions begun
     twice and counted once. `surprises` are positions found wrong and set right late,
     `surprise_position` the last: anything but 0 means positions since the load are not to
     be trusted. `audited` blocks were compared with QEMU's count (when armed with `audit`),
-    `audit_errors` of them differed, first at `audit_position`.
+    `audit_errors` of them differed, first at `audit_position`. `unplaced` stores were to
+    physical addresses that are not known, `overflows` counts what had no room; both only
+    concern probe_coverage.
     """
 
     loaded: bool
@@ -70,7 +78,7 @@ class ProbeFacts:
     active: bool
     active_from: int
     registers_exact: bool
-    blocks: int
+    translated: int
     deliveries_missed: int
     faults: int
     reruns: int
@@ -79,6 +87,8 @@ class ProbeFacts:
     audited: int
     audit_errors: int
     audit_position: int
+    unplaced: int
+    overflows: int
 
 
 class Probe:
@@ -111,6 +121,11 @@ class Probe:
             "writes": capacity.writes,
             "steps": capacity.steps,
             "changes": capacity.changes,
+            "blocks": capacity.blocks,
+            "written": capacity.pages,
+            "touched": capacity.pages,
+            "calls": capacity.calls,
+            "contexts": capacity.contexts,
         }
         offsets, size = self._lay_out()
         self.fd = os.memfd_create("probe")
@@ -144,13 +159,15 @@ class Probe:
         writes: bool = False,
         steps: bool = False,
         audit: bool = False,
+        coverage: Feature = Feature(0),  # noqa: B008 - a constant
         span: tuple[int, int] = (0, layout.FOREVER),
     ) -> None:
         """Say what to record at positions in [span[0], span[1]), from the next load on.
 
         Replaces what was armed and clears all records. `writes` logs every store,
         `steps` every instruction, `registers` every change of those registers; `audit`
-        compares the position of every block with QEMU's own count. Outside the span only
+        compares the position of every block with QEMU's own count; `coverage` are those of
+        BLOCKS, WRITTEN, CALLS and CONTEXT that probe_coverage is to read. Outside the span only
         instructions are counted (before) or nothing is done (after).
         """
         if not 0 <= span[0] <= span[1] <= layout.FOREVER:
@@ -177,7 +194,7 @@ class Probe:
             Feature.AUDIT: audit,
         }
         self._set(**{"from": span[0], "until": span[1]})
-        self._change_features(sum(feature for feature, yes in wanted.items() if yes))
+        self._change_features(sum(feature for feature, yes in wanted.items() if yes) | coverage)
 
     def disarm(self) -> None:
         """Do nothing from the next load on: QEMU then runs at its plain speed."""
@@ -185,10 +202,10 @@ class Probe:
 
     def reset(self) -> None:
         """Forget all records; what is armed stays."""
-        for name in layout.RINGS:
+        for name in (*layout.RINGS, "blocks", "calls", "contexts"):
             self._header[name]["total"] = 0
-        self._set(audited=0, audit_errors=0, surprises=0)
-        self._set(faults=0, reruns=0, blocks=0, deliveries_missed=0)
+        self._set(audited=0, audit_errors=0, surprises=0, unplaced=0, overflows=0)
+        self._set(faults=0, reruns=0, translated=0, deliveries_missed=0)
 
     def hits(self) -> NDArray[np.void]:
         """Return breakpoints reached and watched accesses, oldest first (dtype RECORD).
@@ -247,7 +264,7 @@ class Probe:
             active=self._get("active_generation") == self._get("generation"),
             active_from=self._get("active_from"),
             registers_exact=not self._get("registers_doubtful"),
-            blocks=self._get("blocks"),
+            translated=self._get("translated"),
             deliveries_missed=self._get("deliveries_missed"),
             faults=self._get("faults"),
             reruns=self._get("reruns"),
@@ -256,7 +273,24 @@ class Probe:
             audited=self._get("audited"),
             audit_errors=self._get("audit_errors"),
             audit_position=self._get("audit_position"),
+            unplaced=self._get("unplaced"),
+            overflows=self._get("overflows"),
         )
+
+    def rows(self, name: str) -> NDArray[Any]:
+        """Return one of the tables COVERED in place, as far as the probe filled it."""
+        rows = self._area(name)
+        return rows if name == "written" else rows[: int(self._header[name]["total"][0])]
+
+    def begin_epoch(self) -> None:
+        """Have coverage begin anew from here on, with calls and contexts forgotten.
+
+        The machine must be stopped. Blocks stay known: their counts are the caller's to
+        clear, as are `written` and its list.
+        """
+        for name in ("touched", "calls", "contexts"):
+            self._header[name]["total"] = 0
+        self._set(epoch=self._get("epoch") + 1, unplaced=0, deliveries_missed=0)
 
     def close(self) -> None:
         """Give the memory back, unless a caller still holds records in place."""

@@ -15,7 +15,10 @@ from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
 
-SOURCES = ("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c")
+SOURCES = (
+    *("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c"),
+    *("coverage.c", "control.c", "calls.c", "written.c"),
+)
 HEADERS = ("probe.h", "probe_page.h", "qemu_plugin_abi.h")
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 BUILD_SECONDS = 60

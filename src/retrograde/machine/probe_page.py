@@ -11,9 +11,13 @@ from typing import Final
 import numpy as np
 
 PAGE_MAGIC: Final = 0x65626F72706F7472
-PAGE_VERSION: Final = 1
+PAGE_VERSION: Final = 2
 HEADER_BYTES: Final = 4096
 NAME_BYTES: Final = 32
+LINE_BYTES: Final = 64
+"""A line of physical memory, the unit in which `written` tells what was stored to."""
+PAGE_BYTES: Final = 4096
+"""64 lines: one word of `written`."""
 FOREVER: Final = (1 << 64) - 1
 """`until` of a span without an end."""
 
@@ -28,6 +32,10 @@ class Feature(IntFlag):
     STEPS = 16
     REGISTERS = 32
     AUDIT = 64
+    BLOCKS = 128
+    WRITTEN = 256
+    CALLS = 512
+    CONTEXT = 1024
 
 
 class RecordFlag(IntFlag):
@@ -50,19 +58,22 @@ AREA = np.dtype([("offset", "u8"), ("capacity", "u8"), ("total", "u8")])
 
 TABLES: Final = ("exceptions", "deliveries", "breakpoints", "watches", "conditions", "registers")
 RINGS: Final = ("hits", "writes", "steps", "changes")
+COVERED: Final = ("blocks", "written", "touched", "calls", "contexts")
+"""Tables the probe fills from their beginning (probe_coverage)."""
 
 HEADER = np.dtype(
     [
         *[(name, "u8") for name in ("magic", "version", "bytes", "generation", "features")],
         *[(name, "u8") for name in ("from", "until", "big_endian")],
-        *[(name, AREA) for name in (*TABLES, *RINGS)],
-        *[(name, "u8") for name in ("loaded", "api")],
+        *[(name, AREA) for name in (*TABLES, *RINGS, *COVERED)],
+        *[(name, "u8") for name in ("epoch", "loaded", "api")],
         *[(name, "u8") for name in ("active_generation", "active_from", "unknown_register")],
         ("registers_doubtful", "u8"),
-        *[(name, "u8") for name in ("blocks", "deliveries_missed", "faults", "reruns")],
+        *[(name, "u8") for name in ("translated", "deliveries_missed", "faults", "reruns")],
         *[(name, "u8") for name in ("surprises", "surprise_position")],
         ("surprise_drift", "i8"),
         *[(name, "u8") for name in ("audited", "audit_errors", "audit_position")],
+        *[(name, "u8") for name in ("unplaced", "overflows")],
     ]
 )
 
@@ -98,6 +109,30 @@ CHANGE = np.dtype(
 """Bytes [16*slice, 16*slice+size) of register number `reg` of the armed list, which have
 this value from `position` on, in the guest's byte order."""
 
+BLOCK = np.dtype(
+    [
+        *[(name, "u8") for name in ("pc", "first", "last", "count")],
+        *[(name, "u4") for name in ("size", "instructions")],
+    ]
+)
+"""Instructions that ran from the first at linear address `pc` to the last, `count` times,
+the first and the last time from these positions."""
+
+CALL = np.dtype(
+    [
+        *[(name, "u8") for name in ("position", "pc", "target", "returned", "sp", "space")],
+        ("arguments", "u8", (6,)),
+        *[(name, "u4") for name in ("depth", "unused")],
+    ]
+)
+"""A call: see probe_page.h."""
+
+CONTEXT = np.dtype(
+    [*[(name, "u8") for name in ("position", "value")], ("kind", "u4"), ("initial", "u4")]
+)
+"""From `position` on, `kind` (0 the address space, 1 the privilege level) has this value;
+`initial` when it had it before, too."""
+
 ELEMENT: Final = {
     "exceptions": np.dtype("u8"),
     "deliveries": np.dtype("u8"),
@@ -109,4 +144,9 @@ ELEMENT: Final = {
     "writes": RECORD,
     "steps": STEP,
     "changes": CHANGE,
+    "blocks": BLOCK,
+    "written": np.dtype("u8"),
+    "touched": np.dtype("u8"),
+    "calls": CALL,
+    "contexts": CONTEXT,
 }

@@ -87,6 +87,14 @@ class MachineView:
             result[inside] = physical[inside].astype(np.int64) + (part.offset - part.start)
         return result
 
+    def physical(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the physical address of each offset in RAM, -1 where none is certain."""
+        result = np.full(len(offsets), -1, dtype=np.int64)
+        for part in self.ranges:
+            inside = (offsets >= part.offset) & (offsets < part.offset + part.stop - part.start)
+            result[inside] = offsets[inside] + (part.start - part.offset)
+        return result
+
 
 def _ranges(tree: str, isa: Isa) -> tuple[RamRange, ...]:
     found = {

@@ -81,6 +81,35 @@ class RamImage:
             page for page in either if self.read(page * PAGE, PAGE) != after.read(page * PAGE, PAGE)
         ]
 
+    def lines_changed(
+        self, after: RamImage, line: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Return the numbers of the pages that differ in `after`, rising, and where.
+
+        Bit n of the second number is set when the n-th `line` bytes of the page differ.
+        Both images must be of one store.
+        """
+        numbers = [np.flatnonzero(self.table != after.table)]
+        numbers += [part.delta.numbers for part in (self, after) if part.delta]
+        pages = np.unique(np.concatenate(numbers)).astype(np.int64)
+        bits = np.zeros(len(pages), np.uint64)
+        weights = np.uint64(1) << np.arange(PAGE // line, dtype=np.uint64)
+        for start in range(0, len(pages), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            differs = self._contents(pages[part]) != after._contents(pages[part])
+            lines = differs.reshape(-1, PAGE // line, line // 8).any(axis=2)
+            bits[part] = (lines * weights).sum(axis=1, dtype=np.uint64)
+        return pages[bits != 0], bits[bits != 0]
+
+    def _contents(self, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+        contents = self.store.contents(self.table[numbers])
+        if self.delta and len(self.delta.numbers):
+            at = np.searchsorted(self.delta.numbers, numbers)
+            at[at == len(self.delta.numbers)] = 0
+            mine = self.delta.numbers[at] == numbers
+            contents[mine] = self.delta.contents[at[mine]]
+        return contents
+
     def read(self, offset: int, count: int) -> bytearray:
         """Return `count` bytes from `offset`."""
         data = bytearray(self.store.read(self.table, offset, count))

@@ -1,0 +1,103 @@
+"""What ran in an interval, as the probe sums it up while it runs.
+
+::
+
+    coverage = Coverage(probe, ALL)
+    coverage.arm(first)
+    ... load a checkpoint at `first`, run to the interval's end ...
+    seen = coverage.take()
+    ... run on to the next interval's end ...
+
+A call or a change of context by the last instruction of an interval shows only when the
+next instruction begins: `take` then returns it with what comes after, told by its position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from retrograde.errors import InternalError
+from retrograde.machine.probe import Capacity, Probe
+from retrograde.machine.probe_page import PAGE_BYTES, Feature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ALL: Final = Feature.BLOCKS | Feature.WRITTEN | Feature.CALLS | Feature.CONTEXT
+
+LOWEST_MEMORY: Final = 4 << 30
+"""Bytes of physical addresses looked at in any case: devices have memory below that, too."""
+
+
+def capacity_for(memory_end: int) -> Capacity:
+    """Return the room a probe needs for coverage of physical memory below `memory_end`."""
+    pages = -(-max(memory_end, LOWEST_MEMORY) // PAGE_BYTES)
+    return Capacity(*(1, 1, 1, 1), blocks=1 << 21, pages=pages, calls=1 << 22, contexts=1 << 20)
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What ran since the interval began.
+
+    `blocks` (dtype BLOCK), `calls` (CALL) and `contexts` (CONTEXT) are the probe's records.
+    `pages` are the numbers of the physical pages stored to, ascending, and `lines` which
+    lines of each. `unplaced` stores are missing there, and what `deliveries_missed`
+    interrupts and exceptions pushed.
+    """
+
+    blocks: NDArray[Any]
+    pages: NDArray[Any]
+    lines: NDArray[Any]
+    calls: NDArray[Any]
+    contexts: NDArray[Any]
+    unplaced: int
+    deliveries_missed: int
+
+
+class Coverage:
+    """Use of a probe for coverage of `features`, those of ALL that are wanted."""
+
+    def __init__(self, probe: Probe, features: Feature = ALL) -> None:
+        self._probe = probe
+        self._features = features | Feature.BLOCKS
+
+    def arm(self, first: int) -> None:
+        """Begin at `first`: the next load must be of a state at that very position."""
+        self._first = first
+        self._clear_written()
+        self._probe.begin_epoch()
+        self._probe.arm(coverage=self._features, span=(first, (1 << 64) - 1))
+
+    def take(self) -> Covered:
+        """Return what ran and begin a new interval; the machine must be stopped.
+
+        Raises InternalError when the probe lost count, or did not begin where it should.
+        """
+        facts = self._probe.facts()
+        if not facts.active or facts.active_from != self._first or facts.surprises:
+            raise InternalError(f"The probe did not see all from {self._first:_} on: {facts}.")
+        if facts.overflows:
+            raise InternalError("More ran in one interval than the probe has room for.")
+        blocks, touched = self._probe.rows("blocks"), self._probe.rows("touched").copy()
+        ran = blocks["count"] > 0
+        touched.sort()
+        covered = Covered(
+            blocks[ran],
+            touched,
+            self._written()[touched],
+            self._probe.rows("calls").copy(),
+            self._probe.rows("contexts").copy(),
+            facts.unplaced,
+            facts.deliveries_missed,
+        )
+        blocks["count"] = 0
+        self._clear_written()
+        self._probe.begin_epoch()
+        return covered
+
+    def _clear_written(self) -> None:
+        self._written()[self._probe.rows("touched")] = 0
+
+    def _written(self) -> NDArray[Any]:
+        return self._probe.rows("written")
