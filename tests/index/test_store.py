@@ -78,7 +78,7 @@ def test_the_same_rows_give_the_same_bytes(recording: Recording) -> None:
     rows = {"interval_first": np.zeros(400_000), "page": np.arange(400_000) * 4096}
     for first in (0, 1):
         bitmap = np.random.default_rng(1).integers(0, HIGH, 400_000, np.uint64)
-        store.write("written", first, first + 1, rows | {"bitmap": bitmap})
+        store.write("written", first, first + 1, rows | {"bitmap": bitmap, "device": bitmap})
     files = sorted((store.folder / "written").iterdir())
     assert files[0].read_bytes() == files[1].read_bytes()
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": "Prove a recording: forwards, backwards, at random positions.",
     "debug": "Open gdb on a recording, able to go both ways.",
     "serve": "Let gdb or lldb attach to a recording.",
+    "index": "Make the tables that questions are answered from.",
     "query": "Ask a recording in SQL: console, calls, interrupts, writes.",
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",

@@ -6,6 +6,7 @@ recording's end (see `recording.rrlog`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -47,12 +48,14 @@ _RICH = (
 _NAMES = np.array([Kind(n).name.lower() if n in set(Kind) else "" for n in range(256)], object)
 
 
-def build_log_tables(store: IndexStore, recording: Recording) -> list[str]:
-    """Write the log's tables that `store` lacks; says in words which cannot be.
+def build_log_tables(
+    store: IndexStore, recording: Recording, tables: Collection[str] = LOG_TABLES
+) -> list[str]:
+    """Write those of the log's `tables` that `store` lacks; says in words which cannot be.
 
     Raises LogCorrupt where the log is damaged, EnvironmentLacks when the disk is full.
     """
-    wanted = [name for name in LOG_TABLES if not store.done(name)]
+    wanted = [name for name in LOG_TABLES if name in tables and not store.done(name)]
     if not wanted:
         return []
     log = recording.log()

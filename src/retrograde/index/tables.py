@@ -22,11 +22,16 @@ Source: TypeAlias = Literal["log", "replay", "symbols"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name, its type in DuckDB's SQL, and what it holds, with the unit."""
+    """A column: its name, its type in DuckDB's SQL, and what it holds, with the unit.
+
+    On disk it is the difference from the column `since`, where that is named: a fifth of
+    the bytes.
+    """
 
     name: str
     type: str
     meaning: str
+    since: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,13 @@ _ALL = (
             Column("position", POSITION, "of the call instruction"),
             Column("pc", ADDRESS, "address of the call instruction"),
             Column("target", ADDRESS, "address called"),
-            Column("return_position", POSITION, "of the first instruction after it; NULL: never"),
-            Column("depth", "INTEGER", "calls open in the same interval and stack"),
+            Column(
+                "return_position",
+                POSITION,
+                "of the first instruction after it returned; NULL: not in this interval",
+                since="position",
+            ),
+            Column("depth", "INTEGER", "calls seen in the interval that it is inside of"),
             Column("sp", ADDRESS, "stack pointer before the call"),
             Column("space", ADDRESS, "address space: CR3, TTBR0_EL1, satp or as the ISA has it"),
             *(Column(f"arg{n}", ADDRESS, f"argument register {n} of the ISA") for n in range(6)),
@@ -126,13 +136,18 @@ _ALL = (
     ),
     Table(
         "written",
-        1,
+        2,
         "replay",
-        "Physical memory that instructions wrote in an interval.",
+        "Physical memory that was written in an interval.",
         (
             Column("interval_first", POSITION, "first position of the interval"),
             Column("page", ADDRESS, "physical address of a page of 4096 bytes"),
-            Column("bitmap", "UBIGINT", "bit n set: bytes 64 n to 64 n + 63 were written to"),
+            Column("bitmap", "UBIGINT", "bit n set: bytes 64 n to 64 n + 63 were stored to"),
+            Column(
+                "device",
+                "UBIGINT",
+                "bit n set: they changed, and by no store: a device wrote them, or a page walk",
+            ),
         ),
     ),
     Table(
@@ -172,6 +187,18 @@ _ALL = (
             Column("type", "VARCHAR", "letter as nm prints it: t, T code; d, D, b, B, r, R data"),
             Column("module", "VARCHAR", "kernel module; NULL for the kernel itself"),
             Column("main", "BOOLEAN", "whether `functions` names this address by it; one each"),
+        ),
+    ),
+    Table(
+        "intervals",
+        1,
+        "replay",
+        "The intervals replayed so far.",
+        (
+            Column("first", POSITION, "first position"),
+            Column("last", POSITION, "first position of the next interval"),
+            Column("unplaced", "BIGINT", "stores missing in `written`: 0 in almost all"),
+            Column("code", "UBIGINT", "digest of which blocks ran how often"),
         ),
     ),
 )

@@ -1,0 +1,212 @@
+"""Building the index: what is missing is replayed, by several processes side by side.
+
+Every interval is written as soon as it is replayed, so that whatever ends the work, a
+full disk or a kill, costs no more than the intervals under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from retrograde import errors
+from retrograde.errors import EnvironmentLacks, InternalError, RetrogradeError, UsageError
+from retrograde.index import plan, worker
+from retrograde.index.interval import REPLAYED
+from retrograde.index.logtables import LOG_TABLES, build_log_tables
+from retrograde.index.store import IndexStore, Interval
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.probe_support import require_probe
+from retrograde.machine.qemu import Qemu
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.logfacts import LogFacts
+from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.survey import survey
+
+Progress = Callable[[int], None]
+"""Called with the number of positions done so far."""
+
+DEATHS = 3
+"""Workers that may die before that is an error."""
+
+
+@dataclass
+class Report:
+    """What building came to: intervals replayed, and `troubles` in words.
+
+    `already` is how many positions of the recording were indexed before.
+    """
+
+    intervals: int = 0
+    already: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+
+async def build(
+    recording: Recording,
+    qemu: Qemu | None = None,
+    *,
+    jobs: int = 1,
+    tables: Sequence[str] = (*LOG_TABLES, *REPLAYED),
+    surveying: Progress | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Make what the index of `recording` lacks of `tables`, in `jobs` processes.
+
+    Without checkpoints, these are made first; `surveying` is told that replay's position.
+    Raises UsageError for an unknown table, EnvironmentLacks without the probe or when the
+    disk is full; what is done stays.
+    """
+    unknown = set(tables) - {*LOG_TABLES, *REPLAYED}
+    if unknown:
+        raise UsageError(
+            f"There is no table {min(unknown)!r} to build.",
+            f"Choose from {', '.join((*LOG_TABLES, *REPLAYED))}.",
+        )
+    report, index = Report(), IndexStore(recording)
+    report.troubles += build_log_tables(index, recording, tables)
+    wanted = [name for name in REPLAYED if name in tables]
+    if wanted:
+        await _replay(
+            recording, qemu, index, [*wanted, "intervals"], jobs, report, surveying, progress
+        )
+    report.troubles += index.dropped
+    return report
+
+
+async def _replay(
+    recording: Recording,
+    qemu: Qemu | None,
+    index: IndexStore,
+    tables: Sequence[str],
+    jobs: int,
+    report: Report,
+    surveying: Progress | None,
+    progress: Progress | None,
+) -> None:
+    qemu = qemu or qemu_for(recording)
+    require_probe(qemu.path)
+    if not recording.manifest.ram.shared:
+        raise EnvironmentLacks(
+            "The RAM of this recording is not a shared memory file, so that no index can be made.",
+            "Record again with this version of retrograde.",
+        )
+    checkpoints = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
+    if checkpoints is None:
+        checkpoints = await survey(recording, qemu, progress=surveying)
+    with contextlib.closing(checkpoints):
+        facts = LogFacts.read(recording.log())
+        starts = [(one.position, one.seconds) for one in checkpoints.index.checkpoints]
+        stretches = plan.stretches(starts, recording.end, facts.clear_from)
+        trusted = {one.position for one in checkpoints.checkpoints}
+    everything = [interval for stretch in stretches for interval in stretch.intervals]
+    maker = f"QEMU {qemu.digest[:16]}, intervals {plan.identity(stretches)}"
+    for name in REPLAYED:
+        index.claim(name, maker)
+    missing = {name: index.missing(name, everything) for name in tables}
+    either = {interval for intervals in missing.values() for interval in intervals}
+    report.already = recording.end - sum(last - first for first, last in either)
+    runs = plan.runs(stretches, either, trusted, jobs)
+    tasks = deque(_task(run, missing) for run in runs)
+    await _Pool(recording, qemu, tasks, either, report, progress).work(min(jobs, len(runs)))
+
+
+def _task(run: list[Interval], missing: dict[str, list[Interval]]) -> worker.Task:
+    inside = set(run)
+    return worker.Task(
+        run, {name: [one for one in those if one in inside] for name, those in missing.items()}
+    )
+
+
+class _Pool:
+    """Workers that take one run after the other."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        qemu: Qemu,
+        tasks: deque[worker.Task],
+        wanted: set[Interval],
+        report: Report,
+        progress: Progress | None,
+    ) -> None:
+        self._recording = recording
+        self._qemu = qemu
+        self._tasks = tasks
+        self._left = wanted
+        self._report = report
+        self._progress = progress
+        self._deaths = 0
+        self._done = report.already
+
+    async def work(self, workers: int) -> None:
+        """Have all tasks done by so many processes."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._worker())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _worker(self) -> None:
+        while self._tasks:
+            process = await asyncio.create_subprocess_exec(
+                *worker.arguments(self._recording, self._qemu),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+            try:
+                while self._tasks and await self._give(process):
+                    pass
+            finally:
+                await asyncio.shield(_end(process))
+
+    async def _give(self, process: asyncio.subprocess.Process) -> bool:
+        """Have `process` do the next task; returns False when it died over it."""
+        task = self._tasks.popleft()
+        if process.stdin is None or process.stdout is None:
+            raise InternalError("A worker has no pipes.")
+        process.stdin.write(msgspec.json.encode(task) + b"\n")
+        while line := await process.stdout.readline():
+            answer = msgspec.json.decode(line, type=worker.Done | worker.Failure)
+            if isinstance(answer, worker.Failure):
+                raise _error(answer)
+            if answer.interval is None:
+                return True
+            self._count(answer.interval)
+        self._tasks.appendleft(task)
+        self._deaths += 1
+        if self._deaths >= DEATHS:
+            raise EnvironmentLacks(
+                f"{self._deaths} processes that replay were killed.",
+                "If memory was short, use fewer --jobs; what is done stays.",
+            )
+        return False
+
+    def _count(self, interval: Interval) -> None:
+        if interval in self._left:
+            self._left.remove(interval)
+            self._report.intervals += 1
+            self._done += interval[1] - interval[0]
+            if self._progress:
+                self._progress(self._done)
+
+
+def _error(failure: worker.Failure) -> RetrogradeError:
+    """Return the error that a worker met."""
+    kind = getattr(errors, failure.kind, InternalError)
+    error: RetrogradeError = kind(failure.what, failure.remedy, failure.detail)
+    return error
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Let a worker end: it does when its stdin does."""
+    if process.stdin:
+        process.stdin.close()
+    await process.wait()

@@ -1,0 +1,189 @@
+"""Replays intervals on one seat and gives the rows of the tables made by replaying.
+
+A replay goes through neighbouring intervals without loading a state in between: QEMU
+would have to translate all code anew. The rows of an interval do not depend on where the
+replay began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.errors import InternalError
+from retrograde.index.store import Interval
+from retrograde.machine.probe_coverage import ALL, Coverage, Covered
+from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
+from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.pages import RamImage
+from retrograde.timeline.seat import Progress, Seat
+
+Columns = Mapping[str, NDArray[Any]]
+
+REPLAYED: Final = ("calls", "blocks", "written", "context", "intervals")
+"""The tables that one replay of an interval makes."""
+
+CONTEXTS: Final = np.array(["space", "privilege"], object)
+
+PUSHES_NOTHING: Final = frozenset({"aarch64", "arm", "riscv64", "riscv32", "ppc64", "ppc"})
+"""Targets whose interrupts and exceptions leave memory alone."""
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """An interval replayed to its end, but for what its last instruction did."""
+
+    interval: Interval
+    covered: Covered
+    device: tuple[NDArray[np.uint64], NDArray[np.uint64]]
+
+
+async def sweep(
+    seat: Seat, view: MachineView, run: Sequence[Interval], progress: Progress | None = None
+) -> AsyncIterator[tuple[Interval, dict[str, Columns]]]:
+    """Replay `run`, intervals one after the other, and yield the tables of each.
+
+    There must be a checkpoint where the first one begins, or it begins at 0. The seat
+    must carry a probe with room for coverage.
+    """
+    if seat.probe is None:
+        raise InternalError("An index cannot be built without the probe.")
+    coverage, target = Coverage(seat.probe, ALL), seat.recording.manifest.machine.target
+    start, stop = run[0][0], run[-1][1]
+    coverage.arm(start)
+    await seat.go(start, load=True)
+    before, waiting = image_at(seat, start), None
+    for interval in run:
+        await seat.run_on(interval[1], progress)
+        covered, after = coverage.take(), image_at(seat, interval[1])
+        device = unexplained(covered, changed_lines(before, after, view))
+        if waiting:
+            yield waiting.interval, _tables(waiting, covered, target)
+        before, waiting = after, _Ran(interval, covered, device)
+    if stop < seat.recording.end:  # what the last instruction did shows at the next one
+        await seat.run_on(min(seat.facts.clear_from(stop + 1), seat.recording.end))
+    if waiting:
+        yield waiting.interval, _tables(waiting, coverage.take(), target)
+    seat.probe.disarm()
+
+
+def image_at(seat: Seat, position: int) -> RamImage:
+    """Return the RAM at `position`, where `seat` stands: a checkpoint's if there is one."""
+    checkpoint = seat.store.before(position)
+    if checkpoint is None:
+        return seat.ram_image(seat.store.pages.empty_table())
+    table = seat.store.table(checkpoint)
+    if checkpoint.position == position:
+        return RamImage(seat.store.pages, table)
+    return seat.ram_image(table)
+
+
+def changed_lines(
+    before: RamImage, after: RamImage, view: MachineView
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the physical pages that differ, by number, and the lines of each that do."""
+    pages, bits = before.lines_changed(after, LINE_BYTES)
+    places = view.physical(pages * PAGE_BYTES)
+    known = np.flatnonzero(places >= 0)
+    order = known[np.argsort(places[known])]
+    return (places[order] // PAGE_BYTES).astype(np.uint64), bits[order]
+
+
+def unexplained(
+    covered: Covered, changed: tuple[NDArray[np.uint64], NDArray[np.uint64]]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return those of the `changed` lines that no store was to."""
+    pages, bits = changed
+    at = np.searchsorted(covered.pages, pages)
+    inside = at < len(covered.pages)
+    inside[inside] = covered.pages[at[inside]] == pages[inside]
+    stored = np.zeros(len(pages), np.uint64)
+    stored[inside] = covered.lines[at[inside]]
+    left = bits & ~stored
+    return pages[left != 0], left[left != 0]
+
+
+def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
+    """Return the columns of each table; `later` is what was seen after the interval."""
+    first, last = ran.interval
+    late_calls = later.calls[later.calls["position"] < last]
+    blocks = ran.covered.blocks
+    blocks = blocks[np.lexsort((blocks["size"], blocks["pc"]))]
+    executed = int((blocks["count"] * blocks["instructions"]).sum())
+    if executed != last - first:
+        raise InternalError(f"The probe saw {executed:_} instructions from {first:_} to {last:_}.")
+    missing = ran.covered.unplaced
+    missing += 0 if target in PUSHES_NOTHING else ran.covered.deliveries_missed
+    return {
+        "calls": _calls(np.concatenate([ran.covered.calls, late_calls])),
+        "blocks": _blocks(first, blocks),
+        "written": _written(first, ran),
+        "context": _context(first, ran.covered.contexts[: None if target == "x86_64" else 0]),
+        "intervals": {
+            "first": np.array([first], np.int64),
+            "last": np.array([last], np.int64),
+            "unplaced": np.array([missing], np.int64),
+            "code": np.array([_digest(blocks)], np.uint64),
+        },
+    }
+
+
+def _calls(calls: NDArray[Any]) -> Columns:
+    return {
+        "position": calls["position"].astype(np.int64),
+        "pc": calls["pc"],
+        "target": calls["target"],
+        "return_position": np.ma.masked_equal(calls["returned"].astype(np.int64), 0),
+        "depth": calls["depth"].astype(np.int32),
+        "sp": calls["sp"],
+        "space": calls["space"],
+        **{f"arg{n}": calls["arguments"][:, n] for n in range(6)},
+    }
+
+
+def _blocks(first: int, blocks: NDArray[Any]) -> Columns:
+    return {
+        "interval_first": np.full(len(blocks), first, np.int64),
+        "pc": blocks["pc"],
+        "size_bytes": blocks["size"].astype(np.int32),
+        "instructions": blocks["instructions"].astype(np.int32),
+        "first": blocks["first"].astype(np.int64),
+        "last": blocks["last"].astype(np.int64),
+        "count": blocks["count"].astype(np.int64),
+    }
+
+
+def _written(first: int, ran: _Ran) -> Columns:
+    pages = np.union1d(ran.covered.pages, ran.device[0])
+    stored, device = np.zeros((2, len(pages)), np.uint64)
+    stored[np.searchsorted(pages, ran.covered.pages)] = ran.covered.lines
+    device[np.searchsorted(pages, ran.device[0])] = ran.device[1]
+    return {
+        "interval_first": np.full(len(pages), first, np.int64),
+        "page": pages * np.uint64(PAGE_BYTES),
+        "bitmap": stored,
+        "device": device,
+    }
+
+
+def _context(first: int, contexts: NDArray[Any]) -> Columns:
+    """Return the changes; what was so before the interval began is one at 0 only."""
+    kept = contexts[(contexts["initial"] == 0) | (first == 0)]
+    return {
+        "position": kept["position"].astype(np.int64),
+        "kind": CONTEXTS[kept["kind"]],
+        "value": kept["value"],
+    }
+
+
+def _digest(blocks: NDArray[Any]) -> int:
+    """Return a digest of which blocks ran how often."""
+    digest = blake2b(digest_size=8)
+    for name in ("pc", "size", "instructions", "count"):
+        digest.update(np.ascontiguousarray(blocks[name]).tobytes())
+    return int.from_bytes(digest.digest(), "little")
