@@ -10,12 +10,13 @@ from retrograde.errors import UsageError
 from retrograde.recording.bundle import Recording
 
 
-def _open(ctx: click.Context, param: click.Parameter, value: str) -> Recording:
+def open_recording(ctx: click.Context, param: click.Parameter, value: str) -> Recording:
+    """Open the recording that an argument names."""
     del ctx, param
     return Recording.open(value)
 
 
-RECORDING = click.argument("recording", callback=_open, metavar="NAME.retro")
+RECORDING = click.argument("recording", callback=open_recording, metavar="NAME.retro")
 
 FORCE = click.option(
     "--force", is_flag=True, help="Try even when QEMU or an input is not the recorded one."

@@ -28,6 +28,7 @@ COMMANDS = {
     "debug": "Open gdb on a recording, able to go both ways.",
     "serve": "Let gdb or lldb attach to a recording.",
     "index": "Make the tables that questions are answered from.",
+    "diff": "Where two runs of one machine part: the first other instruction.",
     "query": "Ask a recording in SQL: console, calls, interrupts, writes.",
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",
