@@ -202,6 +202,20 @@ async def test_positions_end_where_the_recording_does(machine):
             await it.timeline.step_back()
 
 
+@pytest.mark.qemu
+async def test_the_first_steps_of_a_fresh_process(recorded, qemu):
+    """Nothing ran before them from which the probe could learn QEMU's layout."""
+    recording = recorded("tiny")
+    async with await Oracle.start(recording, qemu, LogFacts.read(recording.log())) as oracle:
+        steps = await oracle.walk(0, REACH, {}, digest=False)
+    async with await Timeline.open(recording, qemu) as timeline:
+        for position in range(1, REACH):
+            await timeline.step()
+            assert await timeline.packet() == steps.states[position].packet
+        await timeline.step_back(REACH - 2)
+        assert await timeline.packet() == steps.states[1].packet
+
+
 LEAVING = b"\x0f\x22\xc1\xea"
 """mov %ecx,%cr0 and a far jump: with it SeaBIOS leaves protected mode."""
 

@@ -32,7 +32,12 @@ async def fill(seat: Seat, view: MachineView, start: int, end: int) -> Window:
         return Window(start, [None], None)  # nothing begins there, and no step may be taken
     if seat.probe is None:
         return await _by_steps(seat, start, end)
-    return await _by_probe(seat, seat.probe, view, start, end)
+    for _ in range(2):
+        if window := await _by_probe(seat, seat.probe, view, start, end):
+            return window
+        # It learns where QEMU keeps the flags from instructions that run before the
+        # window; at the start of a recording there are none, so they were the window's.
+    raise QemuRefused("The probe cannot tell this QEMU's registers exactly.")
 
 
 async def _by_steps(seat: Seat, start: int, end: int) -> Window:
@@ -50,7 +55,10 @@ async def _by_steps(seat: Seat, start: int, end: int) -> Window:
     return Window(start, rows, None)
 
 
-async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end: int) -> Window:
+async def _by_probe(
+    seat: Seat, probe: Probe, view: MachineView, start: int, end: int
+) -> Window | None:
+    """Return the window, None when the probe could not tell all registers."""
     clear = start if not seat.facts.is_delivery(start) else seat.facts.clear_before(start)
     names = view.layout.names
     stop = min(seat.facts.clear_from(end + 1), seat.recording.end)
@@ -63,6 +71,8 @@ async def _by_probe(seat: Seat, probe: Probe, view: MachineView, start: int, end
         # The instruction at `end` must begin for its registers to be seen.
         await seat.run_on(stop)
         await seat.human("one-insn-per-tb off")
+    if not probe.facts().registers_exact:
+        return None
     packets = _packets(probe, view.layout, clear, end)
     if stop <= end:
         packets[-1] = None  # nothing begins at the end of the log
@@ -88,8 +98,6 @@ def _pcs(probe: Probe, start: int, stop: int) -> NDArray[np.uint64]:
 
 def _packets(probe: Probe, layout: RegisterLayout, start: int, end: int) -> list[bytes | None]:
     """Put the probe's register changes together to one `g` packet a position."""
-    if not probe.facts().registers_exact:
-        raise QemuRefused("The probe cannot tell this QEMU's registers exactly.")
     count = end - start + 1
     rows = np.zeros((count, layout.size), dtype=np.uint8)
     changes = probe.changes()
