@@ -1,11 +1,22 @@
 # The tiny guest for `-M malta`: kernel mode, 16550 behind PCI, the CP0 timer, power-off by
-# the PIIX4. The work is the same as in ../aarch64/tiny.S.
+# the PIIX4. The work is the same as in ../aarch64/tiny.S. ../mips/tiny.S includes this for
+# the big-endian board, whose bridge swaps configuration data but not its own registers.
 
     .equ UART,      0xb80003f8
     .equ PCI_IO,    0xb8000000
     .equ PCI_INDEX, 0xbbe00cf8      # GT-64120 configuration registers
     .equ PCI_DATA,  0xbbe00cfc
-    .equ PIIX4_PM,  0x80005300      # bus 0, device 10, function 3
+    # PIIX4's power management, bus 0, device 10, function 3: its base and enable bit, as the
+    # bridge's index register is to be written; soft-off (SLP_EN) for a 16-bit port.
+    .ifdef BIG
+    .equ PM_REG40,  0x40530080
+    .equ PM_REG80,  0x80530080
+    .equ SOFT_OFF,  0x0020
+    .else
+    .equ PM_REG40,  0x80005340
+    .equ PM_REG80,  0x80005380
+    .equ SOFT_OFF,  0x2000
+    .endif
     .equ PM_BASE,   0x1000
     .equ PERIOD,    100000          # 1 ms at 100 MHz
     .equ PATTERN,   0x80200000
@@ -100,16 +111,16 @@ idle:
 power_off:
     li $t0, PCI_INDEX
     li $t1, PCI_DATA
-    li $t2, PIIX4_PM + 0x40         # base of the power management block
+    li $t2, PM_REG40
     sw $t2, 0($t0)
     li $t2, PM_BASE + 1
     sw $t2, 0($t1)
-    li $t2, PIIX4_PM + 0x80         # and its enable bit
+    li $t2, PM_REG80
     sw $t2, 0($t0)
     li $t2, 1
     sw $t2, 0($t1)
     li $t0, PCI_IO + PM_BASE + 4
-    li $t2, 0x2000                  # SLP_EN, soft off
+    li $t2, SOFT_OFF
     sh $t2, 0($t0)
 1:  b 1b
     nop
@@ -122,7 +133,7 @@ exception:
     mfc0 $k0, $13                   # Cause
     andi $k0, $k0, 0x7c
     bnez $k0, unexpected
-    mfc0 $k0, $11
+    mfc0 $k0, $9                    # not from Compare: a tick missed would take 27 s
     li $k1, PERIOD
     addu $k0, $k0, $k1
     mtc0 $k0, $11                   # also clears the interrupt

@@ -1,8 +1,10 @@
 # The tiny guest for `-M pseries -bios`: big-endian, real mode, console, idling and
 # power-off by hypercalls (PAPR), the decrementer. The work is that of ../aarch64/tiny.S.
+# ../ppc64le/tiny.S includes this with LITTLE defined, for the other byte order.
 
     .equ H_PUT_TERM_CHAR, 0x58
     .equ H_CEDE,          0xe0
+    .equ H_SET_MODE,      0x31c
     .equ H_RTAS,          0xf000        # QEMU's own, hw/ppc/spapr_hcall.c
     .equ RTAS_POWER_OFF,  0x2003        # its token there, include/hw/ppc/spapr.h
     .equ PERIOD,          512000        # 1 ms at 512 MHz
@@ -21,7 +23,15 @@
     .org 0x100
     .globl start
 start:
+    .ifdef LITTLE
+    # The machine starts big-endian: li 4, 0x1000; mtsrr0 4; mfmsr 5; ori 5, 5, 1 (LE);
+    # mtsrr1 5; rfid
+    .irp word, 0x00108038, 0xa6039a7c, 0xa600a07c, 0x0100a560, 0xa603bb7c, 0x2400004c
+    .long \word
+    .endr
+    .else
     b main
+    .endif
     .set vector, 0x200
     .rept 14
     .org vector
@@ -35,6 +45,14 @@ start:
 
     .org 0x1000
 main:
+    .ifdef LITTLE
+    li 3, H_SET_MODE                    # interrupts little-endian, too
+    li 4, 1
+    li 5, 4
+    li 6, 0
+    li 7, 0
+    sc 1
+    .endif
     LOAD 3, start_text
     bl puts
 
@@ -163,7 +181,11 @@ putc:
     .data
     .balign 8
 rtas_arguments:
+    .ifdef LITTLE                       # big-endian all the same
+    .long 0x03200000, 0x02000000, 0x01000000, 0, 0, 0
+    .else
     .long RTAS_POWER_OFF, 2, 1, 0, 0, 0
+    .endif
 start_text:      .asciz "TINY-START\n"
 phase_text:      .asciz "TINY-PHASE\n"
 sum_text:        .asciz "TINY-SUM "

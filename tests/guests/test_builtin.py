@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retrograde.errors import UsageError
-from retrograde.guests import builtin_guest, builtin_names, builtin_targets
+from retrograde.guests import builtin_boards, builtin_guest, builtin_names, builtin_targets
 from tests.guests import sums
 
 # Sums of guests without a model depend on where their code lies: take the new value
@@ -26,17 +26,23 @@ _SUMS = {
     "stacks": sums.stacks,
     "unaligned": lambda: 0x1D685FD08F4DDF27,
 }
-_RAM_BASE = {"aarch64": 0x40000000, "arm": 0x40000000, "riscv64": 0x80000000}
-_ALL = [(target, name) for target in builtin_targets() for name in builtin_names(target)]
+_RAM_BASE = {
+    "aarch64": 0x40000000,
+    "arm": 0x40000000,
+    "riscv64": 0x80000000,
+    "riscv32": 0x80000000,
+}
+_BOARDS = [(target, board) for target in builtin_targets() for board in builtin_boards(target)]
+_ALL = [(*of, name) for of in _BOARDS for name in builtin_names(*of)]
 
 
 @pytest.mark.qemu
-@pytest.mark.parametrize(("target", "name"), _ALL, ids="-".join)
-def test_runs_to_power_off(target: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "board", "name"), _ALL)
+def test_runs_to_power_off(target: str, board: str, name: str, tmp_path: Path) -> None:
     qemu = shutil.which(f"qemu-system-{target}")
     if qemu is None:
         pytest.skip(f"no qemu-system-{target}")
-    guest = builtin_guest(name, target)
+    guest = builtin_guest(name, target, board)
     arguments = list(guest.qemu_args)
     size = arguments[arguments.index("-m") + 1]
     arguments[arguments.index("-M") + 1] += ",memory-backend=ram"
@@ -53,8 +59,8 @@ def test_runs_to_power_off(target: str, name: str, tmp_path: Path) -> None:
         timeout=120,
     )
     lines = console.read_text().splitlines()
-    expected = _SUMS[name]() if target == "x86_64" else sums.portable()
-    digits = 16 if target == "x86_64" else 8
+    wide = guest.files[0].name.startswith("x86_64")
+    expected, digits = (_SUMS[name](), 16) if wide else (sums.portable(), 8)
     assert lines[0] == guest.start
     assert f"{name.upper()}-SUM {expected:0{digits}x}" in lines
     assert lines[-1] == guest.done
@@ -69,8 +75,8 @@ def test_runs_to_power_off(target: str, name: str, tmp_path: Path) -> None:
 
 def test_names_and_files() -> None:
     assert builtin_names()[0] == "tiny"
-    for target, name in _ALL:
-        guest = builtin_guest(name, target)
+    for target, board, name in _ALL:
+        guest = builtin_guest(name, target, board)
         assert (guest.name, guest.target) == (name, target)
         assert all(path.is_file() and str(path) in guest.qemu_args for path in guest.files)
         assert guest.files[0].stat().st_size < 16 * 1024

@@ -4,13 +4,22 @@ The built-in guests need nothing but QEMU; the reference guest needs a Debian ho
 a package mirror in reach, and raises EnvironmentLacks where there is none.
 """
 
-from retrograde.guests.builtin import builtin_guest, builtin_names, builtin_targets
+from retrograde.guests.boards import board_guest, boards
+from retrograde.guests.builtin import (
+    builtin_boards,
+    builtin_guest,
+    builtin_names,
+    builtin_targets,
+)
 from retrograde.guests.guest import Guest, Pattern
 from retrograde.guests.reference import reference_guest
 
 __all__ = (
     "Guest",
     "Pattern",
+    "board_guest",
+    "boards",
+    "builtin_boards",
     "builtin_guest",
     "builtin_names",
     "builtin_targets",

@@ -14,26 +14,31 @@ _IMAGES = Path(__file__).parent / "tiny"
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """How a target's built-in guests are booted, and where they leave their pattern."""
+    """How a built-in guest is booted, and where it leaves its pattern.
+
+    `images` begins the names of the image files where these are not the target's own.
+    """
 
     arguments: tuple[str, ...]
     pattern: int
     byteorder: Literal["little", "big"] = "little"
     image_option: str = "-kernel"
     suffix: str = "elf"
+    images: str = ""
 
+
+# TCG offers none of these mitigations, and pseries refuses or warns about each.
+_PSERIES = "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
 
 _MACHINES = {
     "x86_64": _Machine(("-M", "pc", "-m", "32"), 0x200000),
     "aarch64": _Machine(("-M", "virt", "-cpu", "cortex-a57", "-m", "32"), 0x40200000),
     "arm": _Machine(("-M", "virt", "-cpu", "cortex-a15", "-m", "32"), 0x40200000),
+    "i386": _Machine(("-M", "pc", "-m", "32"), 0x200000),
     "riscv64": _Machine(("-M", "virt", "-bios", "none", "-m", "32"), 0x80200000),
-    # TCG offers none of these mitigations, and pseries refuses or warns about each.
+    "riscv32": _Machine(("-M", "virt", "-bios", "none", "-m", "32"), 0x80200000),
     "ppc64": _Machine(
-        (
-            *("-M", "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"),
-            *("-m", "256", "-vga", "none"),
-        ),
+        ("-M", _PSERIES, "-m", "256", "-vga", "none"),
         0x200000,
         byteorder="big",
         image_option="-bios",
@@ -41,8 +46,29 @@ _MACHINES = {
     ),
     "s390x": _Machine(("-M", "s390-ccw-virtio", "-m", "32"), 0x200000, byteorder="big"),
     "mipsel": _Machine(("-M", "malta", "-m", "32"), 0x200000),
+    "mips": _Machine(("-M", "malta", "-m", "32"), 0x200000, byteorder="big"),
+    "mips64el": _Machine(("-M", "malta", "-cpu", "5KEf", "-m", "32"), 0x200000),
+    "mips64": _Machine(("-M", "malta", "-cpu", "5KEf", "-m", "32"), 0x200000, byteorder="big"),
     "m68k": _Machine(("-M", "virt", "-m", "32"), 0x200000, byteorder="big"),
 }
+
+_OTHER_BOARDS = {
+    ("x86_64", "q35"): _Machine(("-M", "q35", "-m", "32"), 0x200000),
+    ("x86_64", "microvm"): _Machine(("-M", "microvm", "-m", "32"), 0x200000, images="i386"),
+    ("i386", "q35"): _Machine(("-M", "q35", "-m", "32"), 0x200000),
+    ("i386", "microvm"): _Machine(("-M", "microvm", "-m", "32"), 0x200000),
+    ("ppc64", "pseries-le"): _Machine(
+        ("-M", _PSERIES, "-m", "256", "-vga", "none"),
+        0x200000,
+        image_option="-bios",
+        suffix="bin",
+        images="ppc64le",
+    ),
+}
+"""Boards on which built-in guests run beside their target's first, by target and name.
+
+The name is the machine type's; "pseries-le" is a pseries whose guest is little-endian.
+"""
 
 _DESCRIPTIONS = {
     "tiny": "console, timer interrupts, 1 MB of stores and idling",
@@ -63,23 +89,36 @@ def builtin_targets() -> tuple[str, ...]:
     return tuple(_MACHINES)
 
 
-def builtin_names(target: str = "x86_64") -> tuple[str, ...]:
-    """Return the names of a target's built-in guests, "tiny" first; empty if it has none."""
-    machine = _MACHINES.get(target)
+def builtin_boards(target: str) -> tuple[str, ...]:
+    """Return the boards of a target that have built-in guests, its first one first."""
+    first = (_board(_MACHINES[target]),) if target in _MACHINES else ()
+    return first + tuple(board for of, board in _OTHER_BOARDS if of == target)
+
+
+def builtin_names(target: str = "x86_64", board: str = "") -> tuple[str, ...]:
+    """Return the names of the built-in guests, "tiny" first; empty if there is none.
+
+    They are those of `target`'s first board unless another `board` is named.
+    """
+    machine = _machine(target, board)
     if machine is None:
         return ()
     return tuple(name for name in _DESCRIPTIONS if _image(name, target, machine).is_file())
 
 
-def builtin_guest(name: str = "tiny", target: str = "x86_64") -> Guest:
-    """Return a built-in guest; each runs for some 10 M instructions and powers off."""
-    if name not in builtin_names(target):
-        known = ", ".join(builtin_names(target))
+def builtin_guest(name: str = "tiny", target: str = "x86_64", board: str = "") -> Guest:
+    """Return a built-in guest; each runs for some 10 M instructions and powers off.
+
+    `board` is a machine type, the target's first one by default. Raises UsageError where
+    there is no such guest.
+    """
+    machine = _machine(target, board)
+    if machine is None or name not in builtin_names(target, board):
+        known = ", ".join(builtin_names(target, board))
         raise UsageError(
-            f"There is no built-in guest {name} for {target}",
+            f"There is no built-in guest {name} for {f'{target} {board}'.rstrip()}",
             f"Choose one of: {known}" if known else f"Targets: {', '.join(_MACHINES)}",
         )
-    machine = _MACHINES[target]
     image = _image(name, target, machine)
     return Guest(
         name=name,
@@ -93,5 +132,16 @@ def builtin_guest(name: str = "tiny", target: str = "x86_64") -> Guest:
     )
 
 
+def _machine(target: str, board: str) -> _Machine | None:
+    first = _MACHINES.get(target)
+    if first is not None and board in ("", _board(first)):
+        return first
+    return _OTHER_BOARDS.get((target, board))
+
+
+def _board(machine: _Machine) -> str:
+    return machine.arguments[machine.arguments.index("-M") + 1].partition(",")[0]
+
+
 def _image(name: str, target: str, machine: _Machine) -> Path:
-    return _IMAGES / f"{target}-{name}.{machine.suffix}"
+    return _IMAGES / f"{machine.images or target}-{name}.{machine.suffix}"

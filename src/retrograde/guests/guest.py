@@ -45,8 +45,16 @@ class Guest:
     qemu_args: list[str]
     #: the image files `qemu_args` names
     files: tuple[Path, ...]
-    #: console text when the guest's own work starts, and when it is over
+    #: console text when the guest's own work starts, and when it is over; empty where
+    #: nothing is promised
     start: str
     done: str
     #: RAM contents to check against, None where nothing is promised
     pattern: Pattern | None = None
+    #: seconds after which a guest that never ends by itself has shown what it does
+    seconds: float | None = None
+
+    @property
+    def machine(self) -> str:
+        """QEMU's name of the board: the type that `qemu_args` give with -M."""
+        return self.qemu_args[self.qemu_args.index("-M") + 1].partition(",")[0]
