@@ -33,6 +33,7 @@ struct page *page;
 glib_byte_array *buffer;
 
 static plugin_id self;
+static char target[32];
 static bool is_x86_64;
 static enum mode mode;
 static struct qemu_plugin_scoreboard *board;
@@ -77,7 +78,7 @@ static void settle(void)
         mode = MODE_ACTIVE;
     }
     take_over_watches();
-    take_over_registers(is_x86_64);
+    take_over_registers(target);
     take_over_deliveries();
     if (page->features & FEATURE_BLOCKS) {
         take_over_coverage(is_x86_64);
@@ -183,7 +184,8 @@ PROBE_EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int 
         return -1;
     }
     self = id;
-    is_x86_64 = !strcmp(info->target_name, "x86_64");
+    snprintf(target, sizeof(target), "%s", info->target_name);
+    is_x86_64 = !strcmp(target, "x86_64");
     board = qemu_plugin_scoreboard_new(sizeof(uint64_t));
     begun = (plugin_u64){board, 0};
     buffer = g_byte_array_new();

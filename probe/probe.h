@@ -72,7 +72,7 @@ void forget_lines(void);
 void mark_delivered(uint64_t vaddr, unsigned size);
 
 /* registers.c */
-void take_over_registers(bool x86_64);
+void take_over_registers(const char *target);
 uint64_t register_value(uint32_t index, bool *readable);
 uint64_t memory_value(uint64_t address, unsigned size, bool *readable);
 bool in_long_mode(void);

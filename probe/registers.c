@@ -19,8 +19,9 @@ static int last_size[MAX_REGISTERS];
 
 static bool is_x86_64;
 static struct qemu_plugin_register *eflags, *efer, *cr0, *cr3, *cs, *ss, *general[16];
-static const uint64_t *env, *env_candidate;
-static uint64_t candidate_values[16];
+static size_t word; /* bytes of an x86 general register, of which there are 2 * word; else 0 */
+static const uint8_t *env, *env_candidate;
+static uint8_t candidate_values[16 * 8];
 
 /* The first 8 bytes in `buffer`, read as a number of the guest. */
 static uint64_t buffer_value(unsigned size)
@@ -118,32 +119,33 @@ unsigned privilege(void)
  * QEMU's gdb view of eflags lacks the arithmetic flags while translated code runs: they
  * are computed on demand from other fields of the CPU's state (target/i386/gdbstub.c,
  * helper_read_eflags). Builds that export the helper also export current_cpu; the state
- * follows it at a distance that differs by build, so it is found by its contents: the 16
+ * follows it at a distance that differs by build, so it is found by its contents: the
  * general registers come first in it, and the place that holds all of them at two moments
  * with different values is it.
  */
 static void find_env(void)
 {
     void *vcpu = this_vcpu();
-    const uint64_t *memory = vcpu;
-    size_t words = vcpu ? malloc_usable_size(vcpu) / 8 : 0;
-    uint64_t values[16];
+    const uint8_t *memory = vcpu;
+    size_t bytes = vcpu ? malloc_usable_size(vcpu) : 0;
+    size_t size = 2 * word * word;
+    uint8_t values[16 * 8];
     unsigned matches = 0;
 
-    for (int i = 0; i < 16; i++) {
+    for (size_t i = 0; i < 2 * word; i++) {
         g_byte_array_set_size(buffer, 0);
-        if (!general[i] || qemu_plugin_read_register(general[i], buffer) != 8) {
+        if (!general[i] || qemu_plugin_read_register(general[i], buffer) != (int)word) {
             return;
         }
-        memcpy(&values[i], buffer->data, 8);
+        memcpy(values + i * word, buffer->data, word);
     }
-    if (env_candidate && memcmp(values, candidate_values, sizeof(values)) &&
-        !memcmp(values, env_candidate, sizeof(values))) {
+    if (env_candidate && memcmp(values, candidate_values, size) &&
+        !memcmp(values, env_candidate, size)) {
         env = env_candidate;
         return;
     }
-    for (size_t at = 0; at + 16 <= words; at++) {
-        if (!memcmp(memory + at, values, sizeof(values))) {
+    for (size_t at = 0; at + size <= bytes; at += word) {
+        if (!memcmp(memory + at, values, size)) {
             env_candidate = memory + at;
             matches++;
         }
@@ -151,7 +153,7 @@ static void find_env(void)
     if (matches != 1) {
         env_candidate = NULL;
     }
-    memcpy(candidate_values, values, sizeof(values));
+    memcpy(candidate_values, values, size);
 }
 
 /* x86_64 only: a general register, in the order of QEMU's CPUX86State.regs. Right where a
@@ -159,11 +161,16 @@ static void find_env(void)
 uint64_t general_register(unsigned number)
 {
     bool readable;
+    uint64_t value;
 
     if (!env) {
         find_env();
     }
-    return env ? env[number] : value_of(general[number], &readable);
+    if (!env) {
+        return value_of(general[number], &readable);
+    }
+    memcpy(&value, env + number * sizeof(value), sizeof(value));
+    return value;
 }
 
 static void complete_flags(void)
@@ -182,7 +189,7 @@ static void complete_flags(void)
 
 static void put_changes(uint64_t position)
 {
-    if (is_x86_64 && !env) {
+    if (word && !env) {
         find_env();
     }
     if (!recording_at(position)) {
@@ -192,7 +199,7 @@ static void put_changes(uint64_t position)
         g_byte_array_set_size(buffer, 0);
         int size = registers[reg] ? qemu_plugin_read_register(registers[reg], buffer) : 0;
 
-        if (is_x86_64 && size == 4 && registers[reg] == eflags) {
+        if (word && size == 4 && registers[reg] == eflags) {
             complete_flags();
         }
         if (size <= 0 || size > MAX_REGISTER_BYTES ||
@@ -249,21 +256,24 @@ static struct qemu_plugin_register *find_register(const glib_array *list, const 
 }
 
 /* Look up the registers Python names, on the vCPU's thread. */
-void take_over_registers(bool x86_64)
+void take_over_registers(const char *target)
 {
     /* In the order of QEMU's CPUX86State.regs. */
-    static const char *const x86[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    static const char *const x86_64[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+                                           "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+                                           "r12", "r13", "r14", "r15"};
+    static const char *const i386[8] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"};
     const char(*names)[NAME_BYTES] = table(&page->registers);
     static glib_array *known; /* QEMU makes a new list each time, for the caller to keep */
 
     known = known ? known : qemu_plugin_get_registers();
-    is_x86_64 = x86_64;
+    is_x86_64 = !strcmp(target, "x86_64");
+    word = is_x86_64 ? 8 : strcmp(target, "i386") ? 0 : 4;
     page->unknown_register = 0;
     page->registers_doubtful = 0;
     memset(last_size, 0, sizeof(last_size));
-    for (int i = 0; i < 16; i++) {
-        general[i] = find_register(known, x86[i]);
+    for (size_t i = 0; i < 2 * word; i++) {
+        general[i] = find_register(known, is_x86_64 ? x86_64[i] : i386[i]);
     }
     eflags = find_register(known, "eflags");
     efer = find_register(known, "efer");

@@ -65,6 +65,8 @@ class Motion:
         self._scanned_for: frozenset[Point] = frozenset()
         self._accesses: list[Hit] = []
         self._names = {r.number: r.name for r in timeline.view.layout.registers if r.bits <= 64}
+        known = timeline.view.conditional
+        self._conditional = {n: name for n, name in self._names.items() if name in known}
 
     async def step(self) -> Stop:
         """Execute one instruction; one that is watched is reported."""
@@ -112,7 +114,7 @@ class Motion:
         when that is not wanted. Not a second time though when the client, told of it
         once, insists.
         """
-        self._points.arm(self._names.get)
+        self._points.arm(self._conditional.get)
         if self._told != self._timeline.position:
             registers = await self._timeline.registers()
             if point := await self._break_here(registers):
@@ -121,7 +123,7 @@ class Motion:
 
     async def run_back(self, progress: Progress) -> Stop:
         """Go back to the last break- or watchpoint, or to the start."""
-        self._points.arm(self._names.get)
+        self._points.arm(self._conditional.get)
         return await self._walk(forward=False) or await self._search(False, progress) or AT_BEGIN
 
     async def _walk(self, forward: bool) -> Stop | None:
@@ -250,7 +252,7 @@ class Motion:
             return None
         known = self._scanned[0] <= position < self._scanned[1]
         if not known or self._scanned_for != watches:
-            self._points.arm(self._names.get)
+            self._points.arm(self._conditional.get)
             span = (max(0, start), min(stop, self._timeline.end))
             hits = await self._timeline.hits(*span)
             self._accesses = [hit for hit in hits if hit.is_access]

@@ -1,8 +1,8 @@
 """Filling a window: one forward pass over its positions that keeps everything.
 
 With the probe, QEMU runs one instruction a block and the probe logs every register
-change and store. Without it, single steps through the gdbstub give the registers, and
-memory is left to a real machine.
+change and store. Without it, and where it cannot tell, single steps through the gdbstub give
+the registers, and memory is left to a real machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.errors import QemuRefused
 from retrograde.machine.isa import X86
 from retrograde.machine.probe import Probe
 from retrograde.machine.targetdesc import RegisterLayout
@@ -30,14 +29,15 @@ async def fill(seat: Seat, view: MachineView, start: int, end: int) -> Window:
     """Return the window of positions `start` to `end`, both included; moves `seat`."""
     if start == seat.recording.end:
         return Window(start, [None], None)  # nothing begins there, and no step may be taken
-    if seat.probe is None:
+    if seat.probe is None or view.isa.bare:
+        # QEMU's plugins see only registers that its target description has.
         return await _by_steps(seat, start, end)
     for _ in range(2):
         if window := await _by_probe(seat, seat.probe, view, start, end):
             return window
         # It learns where QEMU keeps the flags from instructions that run before the
         # window; at the start of a recording there are none, so they were the window's.
-    raise QemuRefused("The probe cannot tell this QEMU's registers exactly.")
+    return await _by_steps(seat, start, end)
 
 
 async def _by_steps(seat: Seat, start: int, end: int) -> Window:
@@ -72,6 +72,7 @@ async def _by_probe(
         await seat.run_on(stop)
         await seat.human("one-insn-per-tb off")
     if not probe.facts().registers_exact:
+        probe.disarm()
         return None
     packets = _packets(probe, view.layout, clear, end)
     if stop <= end:

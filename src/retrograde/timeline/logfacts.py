@@ -53,8 +53,8 @@ class LogFacts:
         return bool(at < len(self.deliveries) and self.deliveries[at] == position)
 
     def clear_before(self, position: int) -> int:
-        """Return the last position before `position` with only one state."""
-        position -= 1
+        """Return the last position before `position` with only one state, 0 if there is none."""
+        position = max(0, position - 1)
         while position > 0 and self.is_delivery(position):
             position -= 1
         return position

@@ -56,6 +56,11 @@ class MachineView:
             ranges = _ranges(await seat.human("info mtree -f"), isa)
         return cls(isa, layout, described, ranges)
 
+    @property
+    def conditional(self) -> tuple[str, ...]:
+        """Names of registers that conditions may be about: those QEMU's plugins see."""
+        return () if self.isa.bare else self.layout.names
+
     def decode(self, packet: bytes) -> RegisterValues:
         """Return the registers of a `g` packet, in the byte order they have there."""
         values = self.layout.decode(packet, self.isa.byte_order)
