@@ -77,6 +77,15 @@ class GdbRemote:
         """Return one register, also of those not in 'g', as hex digits; raises QemuRefused."""
         return _checked(await self._ask(b"p%x" % number, seconds), f"register {number}")
 
+    async def write_register(
+        self, number: int, value: bytes, *, seconds: float = DEFAULT_SECONDS
+    ) -> None:
+        """Set one register, its bytes in the wire's order.
+
+        For putting back what a snapshot left out; anything else makes the replay another one.
+        """
+        await self._order(b"P%x=" % number + value.hex().encode(), "a register", seconds)
+
     async def read_memory(
         self, address: int, count: int, *, seconds: float = DEFAULT_SECONDS
     ) -> bytes:

@@ -140,6 +140,20 @@ class Qemu:
         text = _ask(self.path, "-M", f"{machine},help")
         return frozenset(re.findall(r"^\s+([\w.-]+)=<", text, re.MULTILINE))
 
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a handful of frozen objects a process
+    def saved_fields(self, device: str) -> frozenset[str]:
+        """Names of the fields of a device model that snapshots hold, from -dump-vmstate.
+
+        Empty for a model that has no snapshots of its own.
+        """
+        words = ("-M", "none", "-display", "none", "-dump-vmstate", "/dev/stdout")
+        try:
+            described = json.loads(_ask(self.path, *words)).get(device, {})
+        except json.JSONDecodeError:
+            return frozenset()
+        fields = described.get("Description", {}).get("Fields", [])
+        return frozenset(field["field"] for field in fields)
+
     def default_ram_bytes(self, machine: str) -> int:
         """Return the RAM size the board has without `-m`, in bytes."""
         script = (

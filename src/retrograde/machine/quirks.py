@@ -21,7 +21,12 @@ class Quirk:
     """One defect: whom it hits, what it does, what cures it.
 
     `machine_option` and `global_option` are the remedies that go on the command line.
-    `targets` empty means all; `device` begins the names of the device models it is about.
+    `no_snapshot` makes none at position 0, `no_checkpoints` none later: going back then
+    takes a new process. `keeps_code` has every load done by a new process, `inverts` a
+    snapshot saved again when it does not load as it was saved, `rearms` a timer armed
+    again after each load. `targets` empty means all; `device` begins the names of the
+    device models it is about, `board` those of the boards. With `unsaved`, a device and a
+    field of it, only those QEMUs have the defect whose snapshots leave the field out.
     """
 
     name: str
@@ -31,7 +36,13 @@ class Quirk:
     machine_option: str = ""
     global_option: str = ""
     no_snapshot: bool = False
+    no_checkpoints: bool = False
+    keeps_code: bool = False
+    inverts: bool = False
+    rearms: bool = False
     device: str = ""
+    unsaved: tuple[str, str] | None = None
+    board: str = ""
 
     def concerns(self, target: str) -> bool:
         """Whether machines of this target can have the defect."""
@@ -41,7 +52,11 @@ class Quirk:
         """Whether `machine` of this QEMU, with these device models, has what is defective."""
         if not self.concerns(qemu.target):
             return False
+        if not machine.startswith(self.board):
+            return False
         if self.device and not any(model.startswith(self.device) for model in models):
+            return False
+        if self.unsaved and self.unsaved[1] in qemu.saved_fields(self.unsaved[0]):
             return False
         option = self.machine_option.partition("=")[0]
         return not option or option in qemu.machine_properties(machine)
@@ -67,8 +82,60 @@ TOD = Quirk(
     frozenset({"s390x"}),
     "a replay that begins from a snapshot at position 0 hangs: the TOD clock's timer is "
     "restored as already expired",
-    "no snapshot is made at position 0; replays begin from reset",
+    "no snapshot is made; replays begin from reset",
     no_snapshot=True,
+    no_checkpoints=True,
+)
+ACLINT = Quirk(
+    "riscv-aclint",
+    frozenset({"riscv32", "riscv64"}),
+    "a snapshot loaded mid-run shows another time and misses the next timer interrupt: the "
+    "timer's offset and deadline are not in it (vmstate_riscv_mtimer in hw/intc/riscv_aclint.c)",
+    "no checkpoints are made; going back takes a new process that replays from the start",
+    no_checkpoints=True,
+    unsaved=("riscv.aclint.mtimer", "timers"),
+)
+COUNT = Quirk(
+    "mips-count",
+    frozenset({"mips", "mipsel", "mips64", "mips64el"}),
+    "a snapshot loaded mid-run misses the next timer interrupt, and one of a delay slot forgets "
+    "the branch: neither is in it (target/mips/system/machine.c)",
+    "loading stops and starts the counter by Cause.DC, which arms the timer; no checkpoints are "
+    "made in delay slots, and each must prove itself",
+    rearms=True,
+)
+HDECR = Quirk(
+    "powernv-timer",
+    frozenset({"ppc64"}),
+    "a machine that was loaded, from position 0 too, stops for good at skiboot's first timer",
+    "no snapshot is made; replays begin from reset",
+    no_snapshot=True,
+    no_checkpoints=True,
+    board="powernv",
+)
+CHIPSET = Quirk(
+    "alpha-chipset",
+    frozenset({"alpha"}),
+    "a machine that was loaded strays at once: the chipset, which has the timer, is not in a "
+    "snapshot at all (hw/alpha/typhoon.c)",
+    "no snapshot is made; replays begin from reset",
+    no_snapshot=True,
+    no_checkpoints=True,
+)
+MSR = Quirk(
+    "ppc-msr",
+    frozenset({"ppc64", "ppc"}),
+    "loading a snapshot inverts MSR.ME (cpu_post_load in target/ppc/machine.c)",
+    "a checkpoint that does not load as it was saved is saved again, inverted",
+    inverts=True,
+)
+KEPT_CODE = Quirk(
+    "m68k-kept-code",
+    frozenset({"m68k"}),
+    "a process that loads a snapshot goes on running the code it translated before: what all "
+    "processors share is not in the snapshot (vmstate_m68k_cpu in target/m68k/cpu.c)",
+    "every snapshot is loaded by a new process",
+    keeps_code=True,
 )
 ANNOUNCE = Quirk(
     "virtio-net-announce",
@@ -81,7 +148,18 @@ ANNOUNCE = Quirk(
     device="virtio-net",
 )
 
-QUIRKS: tuple[Quirk, ...] = (VAPIC, HPET, TOD, ANNOUNCE)
+QUIRKS: tuple[Quirk, ...] = (
+    VAPIC,
+    HPET,
+    TOD,
+    ACLINT,
+    COUNT,
+    HDECR,
+    CHIPSET,
+    MSR,
+    KEPT_CODE,
+    ANNOUNCE,
+)
 
 
 def quirks_for(

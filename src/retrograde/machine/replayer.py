@@ -19,9 +19,12 @@ from typing import Self
 from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
 from retrograde.machine.command import INITIAL, replay_command
 from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.isa import isa_for
+from retrograde.machine.mipscounter import follows_branch, restart_counter
 from retrograde.machine.monitor import Monitor
 from retrograde.machine.process import QemuProcess
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replaylaunch import lay_out, private_images
 from retrograde.machine.wiring import GdbListener, Wiring
@@ -32,13 +35,6 @@ STALL_SECONDS = 20.0
 
 LOOK_SECONDS = 0.5
 """How often a running replay is asked for its position."""
-
-INVERTING = frozenset({"ppc64", "ppc"})
-"""Targets on which loading a snapshot inverts a bit of a register."""
-
-FORGETFUL = frozenset({"riscv32", "riscv64", "s390x"})
-"""Targets whose snapshots leave out timers: riscv's mtime and its deadline
-(vmstate_riscv_mtimer in hw/intc/riscv_aclint.c), s390x's clock comparator's."""
 
 SAVE_TRIES = 200
 """QEMU refuses a snapshot while asynchronous events are queued (replay-snapshot.c)."""
@@ -62,6 +58,8 @@ class Replayer:
         self._leaves_out_ram = False
         self._has_run = not recording.manifest.snapshot
         self._has_flash: bool | None = None
+        self._quirks = quirks_named(recording.manifest.quirks)
+        self._isa = isa_for(recording.manifest.machine.target)
 
     @classmethod
     async def start(
@@ -140,7 +138,17 @@ class Replayer:
     @property
     def can_load(self) -> bool:
         """Whether a snapshot taken on the way loads as it was saved."""
-        return self.recording.manifest.machine.target not in FORGETFUL
+        return not any(quirk.no_checkpoints for quirk in self._quirks)
+
+    @property
+    def must_prove(self) -> bool:
+        """Whether snapshots are good at some positions only, and each has to prove itself."""
+        return any(quirk.rearms for quirk in self._quirks)
+
+    @property
+    def can_load_again(self) -> bool:
+        """Whether a process that has run may load a snapshot."""
+        return not any(quirk.keeps_code for quirk in self._quirks)
 
     @property
     def ram(self) -> GuestRam:
@@ -194,13 +202,17 @@ class Replayer:
             return
         await self.load(INITIAL, 0)
 
+    async def may_save(self) -> bool:
+        """Whether a snapshot made here can be a good one: not in a delay slot of MIPS."""
+        return not self.must_prove or not await follows_branch(await self.gdb(), self._isa)
+
     async def save(self, tag: str) -> None:
         """Save the machine's state as snapshot `tag`, with its RAM unless that is shared.
 
         Runs nothing: the position stays. Raises QemuRefused when QEMU does not agree.
         """
         await self._save(tag)
-        if self.recording.manifest.machine.target in INVERTING and self._wiring.ram is not None:
+        if any(quirk.inverts for quirk in self._quirks) and self._wiring.ram is not None:
             await self._save_inverted(tag)
 
     async def load(
@@ -229,6 +241,8 @@ class Replayer:
         if fill:
             (mend or fill)(self.ram)
         await self.ask_position()
+        if self.must_prove:
+            await restart_counter(await self.gdb(), self._isa)
         self._moving = self._has_run = False
         if self._position != position:
             raise InternalError(f"Snapshot {tag} is of {self._position:_}, not {position:_}.")

@@ -48,6 +48,8 @@ class ModelReplayer:
         self.lost = False
         self.at_end = False
         self.can_load = True
+        self.can_load_again = True
+        self.must_prove = False
         self.ram = GuestRam(RAM_BYTES)
         self.process = SimpleNamespace(pid=0)
         self.monitor = SimpleNamespace(human=self._human)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
-from retrograde.errors import QemuDied
+from retrograde.errors import InternalError, QemuDied
 from retrograde.machine.command import INITIAL
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.probe import Probe
@@ -40,6 +40,12 @@ MARK_BYTES = 100_000_000
 LOAD_SECONDS = 0.05
 RATE = 100e6
 """First guesses of what a load costs and of instructions a second; measured from then on."""
+
+UNREACHED = -1
+"""In place of a number of steps: none stops there."""
+
+RACES = 20
+"""How often a position is gone to, to have a race in QEMU end as it is to end."""
 
 REVIVALS = 2
 """How often a dead QEMU is replaced within one piece of work before that is an error."""
@@ -180,7 +186,9 @@ class Seat:
             checkpoint = self.store.before(position)
             table = self.store.table(checkpoint) if checkpoint else self.store.pages.empty_table()
             image = self.ram_image(table)
-            if not self._parked.can_load:
+            if not self._parked.can_load or self._parked.must_prove:
+                return image
+            if not self._parked.can_load_again:
                 return image
             await self._parked.save(f"mark{position}")
             self._marks[position] = image
@@ -241,7 +249,7 @@ class Seat:
 
     async def _begin_again(self) -> None:
         """Go to position 0, which takes a new process where no snapshot is good."""
-        if self._parked.can_load:
+        if self._parked.can_load and self._parked.can_load_again:
             await self._parked.load(INITIAL, 0)
         else:
             await self._restart()
@@ -268,19 +276,49 @@ class Seat:
         if known is None:
             known = self._steps_to[position] = await self._count_steps(position)
             await self._go(clear, False, progress)
+        if known == UNREACHED:
+            await self._stop_delivered(position, progress)
+            return
         gdb = await self.gdb()
         if known:
             await gdb.step_many(known)
         await self._parked.ask_position()
 
     async def _count_steps(self, position: int) -> int:
-        """Step beyond `position`; return after how many steps the machine stood there last."""
+        """Step beyond `position`; return after how many steps the machine stood there last.
+
+        UNREACHED when a step of more than one instruction led past it.
+        """
         gdb, taken = await self.gdb(), 0
         while True:
+            before = self.position
             await gdb.step()
             if await self._parked.ask_position() > position:
-                return taken
+                return taken if before == position else UNREACHED
             taken += 1
+
+    async def _stop_delivered(self, position: int, progress: Progress | None) -> None:
+        """Go to where an interrupt is taken and no step stops, from a position before it.
+
+        After an instruction that exits QEMU's loop by itself (s390x's lpswe) the stop of a
+        single step is lost. A break stops before the interrupt is taken or after, as a race
+        goes: the state from which a step leaves the position is the one after.
+        """
+        gdb, start = await self.gdb(), self.position
+        after: bytes | None = None
+        for _ in range(RACES):
+            await self._run_to(position, progress)
+            seen = await gdb.read_registers()
+            while seen != after:
+                await gdb.step()
+                if await self._parked.ask_position() > position:
+                    after = seen
+                    break
+                seen = await gdb.read_registers()
+            else:
+                return
+            await self._go(start, False, progress)
+        raise InternalError(f"The state after the interrupt at {position:_} was not met again.")
 
     def _loading_is_cheaper(self, position: int, nearest: int) -> bool:
         if position < self.position:
@@ -306,6 +344,9 @@ class Seat:
 
     async def _load(self, tag: str, position: int, image: RamImage) -> None:
         began = time.monotonic()
+        if not self._parked.can_load_again:
+            await self._restart()
+            self._adrift = True
         await self._parked.load(
             tag,
             position,

@@ -119,6 +119,7 @@ async def _pass(
             clear = facts.clear_from(replayer.position + 1)
             if clear < end:
                 await replayer.run_to(clear)
+                await _find_savable(replayer, facts)
             seconds = time.monotonic() - saved
             if progress:
                 progress(replayer.position)
@@ -127,6 +128,12 @@ async def _pass(
         return  # the disk is full: what was kept is whole
     finally:
         await asyncio.shield(keeper.settle())
+
+
+async def _find_savable(replayer: Replayer, facts: LogFacts) -> None:
+    """Go on to where a snapshot can be good; most targets are there."""
+    while not await replayer.may_save():
+        await replayer.run_to(facts.clear_from(replayer.position + 1))
 
 
 class _Keeper:

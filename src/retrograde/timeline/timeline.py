@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
-from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.errors import EnvironmentLacks, InternalError, UsageError
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.isa import isa_for
 from retrograde.machine.probe import Probe
@@ -27,6 +27,7 @@ from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_request import Access, Breakpoint
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quirks import quirks_named
 from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
@@ -37,12 +38,13 @@ from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.prefetch import Prefetch
+from retrograde.timeline.proof import prove_checkpoints
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
-from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore, Origin, origin_of
 from retrograde.timeline.survey import DEFAULT_BUDGET, survey
 from retrograde.timeline.window import Window
 
@@ -77,7 +79,7 @@ class Timeline:
         self._span = FIRST_WINDOW
         self._has_stepped = True
         self._prefetch = Prefetch(self._hold)
-        self._stops = StopTable(view.layout.names)
+        self._stops = StopTable(view.conditional)
 
     @classmethod
     async def open(
@@ -102,7 +104,7 @@ class Timeline:
         origin = origin_of(recording, qemu)
         store = CheckpointStore.open(recording.cache, origin)
         if store is None:
-            store = await survey(recording, qemu, budget=budget, progress=progress)
+            store = await _surveyed(recording, qemu, origin, budget, progress)
         facts = LogFacts.read(recording.log())
         big = isa_for(recording.manifest.machine.target).byte_order == "big"
         probes = _probes(qemu, facts, replayers if use_probe else 0, big_endian=big)
@@ -424,6 +426,21 @@ class Timeline:
     async def _free_seats(self) -> Sequence[Seat]:
         await self._prefetch.settle()
         return self._seats
+
+
+async def _surveyed(
+    recording: Recording, qemu: Qemu, origin: Origin, budget: int, progress: Progress | None
+) -> CheckpointStore:
+    """Make the checkpoints, and try them where some quirk makes them doubtful."""
+    store = await survey(recording, qemu, budget=budget, progress=progress)
+    if not any(quirk.rearms for quirk in quirks_named(recording.manifest.quirks)):
+        return store
+    store.close()
+    await prove_checkpoints(recording, qemu, progress=progress)
+    proven = CheckpointStore.open(recording.cache, origin)
+    if proven is None:
+        raise InternalError(f"The checkpoints in {recording.cache} cannot be opened again.")
+    return proven
 
 
 def _probes(qemu: Qemu, facts: LogFacts, count: int, *, big_endian: bool) -> list[Probe]:

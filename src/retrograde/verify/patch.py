@@ -256,7 +256,7 @@ class Patch:
 async def _breakpoint_here(timeline: Timeline, dice: random.Random) -> Breakpoint:
     """Return a breakpoint at the next instruction, half of the time under a condition."""
     registers = await timeline.registers()
-    names = [name for name in CONDITIONAL if name in registers]
+    names = [name for name in CONDITIONAL if name in timeline.view.conditional]
     conditions: tuple[Condition, ...] = ()
     if names and dice.random() < 0.5:
         name = dice.choice(names)
