@@ -30,6 +30,7 @@ COMMANDS = {
     "index": "Make the tables that questions are answered from.",
     "diff": "Where two runs of one machine part: the first other instruction.",
     "query": "Ask a recording in SQL: console, calls, interrupts, writes.",
+    "matrix": "Try what the QEMUs here can record, replay and reverse.",
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",
 }

@@ -77,6 +77,28 @@ def progress(doing: str, total: int | None) -> Iterator[Progress]:
 
 
 @contextlib.contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar over `total` things on stderr; told how many are done, and of the others."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _doing: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[doing]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, doing="")
+        yield lambda done, doing: bar.update(task, completed=done, doing=doing)
+
+
+@contextlib.contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
     """Show on stderr, in one line that changes, what is being done."""
     if not sys.stderr.isatty():
