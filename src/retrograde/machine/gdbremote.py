@@ -249,6 +249,10 @@ class GdbRemote:
         self.features = _parse_features(_checked(reply, "its features"))
         if await self._ask(b"QStartNoAckMode", seconds) == b"OK":
             self._link.stop_acknowledging()
+        if self.features.get("qXfer:features:read"):
+            # QEMU before 8 lays out 'g' as it was before there were descriptions, until a
+            # client reads one (gdb_has_xml in its gdbstub.c): arm's and ppc's differ.
+            await self._ask(b"qXfer:features:read:target.xml:0,1", seconds)
         self._keep_stop(await self._ask(b"?", seconds, Answer(awaits_stop=True)))
 
     async def _ask(self, request: bytes, seconds: float, answer: Answer | None = None) -> bytes:
