@@ -38,6 +38,9 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
 
+SETTLING = 16
+"""More positions in a row than have a delivery each."""
+
 _SILENT = frozenset({"ppc64", "ppc"})
 """Targets whose QEMU does not say that a watchpoint was met."""
 
@@ -181,7 +184,7 @@ class Oracle:
         digest: bool = True,
         watch: Watched | None = None,
     ) -> Walk:
-        """Step from `start` to `end`, both included, and up to two instructions beyond.
+        """Step from `start` to `end`, both included, and up to SETTLING instructions beyond.
 
         All registers are kept at all positions; at those in `reads` memory is too, and
         (with `digest`) the digest of RAM. `watch` says whose accesses to look for, by
@@ -257,15 +260,19 @@ class Oracle:
         await self._replayer.ask_position()
 
     async def _settle(self, watcher: _Watcher) -> None:
-        """Take the watchpoint out, and one more step.
+        """Take the watchpoint out, and step on to a position without a delivery.
 
         A watchpoint met in a single step leaves a debug interrupt pending in QEMU, which
-        would stop the next run before its first instruction.
+        would stop the next run before its first instruction. It outlives a step to where
+        an exception is taken.
         """
-        if watcher.is_watching and self.position < self.recording.end:
-            await watcher.stop()
+        if not watcher.is_watching:
+            return
+        await watcher.stop()
+        is_settled = False
+        while not is_settled and self.position < self.recording.end:
             await self._gdb.step()
-            await self._replayer.ask_position()
+            is_settled = not self._facts.is_delivery(await self._replayer.ask_position())
 
     async def _look(self, reads: tuple[Read, ...], digest: bool) -> State:
         packet = await self._gdb.read_registers()

@@ -21,7 +21,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.timeline import Timeline
-from retrograde.verify.oracle import Oracle
+from retrograde.verify.oracle import SETTLING, Oracle
 from retrograde.verify.patch import Patch
 
 Report = Callable[[str], None]
@@ -125,7 +125,8 @@ def _patches(facts: LogFacts, end: int, count: int, dice: random.Random) -> list
     for start in _starts(facts, end, 20 * count, dice):
         reach = facts.clear_before(start + 1)
         patch = Patch(start, min(start + PATCH, end), reach)
-        if all(reach > other.end + 2 or patch.end + 2 < other.reach for other in chosen):
+        ahead, behind = patch.end + SETTLING, reach - SETTLING
+        if all(behind > other.end or ahead < other.reach for other in chosen):
             chosen.append(patch)
         if len(chosen) == count:
             break
