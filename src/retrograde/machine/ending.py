@@ -13,6 +13,15 @@ SIGNALLED = "terminating on signal"
 """QEMU says this when somebody else ended it (system/runstate.c)."""
 
 
+def why_unreadable(log: Path) -> RecordingError | None:
+    """Return why a finished log cannot be read: it is of a version we do not know."""
+    try:
+        RrLog.open(log, salvage=True)
+    except RecordingError as error:
+        return error
+    return None
+
+
 def has_run(log: Path, status: int) -> bool:
     """Whether the guest ran, as far as `log` tells, or was ended just before it did.
 

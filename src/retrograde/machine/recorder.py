@@ -272,6 +272,11 @@ class _Recorder:
 
     def _never_ran(self, status: int, error: QemuError) -> RetrogradeError:
         """Say why QEMU never ran the machine: mostly it did not like the arguments."""
+        if status == 0:  # it ran, but its log is of another version than we read
+            from retrograde.machine.ending import why_unreadable
+
+            if why := why_unreadable(self._draft.path / LOG):
+                return EnvironmentLacks(why.what, why.remedy, error.detail)
         # QEMU says "Input/output error" when its snapshot does not fit.
         free = shutil.disk_usage(self._draft.path.parent).free
         if NO_SPACE in error.detail or (status == 1 and free < FULL_BYTES):
