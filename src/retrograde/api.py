@@ -39,11 +39,14 @@ class Recording(bundle.Recording):
 
     def calls(self, name: str) -> list[Row]:
         """Return the rows of `functions` for calls of the function `name`, in order."""
-        return self.query(
-            "FROM functions WHERE target IN (SELECT address FROM symbols WHERE name = ?) "
-            "ORDER BY position",
-            [name],
-        ).all()
+        from retrograde.index.database import Database
+
+        with Database(self) as database:
+            wanted = "SELECT address FROM symbols WHERE name = ?"
+            found = ", ".join(str(address) for (address,) in database.query(wanted, [name]))
+            # As numbers DuckDB looks them up in the files' statistics; not so a subquery's.
+            rows = f"FROM functions WHERE target IN ({found}) ORDER BY position"
+            return database.query(rows).all() if found else []
 
 
 def open(path: str | os.PathLike[str]) -> Recording:  # noqa: A001 - retrograde.open

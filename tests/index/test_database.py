@@ -48,11 +48,11 @@ def write_calls(recording: Recording) -> None:
         recording,
         (TEXT, 0x100, "_text", "T", None, False),
         (TEXT, 0x100, "startup_64", "T", None, True),
-        (READ, 0x100, "__x64_sys_read", "T", None, True),
+        (READ, 0x100, "do_syscall_64", "T", None, True),
         (IDLE, 0x10, "idle", "t", "mod", True),
     )
     calls = [
-        (10, TEXT + 8, READ, 60, 1, 0x1000, 0x5000, 0x2000, 0, 0, 0, 0, 0),
+        (10, TEXT + 8, READ, 60, 1, 0x1000, 0x5000, 0x2000, 7, 0, 0, 0, 0),
         (20, READ + 4, IDLE, None, 2, 0xFF0, 0x5000, 1, 2, 3, 4, 5, 6),
         (30, 0x400000, 0x400100, 40, 1, 0x7FFF0000, 0x6000, 1, 2, 3, 4, 5, 6),
     ]
@@ -84,19 +84,19 @@ def test_views_have_the_columns_they_say(recording: Recording, database: Databas
 def test_functions_and_syscalls(recording: Recording) -> None:
     write_calls(recording)
     with Database(recording) as database:
-        named = "SELECT position, name, caller, instructions FROM functions ORDER BY position"
+        named = "SELECT position, name, instructions FROM functions ORDER BY position"
         assert database.query(named).all() == [
-            (10, "__x64_sys_read", "startup_64", 50),
-            (20, "idle", "__x64_sys_read", None),
-            (30, None, None, 10),
+            (10, "do_syscall_64", 50),
+            (20, "idle", None),
+            (30, None, 10),
         ]
-        assert database.query("FROM syscalls").all() == [(10, "read", 60, 50, 0x5000, 0x2000)]
+        assert database.query("FROM syscalls").all() == [(10, 7, 60, 50, 0x5000, 0x2000)]
 
 
 def test_calls_by_name(recording: Recording) -> None:
     write_calls(recording)
     asked = retrograde.open(recording.path)
-    assert [row[:3] for row in asked.calls("idle")] == [(20, "idle", "__x64_sys_read")]
+    assert [row[:2] for row in asked.calls("idle")] == [(20, "idle")]
     assert asked.calls("no_such_function") == []
 
 

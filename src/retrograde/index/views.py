@@ -22,24 +22,23 @@ _CALLS = {column.name: column for column in TABLES["calls"].columns}
 _ARGUMENTS = tuple(column for name, column in _CALLS.items() if name.startswith("arg"))
 _ARGUMENT_NAMES = ", ".join(column.name for column in _ARGUMENTS)
 
-# A call leads to a function's first byte; the call itself lies anywhere in one.
+# A call leads to a function's first byte. The caller's name is not in it: to look for the
+# function around every call costs a sort of all calls, also when only some are asked for.
 _FUNCTIONS = f"""
-    SELECT call.position, callee.name, caller.name AS caller, call.return_position,
+    SELECT call.position, callee.name, call.return_position,
         call.return_position - call.position AS instructions, call.depth, call.pc,
         call.target, call.sp, call.space, {_ARGUMENT_NAMES}
     FROM calls AS call
     LEFT JOIN (FROM symbols WHERE main) AS callee ON call.target = callee.address
-    ASOF LEFT JOIN (FROM symbols WHERE main) AS caller ON call.pc >= caller.address
 """
 
-# Since 4.17 Linux has a wrapper of such a name for each system call, which takes the
-# registers as they were at the entry (SYSCALL_DEFINEx in include/linux/syscalls.h).
-_WRAPPER = r"__(x64|ia32|arm64|riscv|s390x?|powerpc)_(compat_)?sys_(\w+)"
-
-_SYSCALLS = rf"""
-    SELECT position, regexp_extract(name, '^{_WRAPPER}$', 3) AS name, return_position,
-        instructions, space, arg0 AS registers
-    FROM functions WHERE regexp_matches(name, '^{_WRAPPER}$')
+# Both take the caller's registers and the number (arch/x86/entry/common.c since 5.13,
+# arch/arm64/kernel/syscall.c). The wrappers of the system calls themselves are called
+# through a table, and with retpolines not by a call that tells where it leads.
+_SYSCALLS = """
+    SELECT position, arg1::INTEGER AS number, return_position, instructions, space,
+        arg0 AS registers
+    FROM functions WHERE name IN ('do_syscall_64', 'invoke_syscall')
 """
 
 VIEWS: Final = (
@@ -49,7 +48,6 @@ VIEWS: Final = (
         (
             _CALLS["position"],
             Column("name", "VARCHAR", "function called; NULL when no symbol starts there"),
-            Column("caller", "VARCHAR", "symbol at or before the call instruction"),
             _CALLS["return_position"],
             Column("instructions", POSITION, "from the call to its return; NULL: never"),
             *(_CALLS[name] for name in ("depth", "pc", "target", "sp", "space")),
@@ -59,10 +57,10 @@ VIEWS: Final = (
     ),
     View(
         "syscalls",
-        "System calls of Linux 4.17 and later, by their wrappers in the kernel.",
+        "System calls of Linux on x86_64 (5.13 and later) and aarch64.",
         (
-            Column("position", POSITION, "of the call of the wrapper"),
-            Column("name", "VARCHAR", "system call: read, openat, …"),
+            Column("position", POSITION, "of the call in the kernel's entry"),
+            Column("number", "INTEGER", "of the system call: on x86_64 0 is read, 1 write, …"),
             _CALLS["return_position"],
             Column("instructions", POSITION, "until it returned; NULL: never"),
             _CALLS["space"],
