@@ -31,7 +31,7 @@ from retrograde.index.build import build
 from retrograde.recording.bundle import Recording
 from retrograde.timeline import survey
 
-survey.SEEK_SECONDS, survey.MOST_OVERHEAD = 0.01, 10.0
+survey.SEEK_SECONDS, survey.MOST_OVERHEAD = 0.001, 1000.0
 asyncio.run(build(Recording.open(sys.argv[1])))
 """
 KILLED = """
