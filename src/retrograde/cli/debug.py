@@ -106,6 +106,7 @@ async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[li
     """Serve the recording while the context lasts; yields how gdb is told to attach."""
     from retrograde.gdbserver.address import Address
     from retrograde.gdbserver.server import GdbServer
+    from retrograde.index.hints import IndexHints
     from retrograde.timeline.timeline import Timeline
 
     commands = resources.files("retrograde.gdbserver") / "gdbinit.py"
@@ -115,6 +116,7 @@ async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[li
         progress("preparing", recording.end) as show,
     ):
         timeline = await Timeline.open(recording, qemu, at=at, progress=show)
+        timeline.hints = IndexHints.of(recording)
         address = Address(path=str(Path(folder) / "gdb"))
         async with timeline, await GdbServer.start(timeline, address, warn):
             yield ["-ex", f"source {script}", "-ex", f"target remote {address}"]

@@ -30,6 +30,7 @@ COMMANDS = {
     "index": "Make the tables that questions are answered from.",
     "diff": "Where two runs of one machine part: the first other instruction.",
     "query": "Ask a recording in SQL: console, calls, interrupts, writes.",
+    "last-write": "Tell who wrote some bytes last.",
     "matrix": "Try what the QEMUs here can record, replay and reverse.",
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",
@@ -55,7 +56,7 @@ class LazyCommands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"retrograde.cli.{cmd_name}")
+        module = importlib.import_module(f"retrograde.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -50,12 +50,14 @@ def command(
 
 async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) -> None:
     from retrograde.gdbserver.server import GdbServer
+    from retrograde.index.hints import IndexHints
     from retrograde.timeline.timeline import Timeline
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     with progress("preparing", recording.end) as show:
         timeline = await Timeline.open(recording, qemu, at=at, progress=show)
+        timeline.hints = IndexHints.of(recording)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with timeline, await GdbServer.start(timeline, address, warn) as server:

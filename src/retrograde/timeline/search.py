@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,19 @@ class Hit:
     def is_access(self) -> bool:
         """Whether it is a memory access, not a breakpoint."""
         return self.address is not None
+
+
+class Hints(Protocol):
+    """What is known of a recording without a replay."""
+
+    def spans(
+        self, stops: Stops, start: int, stop: int, *, only_last: bool
+    ) -> list[tuple[int, int]]:
+        """Return disjoint spans, rising, of the positions from `start` to before `stop`.
+
+        No hit of `stops` is outside of them; with `only_last` the last one is in them, and
+        others may not be.
+        """
 
 
 def hit_of(record: np.void) -> Hit:
@@ -121,7 +135,12 @@ async def scan(seat: Seat, stops: Stops, start: int, stop: int) -> list[Hit]:
 
 
 async def first_hit(
-    seats: Sequence[Seat], stops: Stops, start: int, stop: int, progress: Progress | None = None
+    seats: Sequence[Seat],
+    stops: Stops,
+    start: int,
+    stop: int,
+    progress: Progress | None = None,
+    hints: Hints | None = None,
 ) -> Hit | None:
     """Return the first hit on the way from `start` to `stop`.
 
@@ -144,12 +163,17 @@ async def first_hit(
 
     if not stops:
         return None
-    pieces = grouped(intervals(seats[0].store, start, stop), len(seats))
+    pieces = _pieces(seats, stops, start, stop, hints, backward=False)
     return await _first_answer(seats, first, pieces, progress)
 
 
 async def last_hit(
-    seats: Sequence[Seat], stops: Stops, start: int, stop: int, progress: Progress | None = None
+    seats: Sequence[Seat],
+    stops: Stops,
+    start: int,
+    stop: int,
+    progress: Progress | None = None,
+    hints: Hints | None = None,
 ) -> Hit | None:
     """Return the last hit at a position from `start` to before `stop`.
 
@@ -163,8 +187,29 @@ async def last_hit(
 
     if not stops:
         return None
-    pieces = grouped(intervals(seats[0].store, start, stop)[::-1], len(seats))
+    pieces = _pieces(seats, stops, start, stop, hints, backward=True)
     return await _first_answer(seats, last, pieces, progress)
+
+
+def _pieces(
+    seats: Sequence[Seat],
+    stops: Stops,
+    start: int,
+    stop: int,
+    hints: Hints | None,
+    *,
+    backward: bool,
+) -> list[tuple[int, int]]:
+    """Return what to replay, in order: what `hints` leave of the way."""
+    if hints is None:
+        spans = [(start, stop)] if start < stop else []
+    else:
+        spans = hints.spans(stops, start, stop, only_last=backward)
+    pieces: list[tuple[int, int]] = []
+    for span in reversed(spans) if backward else spans:
+        cut = intervals(seats[0].store, *span)
+        pieces += grouped(cut[::-1] if backward else cut, len(seats))
+    return pieces
 
 
 async def _look(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[Records, bool]:

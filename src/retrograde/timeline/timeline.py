@@ -41,7 +41,7 @@ from retrograde.timeline.prefetch import Prefetch
 from retrograde.timeline.proof import prove_checkpoints
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
-from retrograde.timeline.search import Hit, Stops
+from retrograde.timeline.search import Hints, Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
 from retrograde.timeline.store import CheckpointStore, Origin, origin_of
@@ -80,6 +80,8 @@ class Timeline:
         self._has_stepped = True
         self._prefetch = Prefetch(self._hold)
         self._stops = StopTable(view.conditional)
+        self.hints: Hints | None = None
+        """What lets searches skip what cannot match: set it to an index (index.hints)."""
 
     @classmethod
     async def open(
@@ -231,7 +233,12 @@ class Timeline:
         A breakpoint stops at its instruction, a watchpoint after the access.
         """
         hit = await search.first_hit(
-            await self._free_seats(), self._stops.armed(), self._position, self.end, progress
+            await self.free_seats(),
+            self._stops.armed(),
+            self._position,
+            self.end,
+            progress,
+            self.hints,
         )
         await self.seek(hit.position + hit.is_access if hit else self.end)
         return hit
@@ -242,7 +249,7 @@ class Timeline:
         Either stops at the instruction's position: the old value is visible.
         """
         hit = await search.last_hit(
-            await self._free_seats(), self._stops.armed(), 0, self._position, progress
+            await self.free_seats(), self._stops.armed(), 0, self._position, progress, self.hints
         )
         await self.seek(hit.position if hit else 0)
         return hit
@@ -254,7 +261,7 @@ class Timeline:
         """
         stops = Stops(breakpoints=(Breakpoint(pc),))
         hit = await search.first_hit(
-            await self._free_seats(), stops, self._position, self.end, progress
+            await self.free_seats(), stops, self._position, self.end, progress, self.hints
         )
         if hit:
             await self.seek(hit.position)
@@ -327,6 +334,16 @@ class Timeline:
             self._seats[0], lambda seat: read_parked(seat, view, registers, position, wanted)
         )
 
+    async def physical(self, address: int) -> int | None:
+        """Return the physical address of a virtual one at the cursor; None if not mapped."""
+
+        async def ask(seat: Seat) -> str:
+            await seat.go(self._position)
+            return await seat.human(f"gva2gpa {address:#x}")
+
+        answer = await self._at(self._seats[0], ask)
+        return int(answer.split()[-1], 16) if answer.startswith("gpa: ") else None
+
     def write(self, *_what: object) -> NoReturn:
         """Refuse: raises UsageError, whatever register or memory was to be written."""
         raise UsageError(
@@ -350,7 +367,7 @@ class Timeline:
         watch = watch_of(address, count, "w", physical=space == "physical")
         stop = self._position if before is None else before
         stops = Stops(watches=(watch,))
-        return await search.last_hit(await self._free_seats(), stops, 0, stop)
+        return await search.last_hit(await self.free_seats(), stops, 0, stop, hints=self.hints)
 
     # -- break- and watchpoints --------------------------------------------------------
 
@@ -374,7 +391,7 @@ class Timeline:
 
     async def hits(self, start: int, stop: int) -> list[Hit]:
         """Return all hits at positions from `start` to before `stop`, in order."""
-        seat = (await self._free_seats())[0]
+        seat = (await self.free_seats())[0]
         return await search.scan(seat, self._stops.armed(), start, stop)
 
     # -- where the answers come from ---------------------------------------------------
@@ -423,7 +440,8 @@ class Timeline:
         if self._held(window.start - 1) is None:
             self._prefetch.want(max(0, window.start - self._grow()), window.start - 1)
 
-    async def _free_seats(self) -> Sequence[Seat]:
+    async def free_seats(self) -> Sequence[Seat]:
+        """Return the seats, with nothing under way on them, for a search (see search)."""
         await self._prefetch.settle()
         return self._seats
 

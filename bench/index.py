@@ -1,0 +1,139 @@
+"""What the index costs and what it gives, beside a plain replay and searches without it.
+
+    python bench/index.py boot.retro
+
+Works on a copy of the recording. CPU time is that of all processes, so that other load
+on the machine counts for little; a plain replay is measured before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TypeVar
+
+from retrograde.index.build import build
+from retrograde.index.hints import IndexHints
+from retrograde.index.lastwrite import last_write
+from retrograde.index.store import IndexStore
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.replayer import Replayer
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.timeline import Timeline
+
+FAR = 1_000_000_000
+Result = TypeVar("Result")
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of all our children that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+async def timed(work: Awaitable[Result]) -> tuple[Result, float]:
+    began = time.perf_counter()
+    return await work, time.perf_counter() - began
+
+
+def line(what: str, measured: str, target: str) -> None:
+    print(f"| {what} | {measured} | {target} |", flush=True)
+
+
+async def plain(recording: Recording) -> tuple[float, float]:
+    """Return the CPU and wall time of one plain replay."""
+    cpu, began = cpu_seconds(), time.perf_counter()
+    async with await Replayer.start(recording, qemu_for(recording)) as replayer:
+        await replayer.run_to(recording.end - 1)
+    return cpu_seconds() - cpu, time.perf_counter() - began
+
+
+async def built(recording: Recording, jobs: int) -> tuple[float, float]:
+    """Return the CPU and wall time of a whole build."""
+    shutil.rmtree(recording.cache / "index", ignore_errors=True)
+    cpu, began = cpu_seconds(), time.perf_counter()
+    await build(recording, jobs=jobs)
+    return cpu_seconds() - cpu, time.perf_counter() - began
+
+
+async def costs(recording: Recording) -> None:
+    before = await plain(recording)
+    one = await built(recording, 1)
+    between = await plain(recording)
+    two = await built(recording, 2)
+    after = await plain(recording)
+    cpu = sum(times[0] for times in (before, between, after)) / 3
+    wall = sum(times[1] for times in (before, between, after)) / 3
+    line("plain replay, CPU / wall", f"{cpu:.1f} / {wall:.1f} s", "")
+    line("index on one core: CPU / plain", f"{one[0] / cpu:.2f}", "≤ 1.5")
+    line("index with --jobs 1: wall / plain", f"{one[1] / wall:.2f}", "")
+    line("index with --jobs 2: wall / plain", f"{two[1] / wall:.2f}", "≤ 0.8")
+    size = IndexStore(recording).bytes / recording.end
+    line("size, bytes an instruction", f"{size:.3f}", "≤ 0.05")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    line("largest process, with shared memory", f"{peak:.0f} MB", "≤ 1000 MB")
+
+
+async def gains(recording: Recording) -> None:
+    rng, hints = random.Random(20), IndexHints.of(recording)
+    start = recording.end - 50_000_000
+    with IndexStore(recording).connect() as rows:
+        rare = rows.execute(
+            "SELECT pc, max(last) AS at FROM blocks GROUP BY pc "
+            "HAVING max(last) BETWEEN ? AND ? ORDER BY pc",
+            [start - FAR - 20_000_000, start - FAR + 20_000_000],
+        ).fetchall()
+        pages = rows.execute(
+            "SELECT page, bitmap FROM written GROUP BY ALL HAVING max(interval_first) "
+            "BETWEEN ? AND ? ORDER BY page",
+            [start - FAR - 50_000_000, start - FAR + 50_000_000],
+        ).fetchall()
+    async with await Timeline.open(recording) as timeline:
+        for known in (None, hints):
+            timeline.hints = known
+            number = timeline.add_breakpoint(rng.choice(rare)[0] if known else rare[0][0])
+            taken = []
+            for _ in range(3):
+                await timeline.seek(start)
+                hit, seconds = await timed(timeline.run_back())
+                taken.append(seconds)
+            timeline.remove(number)
+            name = "indexed" if known else "without the index"
+            distance = start - (hit.position if hit else 0)
+            line(f"run back {distance:_}, {name}", f"{min(taken):.2f} s", "≤ 0.5 s")
+        timeline.hints, taken = hints, []
+        for page, bitmap in rng.sample(pages, min(10, len(pages))):
+            address = page + 64 * ((bitmap & -bitmap).bit_length() - 1) if bitmap else page
+            await timeline.seek(start)
+            found, seconds = await timed(last_write(timeline, address, 64, "physical"))
+            taken.append((seconds, start - found.position if found else start))
+        taken.sort()
+        seconds, distance = taken[len(taken) // 2]
+        line(f"last-write, median (over {distance:_})", f"{seconds:.2f} s", "≤ 0.3 s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("--keep", action="store_true", help="keep the index there is")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "bench.retro"
+        shutil.copytree(options.recording, copy)
+        recording = Recording.open(copy)
+        print(f"{recording.end:_} instructions, {os.cpu_count()} cores")
+        if not options.keep:
+            asyncio.run(costs(recording))
+        asyncio.run(gains(recording))
+
+
+if __name__ == "__main__":
+    main()

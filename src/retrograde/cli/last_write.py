@@ -1,0 +1,114 @@
+"""`retrograde last-write`: who wrote some bytes last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import click
+
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.output import JSON_OPTION, Progress, print_facts, print_json, progress
+from retrograde.errors import AnswerNo, RetrogradeError, UsageError
+from retrograde.position import format_position
+from retrograde.recording.bundle import Recording
+
+if TYPE_CHECKING:
+    from retrograde.index.lastwrite import Write
+    from retrograde.machine.qemu import Qemu
+
+
+@click.command("last-write")
+@RECORDING
+@click.argument("where", metavar="ADDR[:LEN]")
+@click.option("--at", default="end", metavar="POSITION", help="Before which; default: the end.")
+@click.option("--physical", is_flag=True, help="The address is a physical one.")
+@QEMU
+@FORCE
+@JSON_OPTION
+def command(
+    recording: Recording,
+    where: str,
+    at: str,
+    physical: bool,
+    qemu: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Tell who wrote the bytes at an address last: position, pc, old and new value.
+
+    With an index (`retrograde index`) this takes a fraction of a second.
+    """
+    from retrograde.machine.compat import qemu_for
+
+    address, count = parse_range(where)
+    program = qemu_for(recording, qemu, force=force)
+    with progress("making checkpoints", recording.end) as show:
+        found = asyncio.run(_ask(recording, program, address, count, at, physical, show))
+    if found is None:
+        raise AnswerNo(f"Nothing wrote {where} before {at}.")
+    symbol = _symbol(recording, found.pc)
+    if as_json:
+        print_json(
+            {
+                "position": found.position,
+                "pc": found.pc,
+                "symbol": symbol,
+                "physical": found.physical,
+                "old": found.old.hex(),
+                "new": found.new.hex(),
+            }
+        )
+        return
+    by = "a device (DMA) or a page walk" if found.pc is None else f"{found.pc:#x} {symbol or ''}"
+    print_facts(
+        {
+            "position": format_position(found.position),
+            "by": by.rstrip(),
+            "old": found.old.hex(" "),
+            "new": found.new.hex(" "),
+            "physical": f"{found.physical:#x}",
+        }
+    )
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """Return address and length of `ADDR[:LEN]`; raises UsageError."""
+    address, _, count = text.partition(":")
+    try:
+        return int(address, 0), int(count or "8", 0)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is not an address.", "Give ADDR or ADDR:LEN, as in 0xffffffff82a0c3c0:4."
+        ) from None
+
+
+async def _ask(
+    recording: Recording,
+    qemu: Qemu,
+    address: int,
+    count: int,
+    at: str,
+    physical: bool,
+    show: Progress,
+) -> Write | None:
+    from retrograde.index.hints import IndexHints
+    from retrograde.index.lastwrite import last_write
+    from retrograde.timeline.timeline import Timeline
+
+    async with await Timeline.open(recording, qemu, at=at, progress=show) as timeline:
+        timeline.hints = IndexHints.of(recording)
+        return await last_write(timeline, address, count, "physical" if physical else "virtual")
+
+
+def _symbol(recording: Recording, pc: int | None) -> str | None:
+    """Return the function `pc` is in, where symbols have been read."""
+    if pc is None or not (recording.cache / "index" / "symbols").is_dir():
+        return None
+    with contextlib.suppress(RetrogradeError):
+        from retrograde.index.store import IndexStore
+        from retrograde.index.symbols import Symbols
+
+        return Symbols.load(IndexStore(recording)).lookup(pc)
+    return None
