@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from retrograde.errors import QemuRefused, UsageError
 from retrograde.index.hints import IndexHints, lines_of
+from retrograde.machine.isa import ByteOrder
 from retrograde.machine.probe_page import PAGE_BYTES
 from retrograde.timeline import search
 from retrograde.timeline.reading import Space
-from retrograde.timeline.search import Stops
+from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.stops import watch_of
 from retrograde.timeline.timeline import Timeline
 
@@ -52,14 +53,16 @@ async def last_write(
     physical = address if space == "physical" else await timeline.physical(address)
     if physical is None:
         raise QemuRefused(f"{address:#x} is not mapped at {stop:_}.")
-    for first, last, by_others in await _candidates(timeline, physical, count, stop):
-        found = await _in(timeline, physical, count, first, min(last, stop), by_others=by_others)
+    final = await timeline.read(physical, count, "physical")
+    for first, last, by_others in _candidates(timeline, physical, count, stop):
+        span = first, min(last, stop)
+        found = await _in(timeline, physical, span, final, by_others=by_others)
         if found:
             return found
     return None
 
 
-async def _candidates(
+def _candidates(
     timeline: Timeline, physical: int, count: int, stop: int
 ) -> list[tuple[int, int, bool]]:
     """Return where the bytes may have changed, newest first."""
@@ -74,24 +77,35 @@ async def _candidates(
 
 
 async def _in(
-    timeline: Timeline, physical: int, count: int, first: int, stop: int, *, by_others: bool
+    timeline: Timeline, physical: int, span: tuple[int, int], final: bytes, *, by_others: bool
 ) -> Write | None:
-    """Return the last write from `first` to before `stop`."""
+    """Return the last write in `span`, after which the bytes are `final`."""
+    count, (first, stop) = len(final), span
     watch = watch_of(physical, count, "w", physical=True)
     seats = await timeline.free_seats()
     hit = await search.last_hit(seats, Stops(watches=(watch,)), first, stop, None, timeline.hints)
-    after = hit.position + 1 if hit else first
-    if by_others or (hit and stop != after):
-        new, end = await _bytes(timeline, physical, count, after), stop
-        last = await _bytes(timeline, physical, count, end)
-        if last != new:
-            return await _by_others(timeline, physical, count, after, end, last)
-    if hit is None:
-        return None
-    old = await _bytes(timeline, physical, count, hit.position)
-    return Write(
-        hit.position, hit.pc, physical, old, await _bytes(timeline, physical, count, after)
-    )
+    if hit:
+        old = await _bytes(timeline, physical, count, hit.position)
+        new = _stored(old, physical, hit, timeline.view.isa.byte_order)
+        if new != final:  # the instruction stored more than that, or others did afterwards
+            new = await _bytes(timeline, physical, count, hit.position + 1)
+        if new == final:
+            return Write(hit.position, hit.pc, physical, old, new)
+        return await _by_others(timeline, physical, count, hit.position + 1, stop, final)
+    if by_others and await _bytes(timeline, physical, count, first) != final:
+        return await _by_others(timeline, physical, count, first, stop, final)
+    return None
+
+
+def _stored(old: bytes, physical: int, hit: Hit, order: ByteOrder) -> bytes:
+    """Return the bytes at `physical` after the one store of `hit`."""
+    if hit.physical is None or hit.size is None or hit.value is None:
+        return b""
+    memory = bytearray(old)
+    for number, byte in enumerate(hit.value.to_bytes(hit.size, order)):
+        if 0 <= hit.physical + number - physical < len(old):
+            memory[hit.physical + number - physical] = byte
+    return bytes(memory)
 
 
 async def _by_others(
