@@ -14,10 +14,8 @@ from retrograde.errors import QemuRefused, UsageError
 from retrograde.index.hints import IndexHints, lines_of
 from retrograde.machine.isa import ByteOrder
 from retrograde.machine.probe_page import PAGE_BYTES
-from retrograde.timeline import search
 from retrograde.timeline.reading import Space
-from retrograde.timeline.search import Hit, Stops
-from retrograde.timeline.stops import watch_of
+from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Timeline
 
 
@@ -81,9 +79,7 @@ async def _in(
 ) -> Write | None:
     """Return the last write in `span`, after which the bytes are `final`."""
     count, (first, stop) = len(final), span
-    watch = watch_of(physical, count, "w", physical=True)
-    seats = await timeline.free_seats()
-    hit = await search.last_hit(seats, Stops(watches=(watch,)), first, stop, None, timeline.hints)
+    hit = await timeline.last_write(physical, count, "physical", before=stop, after=first)
     if hit:
         old = await _bytes(timeline, physical, count, hit.position)
         new = _stored(old, physical, hit, timeline.view.isa.byte_order)

@@ -216,11 +216,20 @@ class SyncTimeline:
         """Return a digest of all RAM at the cursor."""
         return self._loop.run(self._timeline.digest())
 
+    def physical(self, address: int) -> int | None:
+        """Return the physical address of a virtual one at the cursor; None if not mapped."""
+        return self._loop.run(self._timeline.physical(address))
+
     def last_write(
-        self, address: int, count: int = 1, space: Space = "virtual", before: int | None = None
+        self,
+        address: int,
+        count: int = 1,
+        space: Space = "virtual",
+        before: int | None = None,
+        after: int = 0,
     ) -> Hit | None:
         """Return the last store to any of `count` bytes before the cursor, or `before`."""
-        return self._loop.run(self._timeline.last_write(address, count, space, before))
+        return self._loop.run(self._timeline.last_write(address, count, space, before, after))
 
     def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
         """Stop at the instruction at linear address `pc` if all conditions hold."""

@@ -233,7 +233,7 @@ class Timeline:
         A breakpoint stops at its instruction, a watchpoint after the access.
         """
         hit = await search.first_hit(
-            await self.free_seats(),
+            await self._free_seats(),
             self._stops.armed(),
             self._position,
             self.end,
@@ -249,7 +249,7 @@ class Timeline:
         Either stops at the instruction's position: the old value is visible.
         """
         hit = await search.last_hit(
-            await self.free_seats(), self._stops.armed(), 0, self._position, progress, self.hints
+            await self._free_seats(), self._stops.armed(), 0, self._position, progress, self.hints
         )
         await self.seek(hit.position if hit else 0)
         return hit
@@ -261,7 +261,7 @@ class Timeline:
         """
         stops = Stops(breakpoints=(Breakpoint(pc),))
         hit = await search.first_hit(
-            await self.free_seats(), stops, self._position, self.end, progress, self.hints
+            await self._free_seats(), stops, self._position, self.end, progress, self.hints
         )
         if hit:
             await self.seek(hit.position)
@@ -361,13 +361,22 @@ class Timeline:
         return await self._at(self._seats[0], look)
 
     async def last_write(
-        self, address: int, count: int = 1, space: Space = "virtual", before: int | None = None
+        self,
+        address: int,
+        count: int = 1,
+        space: Space = "virtual",
+        before: int | None = None,
+        after: int = 0,
     ) -> Hit | None:
-        """Return the last store to any of `count` bytes at a position before the cursor's."""
+        """Return the last store to any of `count` bytes before the cursor, or `before`.
+
+        Positions below `after` are not looked at.
+        """
         watch = watch_of(address, count, "w", physical=space == "physical")
         stop = self._position if before is None else before
         stops = Stops(watches=(watch,))
-        return await search.last_hit(await self.free_seats(), stops, 0, stop, hints=self.hints)
+        seats = await self._free_seats()
+        return await search.last_hit(seats, stops, after, stop, hints=self.hints)
 
     # -- break- and watchpoints --------------------------------------------------------
 
@@ -391,7 +400,7 @@ class Timeline:
 
     async def hits(self, start: int, stop: int) -> list[Hit]:
         """Return all hits at positions from `start` to before `stop`, in order."""
-        seat = (await self.free_seats())[0]
+        seat = (await self._free_seats())[0]
         return await search.scan(seat, self._stops.armed(), start, stop)
 
     # -- where the answers come from ---------------------------------------------------
@@ -440,8 +449,7 @@ class Timeline:
         if self._held(window.start - 1) is None:
             self._prefetch.want(max(0, window.start - self._grow()), window.start - 1)
 
-    async def free_seats(self) -> Sequence[Seat]:
-        """Return the seats, with nothing under way on them, for a search (see search)."""
+    async def _free_seats(self) -> Sequence[Seat]:
         await self._prefetch.settle()
         return self._seats
 
