@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from retrograde.errors import UsageError
 from retrograde.recording import bundle
 
 if TYPE_CHECKING:
@@ -38,10 +39,18 @@ class Recording(bundle.Recording):
         return Database(self).query(sql, parameters)
 
     def calls(self, name: str) -> list[Row]:
-        """Return the rows of `functions` for calls of the function `name`, in order."""
+        """Return the rows of `functions` for calls of the function `name`, in order.
+
+        Raises UsageError before `retrograde index` has been run.
+        """
         from retrograde.index.database import Database
 
         with Database(self) as database:
+            if not database.store.done("calls"):
+                raise UsageError(
+                    f"The calls of {self.path} have not been collected.",
+                    f"Run: retrograde index {self.path}",
+                )
             wanted = "SELECT address FROM symbols WHERE name = ?"
             found = ", ".join(str(address) for (address,) in database.query(wanted, [name]))
             # As numbers DuckDB looks them up in the files' statistics; not so a subquery's.

@@ -231,3 +231,13 @@ def test_without_duckdb(recording: Recording, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(EnvironmentLacks, match=r"pip install 'retrograde\[index\]'"):
         Database(recording)
+
+
+def test_a_table_that_is_not_built_is_named(recording: Recording) -> None:
+    with Database(recording) as database:
+        assert database.query("SELECT count(*) FROM Calls").all() == [(0,)]
+        (note,) = database.notes
+        assert "calls" in note
+        assert "retrograde index" in note
+    with pytest.raises(UsageError, match="have not been collected"):
+        retrograde.open(recording.path).calls("idle")

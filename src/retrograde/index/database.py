@@ -41,6 +41,13 @@ _NEEDS_SYMBOLS: Final = re.compile(
     rf"\b({'|'.join(('symbols', *(view.name for view in VIEWS)))})\b", re.IGNORECASE
 )
 
+# What is asked of each table that `retrograde index` builds; views are made of `calls`.
+_REPLAYED: Final = {
+    table.name: re.compile(rf"\b{table.name}\b", re.IGNORECASE)
+    for table in TABLES.values()
+    if table.source == "replay"
+} | {"calls": re.compile(r"\b(calls|functions|syscalls)\b", re.IGNORECASE)}
+
 _numbers = itertools.count()
 
 
@@ -154,7 +161,12 @@ class Database:
         return statements[0]
 
     def _build_for(self, sql: str) -> None:
-        """Build what a query needs and is not there yet."""
+        """Build what a query needs and is not there yet, or say that it must be built."""
+        self.notes += [
+            f"The table {name} is empty: `retrograde index {self._recording.path}` builds it."
+            for name, words in _REPLAYED.items()
+            if words.search(sql) and not self.store.done(name)
+        ]
         if not _NEEDS_SYMBOLS.search(sql):
             return
         from retrograde.index.symbols import build_symbols

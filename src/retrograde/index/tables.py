@@ -151,20 +151,6 @@ _ALL = (
         ),
     ),
     Table(
-        "writes",
-        1,
-        "replay",
-        "Every store, for the positions asked for.",
-        (
-            Column("position", POSITION, "of the storing instruction"),
-            Column("pc", ADDRESS, "its address"),
-            Column("vaddr", ADDRESS, "virtual address of the first byte"),
-            Column("paddr", ADDRESS, "physical address of the first byte"),
-            Column("size", "UTINYINT", "bytes stored"),
-            Column("value", ADDRESS, "what was stored; its lowest 64 bits where it is longer"),
-        ),
-    ),
-    Table(
         "context",
         1,
         "replay",
