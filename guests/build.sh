@@ -35,7 +35,7 @@ build() {
         # Paths relative to the source directory: nothing of this machine gets into the image.
         (cd "$here/$1" && "$2-as" $3 -I . -o "$work/$name.o" "$(basename "$source")")
         "$2-ld" $4 -nostdlib -static -n --build-id=none -z noexecstack --no-warn-rwx-segments \
-            -T "$here/$1/guest.ld" -o "$work/$name.elf" "$work/$name.o"
+            -L "$here/$1" -T "$here/$1/guest.ld" -o "$work/$name.elf" "$work/$name.o"
         [ -z "${6:-}" ] || "$2-objcopy" -O "$6" "$work/$name.elf"
         [ "${5:-}" != bin ] || "$2-objcopy" -O binary "$work/$name.elf" "$work/$name.bin"
         finish "$name.${5:-elf}"

@@ -1,171 +1,37 @@
-# The tiny guest for `-M virt -bios none`: M mode, 16550 UART, ACLINT timer, test finisher.
-# The work is the same as in ../aarch64/tiny.S.
+# A register is a word here, and the guest's time stays below 2^32.
+    .macro SLOT operation, register, number
+    \operation \register, 4*\number(sp)
+    .endm
 
-    .equ UART,     0x10000000
-    .equ MTIMECMP, 0x02004000
-    .equ MTIME,    0x0200bff8
-    .equ FINISHER, 0x00100000
-    .equ PERIOD,   10000            # 1 ms at 10 MHz
-    .equ PATTERN,  0x80200000
-    .equ SCRATCH,  0x80400000
-    .equ PHASES,   4
-    .equ WORK,     250000
-    .equ IDLE,     50
-
-    .option norelax
-    .text
-    .globl start
-start:
-    la sp, stack_top
-    la t0, trap
-    csrw mtvec, t0
-    la a0, start_text
-    call puts
-
-    li t0, PATTERN
-    li t1, 0x9e3779b1
-    li t2, 0
-    li t3, 1024
-1:  sw t2, 0(t0)
-    add t2, t2, t1
-    addi t0, t0, 4
-    addi t3, t3, -1
-    bnez t3, 1b
-
-    call next_tick
-    li t0, 0x80                     # mie.MTIE
-    csrw mie, t0
-    csrsi mstatus, 8                # mstatus.MIE
-
-    li s0, 1                        # x
-    li s1, 0                        # sum
-    li s2, PHASES
-    li s3, 1664525
-    li s4, 1013904223
-    li s5, SCRATCH
-    li s7, 0xffffc
-phase:
-    li s6, WORK
-work:
-    mul s0, s0, s3
-    add s0, s0, s4
-    srli t0, s0, 10
-    and t0, t0, s7
-    add t0, t0, s5
-    sw s0, 0(t0)
-    addi s6, s6, -1
-    bnez s6, work
-    slli t0, s1, 7
-    srli t1, s1, 25
-    or t0, t0, t1
-    add s1, t0, s0
-    la a0, phase_text
-    call puts
-    addi s2, s2, -1
-    bnez s2, phase
-
-    la s2, ticks
-    lw s3, 0(s2)
-    addi s3, s3, IDLE
-idle:
-    wfi
-    lw t0, 0(s2)
-    bltu t0, s3, idle
-    csrci mstatus, 8
-
-    la a0, sum_text
-    call puts
-    mv a0, s1
-    call puthex
-    la a0, done_text
-    call puts
-power_off:
-    li t0, FINISHER
-    li t1, 0x5555
-    sw t1, 0(t0)
-    j .
-
-# mtimecmp = mtime + PERIOD; clobbers t0 to t2. The time stays below 2^32 here.
-next_tick:
-    li t0, MTIME
-    lw t1, 0(t0)
-    li t2, PERIOD
-    add t1, t1, t2
-    li t0, MTIMECMP
+    .macro PUT_DEADLINE
     li t2, -1
     sw t2, 4(t0)                    # no interrupt in between
     sw t1, 0(t0)
     sw zero, 4(t0)
-    ret
+    .endm
 
-    .balign 4
-trap:
-    addi sp, sp, -32
-    sw t0, 0(sp)
-    sw t1, 4(sp)
-    sw t2, 8(sp)
-    sw ra, 12(sp)
-    csrr t0, mcause
-    bgez t0, unexpected             # not an interrupt
-    call next_tick
-    la t0, ticks
-    lw t1, 0(t0)
-    addi t1, t1, 1
-    sw t1, 0(t0)
-    lw t0, 0(sp)
-    lw t1, 4(sp)
-    lw t2, 8(sp)
-    lw ra, 12(sp)
-    addi sp, sp, 32
-    mret
+    .macro addw to, left, right
+    add \to, \left, \right
+    .endm
 
-unexpected:
-    la a0, unexpected_text
-    call puts
-    csrr a0, mcause
-    call puthex
-    j power_off
+    .macro mulw to, left, right
+    mul \to, \left, \right
+    .endm
 
-# Prints the NUL-terminated string at a0.
-puts:
-    li t0, UART
-1:  lbu t1, 0(a0)
-    beqz t1, 3f
-    addi a0, a0, 1
-2:  lbu t2, 5(t0)
-    andi t2, t2, 0x20               # transmitter holding register empty
-    beqz t2, 2b
-    sb t1, 0(t0)
-    j 1b
-3:  ret
+    .macro slliw to, left, right
+    slli \to, \left, \right
+    .endm
 
-# Prints the low word of a0 as 8 hexadecimal digits.
-puthex:
-    li t0, UART
-    li t3, 8
-1:  srli t1, a0, 28
-    slli a0, a0, 4
-    addi t1, t1, '0'
-    li t2, '9'
-    ble t1, t2, 2f
-    addi t1, t1, 'a' - '0' - 10
-2:  lbu t2, 5(t0)
-    andi t2, t2, 0x20
-    beqz t2, 2b
-    sb t1, 0(t0)
-    addi t3, t3, -1
-    bnez t3, 1b
-    ret
+    .macro srliw to, left, right
+    srli \to, \left, \right
+    .endm
 
-    .data
-start_text:      .asciz "TINY-START\n"
-phase_text:      .asciz "TINY-PHASE\n"
-sum_text:        .asciz "TINY-SUM "
-done_text:       .asciz "\nTINY-DONE\n"
-unexpected_text: .asciz "\nTINY-UNEXPECTED "
+    .macro ld register, place
+    lw \register, \place
+    .endm
 
-    .bss
-    .balign 16
-ticks:  .skip 16
-        .skip 4096
-stack_top:
+    .macro sd register, place
+    sw \register, \place
+    .endm
+
+    .include "../riscv64/common.inc.S"
