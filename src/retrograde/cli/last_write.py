@@ -104,10 +104,11 @@ async def _ask(
 
 def _symbol(recording: Recording, pc: int | None) -> str | None:
     """Return the function `pc` is in, where symbols have been read."""
-    if pc is None or not (recording.cache / "index" / "symbols").is_dir():
+    from retrograde.index.store import IndexStore, has_table
+
+    if pc is None or not has_table(recording, "symbols"):
         return None
     with contextlib.suppress(RetrogradeError):
-        from retrograde.index.store import IndexStore
         from retrograde.index.symbols import Symbols
 
         return Symbols.load(IndexStore(recording)).lookup(pc)

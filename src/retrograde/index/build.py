@@ -25,8 +25,7 @@ from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
-from retrograde.timeline.store import CheckpointStore, origin_of
-from retrograde.timeline.survey import survey
+from retrograde.timeline.opening import checkpoints_of
 
 Progress = Callable[[int], None]
 """Called with the number of positions done so far."""
@@ -96,9 +95,7 @@ async def _replay(
             "The RAM of this recording is not a shared memory file, so that no index can be made.",
             "Record again with this version of retrograde.",
         )
-    checkpoints = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
-    if checkpoints is None:
-        checkpoints = await survey(recording, qemu, progress=surveying)
+    checkpoints = await checkpoints_of(recording, qemu, progress=surveying)
     with contextlib.closing(checkpoints):
         facts = LogFacts.read(recording.log())
         starts = [(one.position, one.seconds) for one in checkpoints.index.checkpoints]

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.index.store import IndexStore, Interval
+from retrograde.index.store import IndexStore, Interval, has_table
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
 from retrograde.machine.probe_request import Watch
 from retrograde.recording.bundle import Recording
@@ -40,7 +40,7 @@ class IndexHints:
     @classmethod
     def of(cls, recording: Recording) -> IndexHints | None:
         """Return the hints of a recording that has an index that can be read, or None."""
-        if not (recording.cache / "index" / "blocks").is_dir():
+        if not has_table(recording, "blocks"):
             return None
         try:
             return cls(IndexStore(recording))

@@ -255,6 +255,11 @@ class IndexStore:
             os.close(fd)
 
 
+def has_table(recording: Recording, table: str) -> bool:
+    """Whether rows of `table` may be on disk; makes nothing, unlike opening the store."""
+    return (recording.cache / FOLDER / table).is_dir()
+
+
 def import_duckdb() -> Any:
     """Return the module duckdb; raises EnvironmentLacks where it is not installed."""
     try:

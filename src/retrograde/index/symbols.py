@@ -28,8 +28,8 @@ from retrograde.index.symbolfile import SymbolFile, read_symbol_file
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
 from retrograde.recording.bundle import Recording
-from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
-from retrograde.timeline.survey import DEFAULT_BUDGET, survey
+from retrograde.timeline.opening import checkpoints_of
+from retrograde.timeline.store import Checkpoint
 from retrograde.timeline.sync import LoopThread
 
 Progress = Callable[[int], None]
@@ -133,14 +133,11 @@ def _memory(
 ) -> tuple[mmap.mmap, Sequence[Checkpoint]]:
     """Return the RAM of the last checkpoint, and all checkpoints."""
     qemu = qemu_for(recording)
-    store = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
-    if store is None:
-        loop = LoopThread()
-        try:
-            making = survey(recording, qemu, budget=DEFAULT_BUDGET, progress=progress)
-            store = loop.run(making)
-        finally:
-            loop.close()
+    loop = LoopThread()
+    try:
+        store = loop.run(checkpoints_of(recording, qemu, progress=progress))
+    finally:
+        loop.close()
     size = recording.manifest.ram.bytes
     ram = mmap.mmap(-1, size)
     checkpoints = store.checkpoints

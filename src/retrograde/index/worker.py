@@ -22,14 +22,13 @@ from retrograde.errors import EnvironmentLacks, RetrogradeError
 from retrograde.index.interval import Columns, sweep
 from retrograde.index.store import IndexStore, Interval
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.isa import isa_for
-from retrograde.machine.probe import Probe
 from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_coverage import capacity_for
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.opening import probe_for
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore, origin_of
 
@@ -121,13 +120,10 @@ async def _seated(path: Path, program: str) -> AsyncIterator[tuple[Seat, Machine
     if store is None:
         raise EnvironmentLacks("The checkpoints were removed meanwhile.", "Start again.")
     facts = LogFacts.read(recording.log())
-    big = isa_for(recording.manifest.machine.target).byte_order == "big"
     capacity = capacity_for(recording.manifest.ram.bytes + HOLES)
     with (
         contextlib.closing(store),
-        Probe(
-            build_probe(), facts.exceptions, facts.interrupts, capacity=capacity, big_endian=big
-        ) as probe,
+        probe_for(recording, facts, build_probe(), capacity) as probe,
     ):
         async with await Seat.take(recording, qemu, store, facts, probe) as seat:
             yield seat, await MachineView.of(seat)

@@ -186,9 +186,8 @@ class Seat:
             checkpoint = self.store.before(position)
             table = self.store.table(checkpoint) if checkpoint else self.store.pages.empty_table()
             image = self.ram_image(table)
-            if not self._parked.can_load or self._parked.must_prove:
-                return image
-            if not self._parked.can_load_again:
+            parked = self._parked
+            if not parked.can_load or parked.must_prove or not parked.can_load_again:
                 return image
             await self._parked.save(f"mark{position}")
             self._marks[position] = image

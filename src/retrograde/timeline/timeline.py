@@ -19,15 +19,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
-from retrograde.errors import EnvironmentLacks, InternalError, UsageError
+from retrograde.errors import UsageError
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.isa import isa_for
-from retrograde.machine.probe import Probe
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_request import Access, Breakpoint
-from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
-from retrograde.machine.quirks import quirks_named
 from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
@@ -37,15 +32,15 @@ from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.opening import checkpoints_of, probes_for
 from retrograde.timeline.prefetch import Prefetch
-from retrograde.timeline.proof import prove_checkpoints
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.search import Hints, Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
-from retrograde.timeline.store import CheckpointStore, Origin, origin_of
-from retrograde.timeline.survey import DEFAULT_BUDGET, survey
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.survey import DEFAULT_BUDGET
 from retrograde.timeline.window import Window
 
 Progress = Callable[[int], None]
@@ -103,13 +98,9 @@ class Timeline:
         `qemu_for` does; without a usable probe the timeline works by single steps.
         """
         qemu = qemu or qemu_for(recording)
-        origin = origin_of(recording, qemu)
-        store = CheckpointStore.open(recording.cache, origin)
-        if store is None:
-            store = await _surveyed(recording, qemu, origin, budget, progress)
+        store = await checkpoints_of(recording, qemu, budget=budget, progress=progress)
         facts = LogFacts.read(recording.log())
-        big = isa_for(recording.manifest.machine.target).byte_order == "big"
-        probes = _probes(qemu, facts, replayers if use_probe else 0, big_endian=big)
+        probes = probes_for(recording, qemu, facts, replayers if use_probe else 0)
         seats = [
             Seat(recording, qemu, store, facts, probes[number] if probes else None)
             for number in range(replayers)
@@ -452,32 +443,3 @@ class Timeline:
     async def _free_seats(self) -> Sequence[Seat]:
         await self._prefetch.settle()
         return self._seats
-
-
-async def _surveyed(
-    recording: Recording, qemu: Qemu, origin: Origin, budget: int, progress: Progress | None
-) -> CheckpointStore:
-    """Make the checkpoints, and try them where some quirk makes them doubtful."""
-    store = await survey(recording, qemu, budget=budget, progress=progress)
-    if not any(quirk.rearms for quirk in quirks_named(recording.manifest.quirks)):
-        return store
-    store.close()
-    await prove_checkpoints(recording, qemu, progress=progress)
-    proven = CheckpointStore.open(recording.cache, origin)
-    if proven is None:
-        raise InternalError(f"The checkpoints in {recording.cache} cannot be opened again.")
-    return proven
-
-
-def _probes(qemu: Qemu, facts: LogFacts, count: int, *, big_endian: bool) -> list[Probe]:
-    """Make a probe for each replayer; none where the probe cannot be had."""
-    try:
-        if count:
-            require_probe(qemu.path)
-            library = build_probe()
-    except EnvironmentLacks:
-        return []
-    return [
-        Probe(library, facts.exceptions, facts.interrupts, big_endian=big_endian)
-        for _ in range(count)
-    ]

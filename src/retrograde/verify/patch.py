@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from retrograde.errors import Divergence, QemuRefused
+from retrograde.machine.isa import LONG_MODE
 from retrograde.machine.probe_request import Access, Breakpoint, Condition
 from retrograde.position import format_position
 from retrograde.timeline.search import Hit
@@ -247,7 +248,7 @@ class Patch:
         if any(hit.physical is not None for hit in self._accesses):
             hit = dice.choice([hit for hit in self._accesses if hit.physical is not None])
             reads.append(Read(hit.physical or 0, count, "physical"))
-        if registers.get("cr0", 0) >> 31 and registers["efer"] >> 10 & 1:
+        if registers.get("cr0", 0) >> 31 and registers["efer"] & LONG_MODE:
             entries = await _page_table_entries(timeline, registers["cr3"], top)
             reads.append(Read(dice.choice(entries), 8, "physical"))
         return reads

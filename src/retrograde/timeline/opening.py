@@ -1,0 +1,69 @@
+"""What working on a recording begins with: its checkpoints, and probes for its replayers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from retrograde.errors import EnvironmentLacks, InternalError
+from retrograde.machine.isa import isa_for
+from retrograde.machine.probe import Capacity, Probe
+from retrograde.machine.probe_build import build_probe
+from retrograde.machine.probe_support import require_probe
+from retrograde.machine.qemu import Qemu
+from retrograde.machine.quirks import quirks_named
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.logfacts import LogFacts
+from retrograde.timeline.proof import prove_checkpoints
+from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.survey import DEFAULT_BUDGET, survey
+
+Progress = Callable[[int], None]
+
+
+async def checkpoints_of(
+    recording: Recording,
+    qemu: Qemu,
+    *,
+    budget: int = DEFAULT_BUDGET,
+    progress: Progress | None = None,
+) -> CheckpointStore:
+    """Open the checkpoints of `recording`, which the caller closes.
+
+    Where there are none, one replay makes them, within `budget` bytes of disk; `progress`
+    is told its position. Where some quirk makes them doubtful they are then tried.
+    """
+    origin = origin_of(recording, qemu)
+    store = CheckpointStore.open(recording.cache, origin)
+    if store is not None:
+        return store
+    store = await survey(recording, qemu, budget=budget, progress=progress)
+    if not any(quirk.rearms for quirk in quirks_named(recording.manifest.quirks)):
+        return store
+    store.close()
+    await prove_checkpoints(recording, qemu, progress=progress)
+    proven = CheckpointStore.open(recording.cache, origin)
+    if proven is None:
+        raise InternalError(f"The checkpoints in {recording.cache} cannot be opened again.")
+    return proven
+
+
+def probe_for(
+    recording: Recording, facts: LogFacts, library: Path, capacity: Capacity | None = None
+) -> Probe:
+    """Make a probe for one replayer, of the `library` that `build_probe` gives."""
+    big_endian = isa_for(recording.manifest.machine.target).byte_order == "big"
+    return Probe(
+        library, facts.exceptions, facts.interrupts, capacity=capacity, big_endian=big_endian
+    )
+
+
+def probes_for(recording: Recording, qemu: Qemu, facts: LogFacts, count: int) -> list[Probe]:
+    """Make a probe for each of `count` replayers; none where `qemu` cannot load it."""
+    try:
+        if count:
+            require_probe(qemu.path)
+            library = build_probe()
+    except EnvironmentLacks:
+        return []
+    return [probe_for(recording, facts, library) for _ in range(count)]
