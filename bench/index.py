@@ -20,6 +20,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
 
+import retrograde
 from retrograde.index.build import build
 from retrograde.index.hints import IndexHints
 from retrograde.index.lastwrite import last_write
@@ -118,6 +119,20 @@ async def gains(recording: Recording) -> None:
         line(f"last-write, median (over {distance:_})", f"{seconds:.2f} s", "≤ 0.3 s")
 
 
+def calls(recording: Recording) -> None:
+    """Ask for the calls of functions called some times, and very often."""
+    asked = retrograde.open(recording.path)
+    asked.calls("do_exit")  # finds the symbols
+    for name in ("do_exit", "kfree", "_raw_spin_lock"):
+        began = time.perf_counter()
+        rows = asked.calls(name)
+        listed = time.perf_counter()
+        counted = asked.query("SELECT count(*) FROM calls WHERE target = ?", [rows[0][6]]).all()
+        assert counted == [(len(rows),)]
+        took = f"{listed - began:.2f} / {time.perf_counter() - listed:.2f} s"
+        line(f"{len(rows):_} calls of {name}, list / count", took, "≤ 0.1 s")
+
+
 def is_far(hints: IndexHints | None, pc: int, start: int) -> bool:
     """Whether a breakpoint was last hit about FAR before `start`."""
     if hints is None:
@@ -139,6 +154,7 @@ def main() -> None:
         if not options.keep:
             asyncio.run(costs(recording))
         asyncio.run(gains(recording))
+        calls(recording)
 
 
 if __name__ == "__main__":

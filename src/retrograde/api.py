@@ -16,7 +16,7 @@ from retrograde.errors import UsageError
 from retrograde.recording import bundle
 
 if TYPE_CHECKING:
-    from retrograde.index.database import Answer, Row
+    from retrograde.index.database import Answer, Database, Row
 
 Result = TypeVar("Result")
 
@@ -27,6 +27,8 @@ class Recording(bundle.Recording):
     Questions need the extra `retrograde[index]` and raise EnvironmentLacks without it.
     """
 
+    _opened: Database | None = None
+
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Answer:
         """Ask in DuckDB's SQL; `parameters` stand for its question marks.
 
@@ -34,28 +36,36 @@ class Recording(bundle.Recording):
         `polars()`. The tables are listed in the reference. Raises UsageError with DuckDB's
         message for what it cannot answer.
         """
-        from retrograde.index.database import Database
-
-        return Database(self).query(sql, parameters)
+        return self._database().query(sql, parameters)
 
     def calls(self, name: str) -> list[Row]:
         """Return the rows of `functions` for calls of the function `name`, in order.
 
         Raises UsageError before `retrograde index` has been run.
         """
+        database = self._database()
+        if not database.store.done("calls"):
+            raise UsageError(
+                f"The calls of {self.path} have not been collected.",
+                f"Run: retrograde index {self.path}",
+            )
+        wanted = "SELECT address FROM symbols WHERE name = ?"
+        found = ", ".join(str(address) for (address,) in database.query(wanted, [name]))
+        # As numbers DuckDB looks them up in the files' statistics; not so a subquery's.
+        rows = f"FROM functions WHERE target IN ({found}) ORDER BY position"
+        return database.query(rows).all() if found else []
+
+    def _database(self) -> Database:
+        """Return the database, opened anew when the index on disk has changed.
+
+        Kept open because of what it knows of the files: looking that up takes longer than
+        most questions.
+        """
         from retrograde.index.database import Database
 
-        with Database(self) as database:
-            if not database.store.done("calls"):
-                raise UsageError(
-                    f"The calls of {self.path} have not been collected.",
-                    f"Run: retrograde index {self.path}",
-                )
-            wanted = "SELECT address FROM symbols WHERE name = ?"
-            found = ", ".join(str(address) for (address,) in database.query(wanted, [name]))
-            # As numbers DuckDB looks them up in the files' statistics; not so a subquery's.
-            rows = f"FROM functions WHERE target IN ({found}) ORDER BY position"
-            return database.query(rows).all() if found else []
+        if not (self._opened and self._opened.is_current):
+            self._opened = Database(self)
+        return self._opened
 
 
 def open(path: str | os.PathLike[str]) -> Recording:  # noqa: A001 - retrograde.open

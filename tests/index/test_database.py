@@ -100,6 +100,18 @@ def test_calls_by_name(recording: Recording) -> None:
     assert asked.calls("no_such_function") == []
 
 
+def test_what_was_indexed_meanwhile_is_seen(recording: Recording) -> None:
+    write_calls(recording)
+    asked = retrograde.open(recording.path)
+    assert len(asked.calls("idle")) == 1
+    kept = asked._database()
+    assert asked.query("SELECT count(*) FROM calls").all() == [(3,)]
+    assert asked._database() is kept
+    IndexStore(recording).drop("calls")
+    assert not kept.is_current
+    assert asked.query("SELECT count(*) FROM calls").all() == [(0,)]
+
+
 @pytest.mark.parametrize(
     ("sql", "words"),
     [

@@ -75,6 +75,7 @@ class Database:
         self.store = IndexStore(recording)
         self.notes = [f"Made anew: {reason}." for reason in self.store.dropped]
         self.notes += build_log_tables(self.store, recording)
+        self._state = self.store.state()
         self._connection = self.store.connect()
         for view in VIEWS:
             self._connection.execute(f"CREATE VIEW {view.name} AS {view.query}")
@@ -96,6 +97,11 @@ class Database:
         """Give back memory, and disk that a large query took. Safe to repeat."""
         self._thread.shutdown()
         self._connection.close()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it shows the index as it is on disk now."""
+        return self.store.state() == self._state
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Answer:
         """Ask a question; `parameters` stand for the question marks in `sql`.

@@ -134,15 +134,18 @@ def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
 
 
 def _calls(calls: NDArray[Any]) -> Columns:
+    """Return the calls of each function together: one asked for is in few groups of rows."""
+    order = np.argsort(calls["target"], kind="stable")
+    sorted_by_target = {name: calls[name][order] for name in calls.dtype.names or ()}
     return {
-        "position": calls["position"].astype(np.int64),
-        "pc": calls["pc"],
-        "target": calls["target"],
-        "return_position": np.ma.masked_equal(calls["returned"].astype(np.int64), 0),
-        "depth": calls["depth"].astype(np.int32),
-        "sp": calls["sp"],
-        "space": calls["space"],
-        **{f"arg{n}": calls["arguments"][:, n] for n in range(6)},
+        "position": sorted_by_target["position"].astype(np.int64),
+        "pc": sorted_by_target["pc"],
+        "target": sorted_by_target["target"],
+        "return_position": np.ma.masked_equal(sorted_by_target["returned"].astype(np.int64), 0),
+        "depth": sorted_by_target["depth"].astype(np.int32),
+        "sp": sorted_by_target["sp"],
+        "space": sorted_by_target["space"],
+        **{f"arg{n}": sorted_by_target["arguments"][:, n] for n in range(6)},
     }
 
 

@@ -41,8 +41,12 @@ _TEMPORARY: Final = ".part"
 Interval: TypeAlias = tuple[int, int]
 """Positions (first, last): those from `first` to before `last`."""
 
-# Version 2 knows differences from row to row: positions take a byte less each.
-_OPTIONS: Final = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1"
+# Version 2 knows differences from row to row: positions take a byte less each. Groups of a
+# third of the usual size: what is asked of one function reads less that is not of it.
+_OPTIONS: Final = (
+    "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
+    "ROW_GROUP_SIZE 40960"
+)
 
 _NAME = re.compile(r"(\d+)-(\d+)\.parquet")
 _NUMBERS: Final = {
@@ -162,6 +166,14 @@ class IndexStore:
         query = self._select(TABLES[table])
         connection.execute(f"CREATE OR REPLACE VIEW {table} AS {query}")
 
+    def state(self) -> tuple[int, ...]:
+        """Return what changes whenever a file is added or removed."""
+        return tuple(
+            path.stat().st_mtime_ns
+            for path in (self.folder / META, *(self.folder / table for table in TABLES))
+            if path.exists()
+        )
+
     @functools.cached_property
     def _writer(self) -> duckdb.DuckDBPyConnection:
         """The database that writes files, kept because starting one takes 0.1 s.
@@ -187,16 +199,17 @@ class IndexStore:
         columns = ", ".join(map(_restored, table.columns))
         return f"SELECT {columns} FROM read_parquet([{names}])"
 
-    def _files(self, table: str) -> list[tuple[Interval, Path]]:
+    def _files(self, table: str) -> list[tuple[Interval, str]]:
+        """Return the files of `table`, by position."""
+        folder = os.path.join(self.folder, table)  # noqa: PTH118 - ten times as fast, for hundreds
         try:
-            paths = sorted((self.folder / table).iterdir())
+            with os.scandir(folder) as entries:
+                # A link may lead anywhere: what is read here may come from a stranger.
+                names = sorted(one.name for one in entries if not one.is_symlink())
         except FileNotFoundError:
             return []
-        matches = [(path, _NAME.fullmatch(path.name)) for path in paths]
-        # A link may lead anywhere: what is read here may come from a stranger.
-        return [
-            ((int(m[1]), int(m[2])), path) for path, m in matches if m and not path.is_symlink()
-        ]
+        matches = map(_NAME.fullmatch, names)
+        return [((int(m[1]), int(m[2])), f"{folder}/{m[0]}") for m in matches if m]
 
     def _adopt(self, digest: str) -> None:
         """Keep what is here if it was made from the recording with `digest`."""
@@ -311,7 +324,7 @@ def _restored(column: Column) -> str:
     return f"{column.since} + {column.name} AS {column.name}" if column.since else column.name
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     return str(path).replace("'", "''")
 
 
