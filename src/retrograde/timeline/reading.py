@@ -108,13 +108,12 @@ def _quiet_space(
 
 
 async def read_parked(
-    seat: Seat, view: MachineView, registers: Mapping[str, int], position: int, wanted: Range
+    seat: Seat, view: MachineView, registers: Mapping[str, int], wanted: Range
 ) -> bytes:
-    """Return memory from the machine in `seat`, moved to `position`.
+    """Return memory from the machine parked in `seat`.
 
     `registers` are those there. Raises QemuRefused when part of the range is not mapped.
     """
-    await seat.go(position)
     ram = seat.ram.view() if view.ranges else memoryview(b"")
     whole = _Piece(wanted.address, wanted.count, None)
 

@@ -75,6 +75,7 @@ class Seat:
         self._reset_pages: list[int] | None = None
         self._adrift = False
         self._stands_at: int | None = None
+        self._alone = asyncio.Lock()
 
     @classmethod
     async def take(
@@ -151,6 +152,11 @@ class Seat:
                 return await work()
             self._adrift = True
         return await work()
+
+    async def alone(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do `work`, as `surviving` does, when whoever else does something alone is done."""
+        async with self._alone:
+            return await self.surviving(work)
 
     @contextlib.contextmanager
     def unsettled(self) -> Iterator[None]:

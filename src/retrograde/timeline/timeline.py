@@ -14,7 +14,6 @@ answers. Nothing done here can change the recorded past: there is no way to writ
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
@@ -29,11 +28,9 @@ from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
 from retrograde.timeline import frames, search
 from retrograde.timeline.digest import ram_digest
-from retrograde.timeline.filling import fill
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.opening import checkpoints_of, probes_for
-from retrograde.timeline.prefetch import Prefetch
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.search import Hints, Hit, Stops
@@ -41,16 +38,10 @@ from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.survey import DEFAULT_BUDGET
-from retrograde.timeline.window import Window
+from retrograde.timeline.windows import Windows
 
 Progress = Callable[[int], None]
 Result = TypeVar("Result")
-
-FIRST_WINDOW = 512
-LARGEST_WINDOW = 16_384
-"""Positions of the first window, and of the windows long walks grow to."""
-
-WINDOWS_KEPT = 4
 
 
 class Timeline:
@@ -67,13 +58,9 @@ class Timeline:
         self.store = store
         self.facts = seats[0].facts
         self._seats = seats
-        self._locks = {id(seat): asyncio.Lock() for seat in seats}
         self._view = view
         self._position = 0
-        self._windows: list[Window] = []
-        self._span = FIRST_WINDOW
-        self._has_stepped = True
-        self._prefetch = Prefetch(self._hold)
+        self._windows = Windows(seats, view)
         self._stops = StopTable(view.conditional)
         self.hints: Hints | None = None
         """What lets searches skip what cannot match: set it to an index (index.hints)."""
@@ -142,7 +129,7 @@ class Timeline:
 
     async def close(self) -> None:
         """End all processes. Safe to repeat."""
-        await self._prefetch.stop()
+        await self._windows.stop()
         for seat in self._seats:
             await seat.close()
         self.store.close()
@@ -175,48 +162,31 @@ class Timeline:
         """Return QEMU's target description by document name; empty when it has none."""
         if self._view.isa.bare:
             return {}
-        seat = self._seats[0]
-        async with self._locks[id(seat)]:
+
+        async def ask(seat: Seat) -> dict[str, bytes]:
             return await (await seat.gdb()).target_description()
+
+        return await self._parked(ask)
 
     # -- moving ------------------------------------------------------------------------
 
     async def seek(self, position: int) -> None:
         """Move the cursor to `position`; raises PositionError outside the recording."""
         check_position(position, self.end)
-        if self._held(position) is None:
-            self._span = FIRST_WINDOW
-            self._prefetch.forget()
-            around = max(0, position - FIRST_WINDOW), position
-            # Who stepped after the last seek will after this one: worth a replayer's time
-            # beside the seek. Who did not may be a script that seeks on and on.
-            may_prefetch = len(self._seats) > 1
-            if may_prefetch and self._has_stepped:
-                self._prefetch.want(*around)
-            await self._look(position)
-            if may_prefetch and not self._has_stepped:
-                self._prefetch.want_when_idle(*around)
-            self._has_stepped = False
+        await self._windows.jump(position)
         self._position = position
 
     async def step(self, count: int = 1) -> None:
         """Move forward by `count` instructions; raises PositionError past the end."""
         target = check_position(self._position + count, self.end)
-        self._has_stepped = True
-        if self._held(target) is None:
-            await self._hold(target, min(self.end, target + self._grow()))
+        await self._windows.step_to(target, self.end)
         self._position = target
 
     async def step_back(self, count: int = 1) -> None:
         """Move back by `count` instructions; raises PositionError before the start."""
         target = check_position(self._position - count, self.end)
-        self._has_stepped = True
-        if self._held(target) is None and self._prefetch.is_busy:
-            await self._prefetch.settle()
-        if self._held(target) is None:
-            await self._hold(max(0, target - self._grow()), target)
+        await self._windows.step_back_to(target)
         self._position = target
-        self._prefetch_before(target)
 
     async def run(self, progress: Progress | None = None) -> Hit | None:
         """Run forward to the next break- or watchpoint, or to the end (None).
@@ -274,9 +244,7 @@ class Timeline:
 
     async def packet(self) -> bytes:
         """Return the registers at the cursor as QEMU's `g` packet, hex digits."""
-        window = self._held(self._position)
-        packet = window.packet(self._position) if window else None
-        return packet or await self._look(self._position)
+        return await self._windows.packet(self._position)
 
     async def register(self, number: int) -> bytes:
         """Return any register by its number in the target description, as hex digits.
@@ -285,25 +253,19 @@ class Timeline:
         """
 
         async def look(seat: Seat) -> bytes:
-            await seat.go(self._position)
             return await (await seat.gdb()).read_register(number)
 
-        return await self._at(self._seats[0], look)
+        return await self._parked(look)
 
     async def pc(self) -> int:
         """Return the linear address of the next instruction."""
         registers = await self.registers()
         known = self._view.isa.linear_pc(registers)
-        if known is None and (window := self._held(self._position)):
+        if known is None and (window := self._windows.held(self._position)):
             known = window.linear_pc(self._position)
         if known is not None:
             return known
-
-        async def ask(seat: Seat) -> int:
-            await seat.go(self._position)
-            return await ask_linear_pc(self._view.isa, registers, seat.human)
-
-        return await self._at(self._seats[0], ask)
+        return await self._parked(lambda seat: ask_linear_pc(self._view.isa, registers, seat.human))
 
     async def read(self, address: int, count: int, space: Space = "virtual") -> bytes:
         """Return `count` bytes of memory at the cursor.
@@ -317,22 +279,15 @@ class Timeline:
             return b""
         wanted = Range(address, count, space)
         position, view, registers = self._position, self._view, await self.registers()
-        if window := self._held(position):
+        if window := self._windows.held(position):
             held = read_held(window, view, registers, position, wanted)
             if held is not None:
                 return held
-        return await self._at(
-            self._seats[0], lambda seat: read_parked(seat, view, registers, position, wanted)
-        )
+        return await self._parked(lambda seat: read_parked(seat, view, registers, wanted))
 
     async def physical(self, address: int) -> int | None:
         """Return the physical address of a virtual one at the cursor; None if not mapped."""
-
-        async def ask(seat: Seat) -> str:
-            await seat.go(self._position)
-            return await seat.human(f"gva2gpa {address:#x}")
-
-        answer = await self._at(self._seats[0], ask)
+        answer = await self._parked(lambda seat: seat.human(f"gva2gpa {address:#x}"))
         return int(answer.split()[-1], 16) if answer.startswith("gpa: ") else None
 
     def write(self, *_what: object) -> NoReturn:
@@ -346,10 +301,9 @@ class Timeline:
         """Return a digest of all RAM at the cursor; equal RAM has equal digests."""
 
         async def look(seat: Seat) -> str:
-            await seat.go(self._position)
             return ram_digest(seat.ram.array())
 
-        return await self._at(self._seats[0], look)
+        return await self._parked(look)
 
     async def last_write(
         self,
@@ -394,52 +348,16 @@ class Timeline:
         seat = (await self._free_seats())[0]
         return await search.scan(seat, self._stops.armed(), start, stop)
 
-    # -- where the answers come from ---------------------------------------------------
+    async def _parked(self, look: Callable[[Seat], Awaitable[Result]]) -> Result:
+        """Return what `look` finds in the machine, parked at the cursor."""
+        seat, position = self._seats[0], self._position
 
-    def _held(self, position: int) -> Window | None:
-        """Return the window that holds `position`, if one does."""
-        return next((window for window in self._windows if position in window), None)
-
-    def _keep(self, window: Window) -> None:
-        self._windows = [window, *self._windows[: WINDOWS_KEPT - 1]]
-
-    def _grow(self) -> int:
-        """Return how far the next window reaches; each is larger than the last."""
-        span, self._span = self._span, min(LARGEST_WINDOW, self._span * 4)
-        return span
-
-    async def _at(self, seat: Seat, work: Callable[[Seat], Awaitable[Result]]) -> Result:
-        """Do `work`, which begins with a `go`, alone on `seat` and though QEMU may die."""
-        async with self._locks[id(seat)]:
-            return await seat.surviving(lambda: work(seat))
-
-    async def _look(self, position: int) -> bytes:
-        """Park the first seat at `position`, return its registers and hold them."""
-
-        async def look(seat: Seat) -> bytes:
+        async def there() -> Result:
             await seat.go(position)
-            return await (await seat.gdb()).read_registers()
+            return await look(seat)
 
-        packet = await self._at(self._seats[0], look)
-        self._keep(Window(position, [packet], None))
-        return packet
-
-    async def _hold(self, start: int, end: int) -> None:
-        self._keep(await self._fill(start, end))
-
-    async def _fill(self, start: int, end: int) -> Window:
-        return await self._at(self._seats[-1], lambda seat: fill(seat, self._view, start, end))
-
-    def _prefetch_before(self, position: int) -> None:
-        """Have the window before this one filled as its edge comes near."""
-        window = self._held(position)
-        if window is None or window.start == 0 or self._prefetch.is_busy:
-            return
-        if position - window.start > (window.end - window.start) // 2:
-            return
-        if self._held(window.start - 1) is None:
-            self._prefetch.want(max(0, window.start - self._grow()), window.start - 1)
+        return await seat.alone(there)
 
     async def _free_seats(self) -> Sequence[Seat]:
-        await self._prefetch.settle()
+        await self._windows.settle()
         return self._seats

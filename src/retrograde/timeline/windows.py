@@ -1,0 +1,115 @@
+"""The windows a timeline holds: which, how far the next one reaches, and filling ahead.
+
+The first replayer parks at positions; the last fills windows, in the background where
+they are two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retrograde.timeline.filling import fill
+from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.prefetch import Prefetch
+from retrograde.timeline.seat import Seat
+from retrograde.timeline.window import Window
+
+FIRST_WINDOW = 512
+LARGEST_WINDOW = 16_384
+"""Positions of the first window, and of the windows long walks grow to."""
+
+WINDOWS_KEPT = 4
+
+
+class Windows:
+    """The windows around where a timeline's cursor has been, newest first."""
+
+    def __init__(self, seats: Sequence[Seat], view: MachineView) -> None:
+        self._parker, self._filler = seats[0], seats[-1]
+        self._view = view
+        self._kept: list[Window] = []
+        self._span = FIRST_WINDOW
+        self._has_stepped = True
+        self._prefetch = Prefetch(self._hold)
+
+    def held(self, position: int) -> Window | None:
+        """Return the window that holds `position`, if one does."""
+        return next((window for window in self._kept if position in window), None)
+
+    async def packet(self, position: int) -> bytes:
+        """Return the registers at `position` as QEMU's `g` packet, hex digits."""
+        window = self.held(position)
+        packet = window.packet(position) if window else None
+        return packet or await self._look(position)
+
+    async def jump(self, position: int) -> None:
+        """Hold `position` for a cursor that comes from anywhere."""
+        if self.held(position) is not None:
+            return
+        self._span = FIRST_WINDOW
+        self._prefetch.forget()
+        around = max(0, position - FIRST_WINDOW), position
+        # Who stepped after the last seek will after this one: worth a replayer's time
+        # beside the seek. Who did not may be a script that seeks on and on.
+        may_prefetch = self._filler is not self._parker
+        if may_prefetch and self._has_stepped:
+            self._prefetch.want(*around)
+        await self._look(position)
+        if may_prefetch and not self._has_stepped:
+            self._prefetch.want_when_idle(*around)
+        self._has_stepped = False
+
+    async def step_to(self, position: int, end: int) -> None:
+        """Hold `position` for a cursor that steps forward, and what comes after it."""
+        self._has_stepped = True
+        if self.held(position) is None:
+            await self._hold(position, min(end, position + self._grow()))
+
+    async def step_back_to(self, position: int) -> None:
+        """Hold `position` for a cursor that steps back, and what comes before it."""
+        self._has_stepped = True
+        if self.held(position) is None and self._prefetch.is_busy:
+            await self._prefetch.settle()
+        if self.held(position) is None:
+            await self._hold(max(0, position - self._grow()), position)
+        self._fill_before(position)
+
+    async def settle(self) -> None:
+        """Wait until no replayer is at work."""
+        await self._prefetch.settle()
+
+    async def stop(self) -> None:
+        """End the filling at once, leaving its replayer in the middle."""
+        await self._prefetch.stop()
+
+    def _keep(self, window: Window) -> None:
+        self._kept = [window, *self._kept[: WINDOWS_KEPT - 1]]
+
+    def _grow(self) -> int:
+        """Return how far the next window reaches; each is larger than the last."""
+        span, self._span = self._span, min(LARGEST_WINDOW, self._span * 4)
+        return span
+
+    async def _look(self, position: int) -> bytes:
+        """Park at `position`, return the registers there and hold them."""
+
+        async def look() -> bytes:
+            await self._parker.go(position)
+            return await (await self._parker.gdb()).read_registers()
+
+        packet = await self._parker.alone(look)
+        self._keep(Window(position, [packet], None))
+        return packet
+
+    async def _hold(self, start: int, end: int) -> None:
+        self._keep(await self._filler.alone(lambda: fill(self._filler, self._view, start, end)))
+
+    def _fill_before(self, position: int) -> None:
+        """Have the window before this one filled as its edge comes near."""
+        window = self.held(position)
+        if window is None or window.start == 0 or self._prefetch.is_busy:
+            return
+        if position - window.start > (window.end - window.start) // 2:
+            return
+        if self.held(window.start - 1) is None:
+            self._prefetch.want(max(0, window.start - self._grow()), window.start - 1)
