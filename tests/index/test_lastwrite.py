@@ -16,6 +16,9 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline.timeline import Timeline
 from tests import command
 
+BORDER = 0x40001000
+"""Between two pages of the guest `unaligned` (guests/x86_64/unaligned.S)."""
+
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("probe")]
 
 
@@ -43,8 +46,56 @@ async def test_as_a_full_search(copied: Callable[..., object]) -> None:
                 await timeline.seek(position)
                 assert await timeline.read(address, 8, "physical") == found.new
         assert False in kinds
-        with pytest.raises(UsageError, match="within a page"):
-            await last_write(timeline, 0xFFF, 2)
+        with pytest.raises(UsageError, match="not a range"):
+            await last_write(timeline, 0xFFF, 0)
+
+
+async def test_what_devices_wrote(copied: Callable[..., object]) -> None:
+    """SeaBIOS has fw_cfg copy ACPI tables to RAM, and an option ROM to where PCs have ROM first.
+
+    Of the ROM's first line all bytes came at once; what hid the RAM before is all zero.
+    """
+    recording = Recording.open(str(copied("stacks")))
+    await build(recording, tables=["blocks", "written"])
+    with IndexStore(recording).connect() as rows:
+        pages = rows.execute("SELECT page FROM written WHERE bitmap = 0 AND device != 0").fetchall()
+    places = [0xCA000, *(page for (page,) in pages[:1])]
+    async with await Timeline.open(recording) as timeline:
+        timeline.hints = IndexHints.of(recording)
+        for place in places:
+            await timeline.seek(timeline.end)
+            found = await last_write(timeline, place, 16, "physical")
+            assert found is not None
+            assert found.pc is None
+            assert found.old == bytes(16) != found.new
+            for position, memory in ((0, found.old), (1, found.new)):
+                await timeline.seek(found.position + position)
+                assert await timeline.read(place, 16, "physical") == memory
+        assert len(places) == 2
+
+
+async def test_a_range_across_pages(copied: Callable[..., object]) -> None:
+    """The newer of the last writes to either page, whose frames lie apart; some are to both."""
+    recording = Recording.open(str(copied("unaligned")))
+    await build(recording, tables=["blocks", "written"])
+    dice, both = random.Random(3), 0
+    async with await Timeline.open(recording) as timeline:
+        timeline.hints = IndexHints.of(recording)
+        for _ in range(4):
+            position = dice.randrange(timeline.end * 5 // 6, timeline.end - 10_000)
+            answers = []
+            for address, count in ((BORDER - 16, 32), (BORDER - 16, 16), (BORDER, 16)):
+                await timeline.seek(position)
+                answers.append(await last_write(timeline, address, count))
+            whole, *parts = answers
+            assert whole is not None
+            assert whole.position == max(part.position for part in parts if part)
+            both += all(part and part.position == whole.position for part in parts)
+            await timeline.seek(position)
+            assert await timeline.read(BORDER - 16, 32) == whole.new
+            await timeline.seek(whole.position)
+            assert await timeline.read(BORDER - 16, 32) == whole.old != whole.new
+    assert both
 
 
 def test_the_command(copied: Callable[..., object]) -> None:

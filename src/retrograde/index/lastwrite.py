@@ -8,23 +8,28 @@ wrote later, and where is found by looking at the memory between.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrograde.errors import QemuRefused, UsageError
 from retrograde.index.hints import IndexHints, lines_of
-from retrograde.machine.isa import ByteOrder
 from retrograde.machine.probe_page import PAGE_BYTES
+from retrograde.machine.probe_request import Watch
 from retrograde.timeline.reading import Space
-from retrograde.timeline.search import Hit
+from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.timeline import Timeline
+
+Candidate = tuple[int, int, bool]
+"""First position of a span, its last, and whether other than stores changed the bytes in it."""
 
 
 @dataclass(frozen=True)
 class Write:
-    """The last write to some bytes, which were `old` before it and `new` after.
+    """The last write to any of some bytes, all of them as `old` before it and `new` after.
 
     `pc` is the linear address of the instruction at `position` that wrote, None when none
     did: then a device (DMA) or a page walk wrote between `position` and the next.
+    `physical` is the address of the first of the bytes.
     """
 
     position: int
@@ -34,91 +39,129 @@ class Write:
     new: bytes
 
 
+@dataclass(frozen=True)
+class Piece:
+    """`count` bytes in one page of physical memory."""
+
+    physical: int
+    count: int
+
+
 async def last_write(
     timeline: Timeline, address: int, count: int = 1, space: Space = "virtual"
 ) -> Write | None:
     """Return the last write to any of `count` bytes before the cursor; None: there is none.
 
     The cursor moves. Uses `timeline.hints` where they are of an index, and replays all
-    otherwise. Raises QemuRefused when the address is not mapped there, UsageError for a
-    range that crosses a page.
+    otherwise. Raises QemuRefused when part of the range is not mapped there, UsageError
+    for what is no range or has too many pages to be watched.
     """
-    stop = timeline.position
-    if count < 1 or address % PAGE_BYTES + count > PAGE_BYTES:
+    pieces = await pieces_of(timeline, address, count, space)
+    return await _Question(timeline, pieces, timeline.position).answer()
+
+
+async def pieces_of(timeline: Timeline, address: int, count: int, space: Space) -> list[Piece]:
+    """Return where a range is in physical memory at the cursor; raises as `last_write`."""
+    if count < 1 or address < 0 or address + count > 1 << 64:
         raise UsageError(
-            f"{count} bytes from {address:#x} are not within a page.", "Ask for each page."
+            f"{count} bytes from {address:#x} are not a range of memory.",
+            "Give an address and at least one byte.",
         )
-    physical = address if space == "physical" else await timeline.physical(address)
-    if physical is None:
-        raise QemuRefused(f"{address:#x} is not mapped at {stop:_}.")
-    final = await timeline.read(physical, count, "physical")
-    for first, last, by_others in _candidates(timeline, physical, count, stop):
-        span = first, min(last, stop)
-        found = await _in(timeline, physical, span, final, by_others=by_others)
-        if found:
-            return found
-    return None
+    pieces, at = [], address
+    while at < address + count:
+        here = min(PAGE_BYTES - at % PAGE_BYTES, address + count - at)
+        physical = at if space == "physical" else await timeline.physical(at)
+        if physical is None:
+            raise QemuRefused(f"{at:#x} is not mapped at {timeline.position:_}.")
+        pieces.append(Piece(physical, here))
+        at += here
+    return pieces
 
 
-def _candidates(
-    timeline: Timeline, physical: int, count: int, stop: int
-) -> list[tuple[int, int, bool]]:
-    """Return where the bytes may have changed, newest first."""
-    hints = timeline.hints
-    if not isinstance(hints, IndexHints):
-        return [(0, stop, True)]
-    page = physical // PAGE_BYTES
-    lines = lines_of(physical, physical + count, page)
-    known = hints.changed(page * PAGE_BYTES, lines, stop)
-    gaps = [(first, last, True) for first, last in hints.unknown(stop)]
-    return sorted([*known, *gaps], reverse=True)
+def changes(hints: IndexHints, pieces: Sequence[Piece], stop: int) -> list[Candidate]:
+    """Return the spans before `stop` in which the bytes may have changed, newest first."""
+    others: dict[tuple[int, int], bool] = dict.fromkeys(hints.unknown(stop), True)
+    for piece in pieces:
+        page = piece.physical // PAGE_BYTES
+        lines = lines_of(piece.physical, piece.physical + piece.count, page)
+        for first, last, by_others in hints.changed(page * PAGE_BYTES, lines, stop):
+            span = first, min(last, stop)
+            others[span] = by_others or others.get(span, False)
+    return sorted(((*span, by_others) for span, by_others in others.items()), reverse=True)
 
 
-async def _in(
-    timeline: Timeline, physical: int, span: tuple[int, int], final: bytes, *, by_others: bool
-) -> Write | None:
-    """Return the last write in `span`, after which the bytes are `final`."""
-    count, (first, stop) = len(final), span
-    hit = await timeline.last_write(physical, count, "physical", before=stop, after=first)
-    if hit:
-        old = await _bytes(timeline, physical, count, hit.position)
-        new = _stored(old, physical, hit, timeline.view.isa.byte_order)
-        if new != final:  # the instruction stored more than that, or others did afterwards
-            new = await _bytes(timeline, physical, count, hit.position + 1)
-        if new == final:
-            return Write(hit.position, hit.pc, physical, old, new)
-        return await _by_others(timeline, physical, count, hit.position + 1, stop, final)
-    if by_others and await _bytes(timeline, physical, count, first) != final:
-        return await _by_others(timeline, physical, count, first, stop, final)
-    return None
+class _Question:
+    """The question who wrote `pieces` last before `stop`."""
 
+    def __init__(self, timeline: Timeline, pieces: Sequence[Piece], stop: int) -> None:
+        self._timeline = timeline
+        self._pieces = pieces
+        self._stop = stop
 
-def _stored(old: bytes, physical: int, hit: Hit, order: ByteOrder) -> bytes:
-    """Return the bytes at `physical` after the one store of `hit`."""
-    if hit.physical is None or hit.size is None or hit.value is None:
-        return b""
-    memory = bytearray(old)
-    for number, byte in enumerate(hit.value.to_bytes(hit.size, order)):
-        if 0 <= hit.physical + number - physical < len(old):
-            memory[hit.physical + number - physical] = byte
-    return bytes(memory)
+    async def answer(self) -> Write | None:
+        hints = self._timeline.hints
+        spans = [(0, self._stop, True)]
+        if isinstance(hints, IndexHints):
+            spans = changes(hints, self._pieces, self._stop)
+        final = await self._bytes(self._stop)
+        for first, last, by_others in spans:
+            found = await self._within(first, last, final, by_others=by_others)
+            if found:
+                return found
+        return None
 
+    async def _within(
+        self, first: int, stop: int, final: bytes, *, by_others: bool
+    ) -> Write | None:
+        """Return the last write from `first` to before `stop`, after which all is `final`."""
+        watches = tuple(Watch(one.physical, one.count, physical=True) for one in self._pieces)
+        hit = await self._timeline.last_hit(Stops(watches=watches), first, stop)
+        if hit:
+            old = await self._bytes(hit.position)
+            new = self._stored(old, hit)
+            if new != final:  # the instruction stored more than that, or others did afterwards
+                new = await self._bytes(hit.position + 1)
+            if new == final:
+                return Write(hit.position, hit.pc, self._pieces[0].physical, old, new)
+            return await self._by_others(hit.position + 1, stop, final)
+        if by_others and await self._bytes(first) != final:
+            return await self._by_others(first, stop, final)
+        return None
 
-async def _by_others(
-    timeline: Timeline, physical: int, count: int, low: int, high: int, last: bytes
-) -> Write:
-    """Halve the way between `low`, where the bytes are not yet `last`, and `high`."""
-    old = await _bytes(timeline, physical, count, low)
-    while high - low > 1:
-        middle = (low + high) // 2
-        now = await _bytes(timeline, physical, count, middle)
-        if now == last:
-            high = middle
-        else:
-            low, old = middle, now
-    return Write(low, None, physical, old, last)
+    def _stored(self, old: bytes, hit: Hit) -> bytes:
+        """Return the bytes after the one store of `hit`."""
+        if hit.physical is None or hit.size is None or hit.value is None:
+            return b""
+        memory, at = bytearray(old), 0
+        for piece in self._pieces:
+            stored = hit.value.to_bytes(hit.size, self._timeline.view.isa.byte_order)
+            for number, byte in enumerate(stored, hit.physical - piece.physical):
+                if 0 <= number < piece.count:
+                    memory[at + number] = byte
+            at += piece.count
+        return bytes(memory)
 
+    async def _by_others(self, low: int, high: int, final: bytes) -> Write:
+        """Halve the way between `low`, where the bytes are not yet `final`, and `high`.
 
-async def _bytes(timeline: Timeline, physical: int, count: int, position: int) -> bytes:
-    await timeline.seek(position)
-    return await timeline.read(physical, count, "physical")
+        Where PCs map ROM over RAM or take it away, bytes change that nobody wrote, maybe
+        in an interval that has no writes: then they are not `final` at its end.
+        """
+        if high < self._stop and await self._bytes(high) != final:
+            low, high = high, self._stop
+        old = await self._bytes(low)
+        while high - low > 1:
+            middle = (low + high) // 2
+            now = await self._bytes(middle)
+            if now == final:
+                high = middle
+            else:
+                low, old = middle, now
+        return Write(low, None, self._pieces[0].physical, old, final)
+
+    async def _bytes(self, position: int) -> bytes:
+        await self._timeline.seek(position)
+        parts = [
+            await self._timeline.read(one.physical, one.count, "physical") for one in self._pieces
+        ]
+        return b"".join(parts)

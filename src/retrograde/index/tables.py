@@ -136,7 +136,7 @@ _ALL = (
     ),
     Table(
         "written",
-        2,
+        3,
         "replay",
         "Physical memory that was written in an interval.",
         (

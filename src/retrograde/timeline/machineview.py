@@ -36,13 +36,15 @@ class MachineView:
     """Registers of the `g` packet, and where shared RAM lies in physical memory.
 
     `described` has all registers, also those not in the packet. `ranges` is empty when RAM
-    is not a shared memory file.
+    is not a shared memory file. At the addresses in `remapped` there is RAM at some
+    positions, and something else at others.
     """
 
     isa: Isa
     layout: RegisterLayout
     described: RegisterLayout
     ranges: tuple[RamRange, ...]
+    remapped: tuple[RamRange, ...] = ()
 
     @classmethod
     async def of(cls, seat: Seat) -> MachineView:
@@ -54,7 +56,7 @@ class MachineView:
         ranges: tuple[RamRange, ...] = ()
         if seat.recording.manifest.ram.shared:
             ranges = _ranges(await seat.human("info mtree -f"), isa)
-        return cls(isa, layout, described, ranges)
+        return cls(isa, layout, described, ranges, _remapped(ranges, isa))
 
     @property
     def conditional(self) -> tuple[str, ...]:
@@ -93,9 +95,12 @@ class MachineView:
         return result
 
     def physical(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the physical address of each offset in RAM, -1 where none is certain."""
+        """Return the physical address of each offset in RAM, -1 where it is not known.
+
+        That is where these bytes are when they are to be seen at all.
+        """
         result = np.full(len(offsets), -1, dtype=np.int64)
-        for part in self.ranges:
+        for part in (*self.ranges, *self.remapped):
             inside = (offsets >= part.offset) & (offsets < part.offset + part.stop - part.start)
             result[inside] = offsets[inside] + (part.start - part.offset)
         return result
@@ -110,6 +115,16 @@ def _ranges(tree: str, isa: Isa) -> tuple[RamRange, ...]:
     if isa.target in X86:
         ranges = [piece for part in ranges for piece in _without(part, *_REMAPPED)]
     return tuple(ranges)
+
+
+def _remapped(ranges: tuple[RamRange, ...], isa: Isa) -> tuple[RamRange, ...]:
+    """Return the RAM of PCs that ROM or video memory can cover.
+
+    The chipsets map it to the addresses it would have anyway (QEMU's hw/pci-host/pam.c).
+    """
+    start, stop = _REMAPPED
+    below = [part for part in ranges if part.stop == start and isa.target in X86]
+    return tuple(RamRange(start, stop, part.offset + start - part.start) for part in below)
 
 
 def _without(part: RamRange, start: int, stop: int) -> list[RamRange]:

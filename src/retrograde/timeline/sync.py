@@ -26,7 +26,7 @@ from retrograde.machine.probe_request import Access
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.recording.bundle import Recording
-from retrograde.timeline.search import Hit
+from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.stops import Conditions
 from retrograde.timeline.survey import DEFAULT_BUDGET
 from retrograde.timeline.timeline import Space, Timeline
@@ -230,6 +230,10 @@ class SyncTimeline:
     ) -> Hit | None:
         """Return the last store to any of `count` bytes before the cursor, or `before`."""
         return self._loop.run(self._timeline.last_write(address, count, space, before, after))
+
+    def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
+        """Return the last hit of `stops` at a position from `start` to before `stop`."""
+        return self._loop.run(self._timeline.last_hit(stops, start, stop))
 
     def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
         """Stop at the instruction at linear address `pc` if all conditions hold."""

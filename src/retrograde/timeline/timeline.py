@@ -319,9 +319,11 @@ class Timeline:
         """
         watch = watch_of(address, count, "w", physical=space == "physical")
         stop = self._position if before is None else before
-        stops = Stops(watches=(watch,))
-        seats = await self._free_seats()
-        return await search.last_hit(seats, stops, after, stop, hints=self.hints)
+        return await self.last_hit(Stops(watches=(watch,)), after, stop)
+
+    async def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
+        """Return the last hit of `stops` at a position from `start` to before `stop`."""
+        return await search.last_hit(await self._free_seats(), stops, start, stop, hints=self.hints)
 
     # -- break- and watchpoints --------------------------------------------------------
 
