@@ -124,6 +124,28 @@ async def test_a_client_may_reconnect_at_once(tmp_path, goodbye):
         await client.close()
 
 
+async def test_the_server_ends_though_a_client_reads_nothing(tmp_path):
+    enough = asyncio.Event()
+
+    class Counting(FakeTimeline):
+        reads = 0
+
+        async def read(self, address, count, space="virtual"):
+            self.reads += 1
+            if self.reads == 32:  # 2 MB in all, more than a socket holds
+                enough.set()
+            return bytes(0x8000)
+
+    async with asyncio.timeout(SECONDS), serving(Counting(tmp_path), tmp_path) as path:
+        client = await Client.connect(path)
+        assert await client.ask("QStartNoAckMode") == "OK"
+        client.writer.transport.pause_reading()
+        for _ in range(32):
+            client.send("m0,8000")
+        await enough.wait()
+    client.writer.transport.abort()
+
+
 async def test_one_of_many_is_next(tmp_path):
     reports = []
     async with serving(FakeTimeline(tmp_path), tmp_path, reports) as path:

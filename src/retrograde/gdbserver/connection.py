@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import select
+import socket
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from retrograde.gdbserver.requests import is_long
@@ -28,20 +28,23 @@ WAITING: Final = 64
 """Requests kept while one is being answered. No debugger sends a second; the rest of a
 flood is read, so that a vanished client is noticed, and dropped."""
 
-_READ: Final = 1 << 16
 _TEXT: Final = 1 << 14
 """Bytes of text in one packet of output."""
 
 
-class Connection:
-    """Talks to one client until it leaves. `run` never raises for what a client does."""
+class Connection(asyncio.Protocol):
+    """Talks to one client until it leaves. `run` never raises for what a client does.
 
-    def __init__(
-        self, timeline: Timeline, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    A protocol and not a pair of streams: gdb sends thousands of small packets for one
+    command, and each is answered two turns of the event loop sooner.
+    """
+
+    def __init__(self, timeline: Timeline, accept: Callable[[Connection], None]) -> None:
+        """`accept` is called when the client is there: it has `run` run, or aborts."""
         self._timeline = timeline
-        self._reader = reader
-        self._writer = writer
+        self._accept = accept
+        self._transport: asyncio.Transport
+        self._lost = asyncio.get_running_loop().create_future()
         self._session = Session(timeline, self._say)
         self._decoder = Decoder(2 * PACKET_BYTES)
         self._requests: deque[bytes] = deque()
@@ -60,7 +63,7 @@ class Connection:
 
         A debugger that reconnects is as fast as we are.
         """
-        fd = self._writer.get_extra_info("socket").fileno()
+        fd = self._transport.get_extra_info("socket").fileno()
         if fd < 0 or self._gone or self._session.ended:
             return True
         ends = select.poll()
@@ -70,19 +73,56 @@ class Connection:
     async def run(self) -> None:
         """Answer requests until the client leaves or the connection breaks."""
         self._task = asyncio.current_task()
-        listener = asyncio.create_task(self._listen())
         try:
             while not self._session.ended and (request := await self._next()) is not None:
                 await self._answer(request)
-        except ConnectionError:
-            pass
+        except asyncio.CancelledError:
+            self.abort()  # a client that reads no more would not let us close
+            raise
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
             self._session.close()
-            self._writer.close()
-            with contextlib.suppress(ConnectionError):
-                await self._writer.wait_closed()
+            self._transport.close()
+            await self._lost
+
+    def abort(self) -> None:
+        """Send the client away at once."""
+        self._transport.abort()
+
+    # -- what the event loop calls -----------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        link = transport.get_extra_info("socket")
+        if link.family != socket.AF_UNIX:
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._accept(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        for frame in self._decoder.feed(data):
+            self._take(frame)
+
+    def eof_received(self) -> None:
+        """Take note that the client says no more; the transport closes itself."""
+        self._leave()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Take note that the client is gone."""
+        self._leave()
+        self._lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Read no more from a client that does not read: our answers must not pile up."""
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # ----------------------------------------------------------------------------------
 
     async def _next(self) -> bytes | None:
         """Return the next request; None when the client is gone."""
@@ -107,8 +147,7 @@ class Connection:
             answer = await self._session.interrupted(request, self._reached)
         self._answering = b""
         self._last = encode(answer)
-        self._writer.write(self._last)
-        await self._writer.drain()
+        self._transport.write(self._last)
 
     async def _unless_halted(self, work: Coroutine[Any, Any, bytes]) -> bytes | None:
         """Return what `work` does; None when the client interrupted it or went away.
@@ -136,27 +175,18 @@ class Connection:
         """Show text to the client's user, as far as it can be shown now: in an O packet."""
         data = text.encode(errors="replace")
         for at in range(0, len(data), _TEXT):
-            self._writer.write(encode(b"O" + data[at : at + _TEXT].hex().encode()))
+            self._transport.write(encode(b"O" + data[at : at + _TEXT].hex().encode()))
 
-    async def _listen(self) -> None:
-        """Read what comes, until the client is gone."""
-        try:
-            while data := await self._reader.read(_READ):
-                for frame in self._decoder.feed(data):
-                    self._take(frame)
-                await self._writer.drain()  # our answers to a flood must not pile up
-        except ConnectionError:
-            pass
-        finally:
-            self._gone = True
-            self._news.set()
-            self._stop_answering()
+    def _leave(self) -> None:
+        self._gone = True
+        self._news.set()
+        self._stop_answering()
 
     def _take(self, frame: Frame) -> None:
         acknowledging = not self._session.no_ack
         if isinstance(frame, Packet):
             if acknowledging:
-                self._writer.write(ACK)
+                self._transport.write(ACK)
             if len(self._requests) < WAITING:
                 self._requests.append(frame.payload)
                 self._news.set()
@@ -167,9 +197,9 @@ class Connection:
             elif any(map(is_long, self._requests)):
                 self._interrupt_due = True
         elif isinstance(frame, Garbled) and acknowledging:
-            self._writer.write(NACK)
+            self._transport.write(NACK)
         elif isinstance(frame, Nack) and acknowledging:
-            self._writer.write(self._last)
+            self._transport.write(self._last)
             self._last = b""  # once: a flood of nacks must not be multiplied
 
     def _stop_answering(self) -> None:

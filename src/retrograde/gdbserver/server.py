@@ -79,10 +79,10 @@ class GdbServer:
         await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _open(self) -> None:
-        path = self.address.path
+        loop, path = asyncio.get_running_loop(), self.address.path
         if not path:
-            self._server = await asyncio.start_server(
-                self._accept, self.address.host, self.address.port
+            self._server = await loop.create_server(
+                self._connection, self.address.host, self.address.port
             )
             port = self._server.sockets[0].getsockname()[1]
             self.address = Address(host=self.address.host, port=port)
@@ -95,38 +95,35 @@ class GdbServer:
                 listening.bind(path)
             finally:
                 os.umask(mask)
-            self._server = await asyncio.start_unix_server(self._accept, sock=listening)
+            self._server = await loop.create_unix_server(self._connection, sock=listening)
         except BaseException:
             listening.close()
             raise
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connection(self) -> Connection:
+        return Connection(self._timeline, self._accept)
+
+    def _accept(self, connection: Connection) -> None:
         before = None
         if self._last is not None:
             last, before = self._last
             if not before.done() and not last.is_leaving:
                 self._report("a second client was sent away: one is served at a time")
-                writer.transport.abort()
+                connection.abort()
                 return
-        if not self.address.path:
-            link = writer.get_extra_info("socket")
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(self._timeline, reader, writer)
-        task = asyncio.create_task(_serve(connection, writer, before))
+        task = asyncio.create_task(_serve(connection, before))
         self._last = connection, task
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
 
-async def _serve(
-    connection: Connection, writer: asyncio.StreamWriter, before: asyncio.Task[None] | None
-) -> None:
+async def _serve(connection: Connection, before: asyncio.Task[None] | None) -> None:
     try:
         if before is not None:
             await asyncio.wait((before,))
         await connection.run()
     finally:
-        writer.close()
+        connection.abort()
 
 
 def _make_room(path: Path) -> None:
