@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrograde.errors import UsageError
@@ -17,6 +17,9 @@ from retrograde.recording import bundle
 
 if TYPE_CHECKING:
     from retrograde.index.database import Answer, Database, Row
+    from retrograde.index.lastwrite import Write
+    from retrograde.timeline.reading import Space
+    from retrograde.timeline.timeline import Timeline
 
 Result = TypeVar("Result")
 
@@ -55,6 +58,48 @@ class Recording(bundle.Recording):
         rows = f"FROM functions WHERE target IN ({found}) ORDER BY position"
         return database.query(rows).all() if found else []
 
+    def writes(
+        self, address: int, count: int = 8, *, at: str | int = "end", physical: bool = False
+    ) -> list[Row]:
+        """Return all stores to any of `count` bytes before the position `at`, in order.
+
+        As rows of the table `writes`. The bytes are those that are at `address` at that
+        position. Replays what the index does not rule out, all where there is none.
+        """
+        from retrograde.index.writes import stores_to
+
+        async def ask(timeline: Timeline) -> list[Row]:
+            found = await stores_to(timeline, address, count, _space(physical))
+            return [(h.position, h.pc, h.address, h.physical, h.size, h.value) for h in found]
+
+        return self._ask(ask, at)
+
+    def last_write(
+        self, address: int, count: int = 8, *, at: str | int = "end", physical: bool = False
+    ) -> Write | None:
+        """Return who wrote any of `count` bytes last before the position `at`, None: nobody.
+
+        Replays as `writes` does; see `retrograde.index.lastwrite.Write`.
+        """
+        from retrograde.index.lastwrite import last_write
+
+        async def ask(timeline: Timeline) -> Write | None:
+            return await last_write(timeline, address, count, _space(physical))
+
+        return self._ask(ask, at)
+
+    def _ask(self, question: Callable[[Timeline], Awaitable[Result]], at: str | int) -> Result:
+        """Ask a timeline with its cursor at `at`, which knows what the index knows."""
+        from retrograde.index.hints import IndexHints
+        from retrograde.timeline.timeline import Timeline
+
+        async def ask() -> Result:
+            async with await Timeline.open(self, at=at) as timeline:
+                timeline.hints = IndexHints.of(self)
+                return await question(timeline)
+
+        return _run(ask())
+
     def _database(self) -> Database:
         """Return the database, opened anew when the index on disk has changed.
 
@@ -66,6 +111,10 @@ class Recording(bundle.Recording):
         if not (self._opened and self._opened.is_current):
             self._opened = Database(self)
         return self._opened
+
+
+def _space(physical: bool) -> Space:
+    return "physical" if physical else "virtual"
 
 
 def open(path: str | os.PathLike[str]) -> Recording:  # noqa: A001 - retrograde.open

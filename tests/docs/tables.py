@@ -20,7 +20,8 @@ What `retrograde query` and `Recording.query` can be asked about; [how to ask](.
 Positions and differences of positions are `BIGINT`, addresses and registers `UBIGINT`.
 
 Tables from the *log* and of *symbols* are there at the first question. Those by *replay* are
-made by `retrograde index`; until then they are empty.
+made by `retrograde index`; until then they are empty. Those by *choice* are made for the
+positions and addresses you say: `retrograde index NAME.retro --writes all --from 1.2G --to 1.3G`.
 """
 
 

@@ -38,3 +38,14 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     if value is not None and not value > 0:
         raise UsageError(f"--{param.name} must be above zero, not {value}.")
     return value
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """Return address and length of `ADDR[:LEN]`; raises UsageError."""
+    address, _, count = text.partition(":")
+    try:
+        return int(address, 0), int(count or "8", 0)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is not an address.", "Give ADDR or ADDR:LEN, as in 0xffffffff82a0c3c0:4."
+        ) from None

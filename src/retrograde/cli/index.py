@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from typing import TYPE_CHECKING
 
 import click
 
-from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_facts, print_json, progress, warn
 from retrograde.recording.bundle import Recording
+
+if TYPE_CHECKING:
+    from retrograde.machine.qemu import Qemu
 
 
 @click.command("index")
@@ -23,6 +27,14 @@ from retrograde.recording.bundle import Recording
     help="Processes that replay side by side.",
 )
 @click.option("--tables", metavar="NAME,…", help="Only these tables; default: all.")
+@click.option(
+    "--writes",
+    metavar="WHERE",
+    help="Only the table of stores: to ADDR[:LEN], or all.",
+)
+@click.option("--physical", is_flag=True, help="The address of --writes is a physical one.")
+@click.option("--from", "start", default="0", metavar="POSITION", help="Stores from there on.")
+@click.option("--to", "stop", default="end", metavar="POSITION", help="Stores before that.")
 @QEMU
 @FORCE
 @JSON_OPTION
@@ -30,6 +42,10 @@ def command(
     recording: Recording,
     jobs: int,
     tables: str | None,
+    writes: str | None,
+    physical: bool,
+    start: str,
+    stop: str,
     qemu: str | None,
     force: bool,
     as_json: bool,
@@ -37,6 +53,8 @@ def command(
     """Make the index of a recording, or what of it is missing.
 
     It can be interrupted at any time: what is done stays, and the next run goes on there.
+    With --writes, the stores at these positions are added to the table `writes`, which
+    holds all stores or those to one range of addresses.
     """
     from retrograde.index.build import build
     from retrograde.index.interval import REPLAYED
@@ -44,6 +62,12 @@ def command(
     from retrograde.index.store import IndexStore
     from retrograde.machine.compat import qemu_for
 
+    if writes:
+        span = recording.resolve(start), recording.resolve(stop)
+        _add_writes(
+            recording, qemu_for(recording, qemu, force=force), writes, physical, span, as_json
+        )
+        return
     chosen = tables.split(",") if tables else (*LOG_TABLES, *REPLAYED)
     program, began = qemu_for(recording, qemu, force=force), time.monotonic()
     with (
@@ -72,3 +96,33 @@ def command(
             "index": f"{human_bytes(size)}, {size / max(1, recording.end):.3f} B/instruction",
         }
     )
+
+
+def _add_writes(
+    recording: Recording,
+    qemu: Qemu,
+    where: str,
+    physical: bool,
+    span: tuple[int, int],
+    as_json: bool,
+) -> None:
+    from retrograde.index.writes import build_writes
+    from retrograde.timeline.stops import watch_of
+
+    watch = None
+    if where != "all":
+        address, count = parse_range(where)
+        watch = watch_of(address, count, "w", physical=physical)
+    with (
+        progress("making checkpoints", recording.end) as surveying,
+        progress("tracing stores", recording.end) as tracing,
+    ):
+        report = asyncio.run(
+            build_writes(recording, qemu, watch, span, surveying=surveying, progress=tracing)
+        )
+    for trouble in report.troubles:
+        warn(trouble)
+    if as_json:
+        print_json({"stores": report.rows})
+    else:
+        print_facts({"stores": f"{report.rows:_} added to the table writes"})

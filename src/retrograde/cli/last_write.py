@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
 from retrograde.cli.output import JSON_OPTION, Progress, print_facts, print_json, progress
-from retrograde.errors import AnswerNo, RetrogradeError, UsageError
+from retrograde.errors import AnswerNo, RetrogradeError
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
@@ -71,17 +71,6 @@ def command(
             "physical": f"{found.physical:#x}",
         }
     )
-
-
-def parse_range(text: str) -> tuple[int, int]:
-    """Return address and length of `ADDR[:LEN]`; raises UsageError."""
-    address, _, count = text.partition(":")
-    try:
-        return int(address, 0), int(count or "8", 0)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is not an address.", "Give ADDR or ADDR:LEN, as in 0xffffffff82a0c3c0:4."
-        ) from None
 
 
 async def _ask(

@@ -45,8 +45,10 @@ _NEEDS_SYMBOLS: Final = re.compile(
 _REPLAYED: Final = {
     table.name: re.compile(rf"\b{table.name}\b", re.IGNORECASE)
     for table in TABLES.values()
-    if table.source == "replay"
+    if table.source in ("replay", "choice")
 } | {"calls": re.compile(r"\b(calls|functions|syscalls)\b", re.IGNORECASE)}
+
+_OPTIONS: Final = {"writes": " --writes WHERE"}
 
 _numbers = itertools.count()
 
@@ -169,7 +171,8 @@ class Database:
     def _build_for(self, sql: str) -> None:
         """Build what a query needs and is not there yet, or say that it must be built."""
         self.notes += [
-            f"The table {name} is empty: `retrograde index {self._recording.path}` builds it."
+            f"The table {name} is empty: `retrograde index {self._recording.path}"
+            f"{_OPTIONS.get(name, '')}` builds it."
             for name, words in _REPLAYED.items()
             if words.search(sql) and not self.store.done(name)
         ]

@@ -4,8 +4,9 @@ Positions are signed 64-bit numbers, so that differences of them can be taken in
 addresses and register values are unsigned. A column that may be NULL says when.
 
 By its `source` a table is read out of the rr log, all of it at once and without a replay
-("log"), made by replaying, interval by interval ("replay"), or made of the guest kernel's
-own table in memory or a file of symbols ("symbols").
+("log"), made by replaying, interval by interval ("replay"), made of the guest kernel's
+own table in memory or a file of symbols ("symbols"), or made by replaying for positions
+and addresses somebody chose ("choice").
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, Literal, TypeAlias
 POSITION: Final = "BIGINT"
 ADDRESS: Final = "UBIGINT"
 
-Source: TypeAlias = Literal["log", "replay", "symbols"]
+Source: TypeAlias = Literal["log", "replay", "symbols", "choice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,20 @@ _ALL = (
                 "UBIGINT",
                 "bit n set: they changed, and by no store: a device wrote them, or a page walk",
             ),
+        ),
+    ),
+    Table(
+        "writes",
+        1,
+        "choice",
+        "Stores: all, or those to chosen addresses, at the positions chosen so far.",
+        (
+            Column("position", POSITION, "of the instruction that stored, or was interrupted"),
+            Column("pc", ADDRESS, "its address; of what an interrupt pushes, the handler's"),
+            Column("vaddr", ADDRESS, "virtual address stored to"),
+            Column("paddr", ADDRESS, "physical address; NULL where QEMU could not tell"),
+            Column("size", "INTEGER", "bytes, 1 to 8; longer stores are several rows"),
+            Column("value", ADDRESS, "what was stored"),
         ),
     ),
     Table(

@@ -212,12 +212,17 @@ class Probe:
 
         `which` is the index of the watch, or of the breakpoint in ascending order of pc.
         """
-        hits = self._records("hits")
+        return self.placed(self._records("hits"))
+
+    def placed(self, hits: NDArray[np.void]) -> NDArray[np.void]:
+        """Return those of `hits` that do concern a watch.
+
+        For physical watches the probe had to guess which pushes may; now it is known.
+        """
         flags = hits["flags"] & (RecordFlag.DELIVERY | RecordFlag.NO_PADDR)
         placed = np.flatnonzero(flags == RecordFlag.DELIVERY)
         if not len(placed):
             return hits
-        # The probe had to guess which pushes touch a physical watch; now it is known.
         words = hits[placed]
         watch = self._area("watches")[words["which"]]
         outside = (words["paddr"] > watch["last"]) | (
@@ -247,6 +252,18 @@ class Probe:
     def changes(self) -> NDArray[np.void]:
         """Return the logged register changes, oldest first (dtype CHANGE)."""
         return self._records("changes")
+
+    def since(self, kind: Literal["hits", "writes"], number: int) -> NDArray[np.void] | None:
+        """Return a copy of the records from `number` on, as counted since they were cleared.
+
+        None when some of them are overwritten.
+        """
+        total, capacity = self.total(kind), self._capacity[kind]
+        if total - number > capacity:
+            return None
+        self._require_active()
+        ring, at, end = self._area(kind), number % capacity, number % capacity + total - number
+        return np.concatenate([ring[at:end], ring[: max(0, end - capacity)]])
 
     def total(self, kind: Literal["hits", "writes", "steps", "changes"]) -> int:
         """Return how many records of a kind there were, kept or overwritten."""
@@ -332,9 +349,12 @@ class Probe:
         self.reset()
         self._set(features=features, generation=self._get("generation") + 1)
 
-    def _records(self, name: str) -> NDArray[np.void]:
+    def _require_active(self) -> None:
         if not self.facts().active:
             raise InternalError("The probe was armed and no snapshot was loaded and run since.")
+
+    def _records(self, name: str) -> NDArray[np.void]:
+        self._require_active()
         unknown = self._get("unknown_register")
         if unknown:
             what = self._area("registers")[unknown - 1].decode()

@@ -235,6 +235,10 @@ class SyncTimeline:
         """Return the last hit of `stops` at a position from `start` to before `stop`."""
         return self._loop.run(self._timeline.last_hit(stops, start, stop))
 
+    def all_hits(self, stops: Stops, start: int, stop: int) -> list[Hit]:
+        """Return all hits of `stops` at positions from `start` to before `stop`, in order."""
+        return self._loop.run(self._timeline.all_hits(stops, start, stop))
+
     def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
         """Stop at the instruction at linear address `pc` if all conditions hold."""
         return self._timeline.add_breakpoint(pc, conditions)

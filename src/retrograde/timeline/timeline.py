@@ -347,8 +347,12 @@ class Timeline:
 
     async def hits(self, start: int, stop: int) -> list[Hit]:
         """Return all hits at positions from `start` to before `stop`, in order."""
+        return await self.all_hits(self._stops.armed(), start, stop)
+
+    async def all_hits(self, stops: Stops, start: int, stop: int) -> list[Hit]:
+        """Return all hits of `stops` at positions from `start` to before `stop`, in order."""
         seat = (await self._free_seats())[0]
-        return await search.scan(seat, self._stops.armed(), start, stop)
+        return await search.scan(seat, stops, start, stop)
 
     async def _parked(self, look: Callable[[Seat], Awaitable[Result]]) -> Result:
         """Return what `look` finds in the machine, parked at the cursor."""

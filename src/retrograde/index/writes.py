@@ -1,0 +1,147 @@
+"""Every store to some memory: the table `writes`, and what a script asks for at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.errors import UsageError
+from retrograde.index.hints import IndexHints
+from retrograde.index.lastwrite import changes, pieces_of
+from retrograde.index.store import IndexStore, Interval
+from retrograde.index.stores import CAPACITY, Stores, trace
+from retrograde.machine.probe_build import build_probe
+from retrograde.machine.probe_page import RECORD, RecordFlag
+from retrograde.machine.probe_request import Watch
+from retrograde.machine.probe_support import require_probe
+from retrograde.machine.qemu import Qemu
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.logfacts import LogFacts
+from retrograde.timeline.opening import checkpoints_of, probe_for
+from retrograde.timeline.reading import Space
+from retrograde.timeline.search import Hit, Stops
+from retrograde.timeline.seat import Progress, Seat
+from retrograde.timeline.timeline import Timeline
+
+TABLE: Final = "writes"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What building came to: rows written, and `troubles` in words."""
+
+    rows: int
+    troubles: list[str]
+
+
+async def build_writes(
+    recording: Recording,
+    qemu: Qemu,
+    watch: Watch | None,
+    span: Interval,
+    *,
+    surveying: Progress | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Add the stores to `watch`, or all, at the positions in `span` to the table.
+
+    Positions that are in it are not replayed again; rows for another `watch` are removed.
+    What is done stays, whatever ends the work. Raises UsageError for an empty span,
+    EnvironmentLacks without the probe or when the disk is full.
+    """
+    if span[0] >= span[1]:
+        raise UsageError(
+            f"From {span[0]:_} to {span[1]:_} there is no instruction.",
+            "Give two positions, the smaller one first.",
+        )
+    require_probe(qemu.path)
+    index, rows = IndexStore(recording), 0
+    index.claim(TABLE, f"QEMU {qemu.digest[:16]} for stores to {_words(watch)}")
+    store = await checkpoints_of(recording, qemu, progress=surveying)
+    facts = LogFacts.read(recording.log())
+    writing: asyncio.Future[None] | None = None
+    with contextlib.closing(store), probe_for(recording, facts, build_probe(), CAPACITY) as probe:
+        async with await Seat.take(recording, qemu, store, facts, probe) as seat:
+            try:
+                async for found in _all(seat, watch, _gaps(index.done(TABLE), span), progress):
+                    if writing:
+                        await writing
+                    write = asyncio.to_thread(
+                        index.write, TABLE, found.first, found.last, _columns(found.records)
+                    )
+                    writing = asyncio.ensure_future(write)
+                    rows += len(found.records)
+            finally:
+                if writing:
+                    await writing
+    return Report(rows, index.dropped)
+
+
+async def stores_to(
+    timeline: Timeline, address: int, count: int = 1, space: Space = "virtual"
+) -> list[Hit]:
+    """Return all stores to any of `count` bytes before the cursor, in order.
+
+    The bytes are those that are at `address` there, wherever else they were mapped before.
+    Where `timeline.hints` are of an index, only what it does not rule out is replayed.
+    Raises as `last_write` does.
+    """
+    stop, hints = timeline.position, timeline.hints
+    pieces = await pieces_of(timeline, address, count, space)
+    spans = [(0, stop)]
+    if isinstance(hints, IndexHints):
+        spans = [(first, last) for first, last, _ in reversed(changes(hints, pieces, stop))]
+    watches = tuple(Watch(piece.physical, piece.count, physical=True) for piece in pieces)
+    found: list[Hit] = []
+    for first, last in spans:
+        found += await timeline.all_hits(Stops(watches=watches), first, last)
+    return found
+
+
+async def _all(
+    seat: Seat, watch: Watch | None, gaps: Sequence[Interval], progress: Progress | None
+) -> AsyncIterator[Stores]:
+    """Yield the stores in `gaps`, every position of them in one stretch."""
+    hints = IndexHints.of(seat.recording) if watch else None
+    stops = Stops(watches=(watch,) if watch else ())
+    for first, last in gaps:
+        done = first
+        spans = hints.spans(stops, first, last, only_last=False) if hints else [(first, last)]
+        for low, high in spans:
+            async for found in trace(seat, stops.watches, low, high, progress):
+                yield Stores(done, found.last, found.records)
+                done = found.last
+        if done < last:
+            yield Stores(done, last, np.zeros(0, RECORD))
+
+
+def _gaps(done: Sequence[Interval], span: Interval) -> list[Interval]:
+    """Return what of `span` is in none of the intervals `done`, which rise."""
+    gaps, at = [], span[0]
+    for first, last in done:
+        if at < first and at < span[1]:
+            gaps.append((at, min(first, span[1])))
+        at = max(at, last)
+    return [*gaps, (at, span[1])] if at < span[1] else gaps
+
+
+def _columns(records: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    return {
+        "position": records["position"].astype(np.int64),
+        **{name: records[name] for name in ("pc", "vaddr")},
+        "paddr": np.ma.array(records["paddr"], mask=records["flags"] & RecordFlag.NO_PADDR != 0),
+        "size": records["size"].astype(np.int32),
+        "value": records["value"],
+    }
+
+
+def _words(watch: Watch | None) -> str:
+    if watch is None:
+        return "all memory"
+    return f"{watch.length} bytes from {'physical ' * watch.physical}{watch.start:#x}"
