@@ -32,6 +32,10 @@ class FakeRecording:
     def __init__(self, cache):
         self.cache = cache
 
+    def program(self):
+        path = self.cache and self.cache / "program"
+        return path if path and path.is_file() else None
+
 
 class FakeTimeline:
     def __init__(self, cache=None, target="x86_64"):

@@ -153,6 +153,21 @@ def test_reconnecting_keeps_position_and_gdbs_breakpoints(gdb, served):
     assert "Breakpoint" in go(gdb, "reverse-continue")
 
 
+@pytest.mark.parametrize("sysroot", ["target:", ""])
+def test_a_client_without_a_file_gets_the_guests(served, sysroot):
+    """Read through the server, or where the server says it is."""
+    first, path, _recording = served
+    first.command("disconnect")
+    with GdbMi() as gdb:
+        gdb.command(f"set sysroot {sysroot}")
+        gdb.connect(path)
+        assert ("target:" in gdb.command("info files")) == bool(sysroot)
+        assert function(gdb)
+        assert "Breakpoint" in gdb.command("break putc")
+        gdb.command("disconnect")
+    first.connect(path)
+
+
 def test_random_scripts_agree_with_the_timeline(gdb, served):
     _gdb, _path, recording = served
     rng = random.Random(20)

@@ -31,7 +31,7 @@ _SECONDS_TO_LEAVE = 5.0
 @click.option("--at", metavar="POSITION", default="start", help="Begin there (default: start).")
 @click.option(
     "--symbols",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="VMLINUX",
     help="ELF file whose symbols gdb loads.",
 )
@@ -44,7 +44,7 @@ _SECONDS_TO_LEAVE = 5.0
 def command(
     recording: Recording,
     at: str,
-    symbols: str | None,
+    symbols: Path | None,
     program: str,
     qemu: str | None,
     force: bool,
@@ -61,7 +61,7 @@ def command(
     return asyncio.run(_debug(recording, found, position, arguments, gdb_args))
 
 
-def _gdb_arguments(recording: Recording, program: str, symbols: str | None) -> list[str]:
+def _gdb_arguments(recording: Recording, program: str, symbols: Path | None) -> list[str]:
     isa = isa_for(recording.manifest.machine.target)
     path = shutil.which(program)
     if path is None:
@@ -69,22 +69,12 @@ def _gdb_arguments(recording: Recording, program: str, symbols: str | None) -> l
             f"{program} is not installed.",
             "Install it: apt-get install gdb (gdb-multiarch for foreign guests)",
         )
-    symbols = symbols or _own_symbols(recording)
+    symbols = symbols or recording.program()
     # Of a file that names another architecture gdb would not take ours back.
-    arguments = [path, "-q", *([symbols] if symbols else [])]
+    arguments = [path, "-q", *([str(symbols)] if symbols else [])]
     arguments += ["-ex", f"set architecture {isa.gdb_architecture}"]
     arguments += ["-ex", f"set endian {isa.byte_order}"]
     return arguments
-
-
-def _own_symbols(recording: Recording) -> str | None:
-    """Return the first input that is an ELF file."""
-    for entry in recording.manifest.inputs:
-        path = recording.input_path(entry.name)
-        with path.open("rb") as file:
-            if file.read(4) == b"\x7fELF":
-                return str(path)
-    return None
 
 
 async def _debug(

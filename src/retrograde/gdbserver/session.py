@@ -16,6 +16,7 @@ from retrograde.gdbserver.memory import Memory
 from retrograde.gdbserver.monitor import MonitorCommands
 from retrograde.gdbserver.motion import Motion, Progress, Stop
 from retrograde.gdbserver.points import MAX_POINTS, Points
+from retrograde.gdbserver.program import ProgramFile
 from retrograde.gdbserver.requests import (
     E_FAULT,
     E_INTERRUPTED,
@@ -42,6 +43,8 @@ _FEATURES: Final = (
     *("QPassSignals+", "qXfer:features:read+", "qXfer:memory-map:read+"),
     *("qXfer:threads:read+", "binary-upload+"),
 )
+
+_EXEC_FILE: Final = "qXfer:exec-file:read+"
 
 _READ_ONLY: Final = "The past is read-only: registers and memory cannot be written."
 
@@ -76,6 +79,8 @@ class Session:
         self._motion = Motion(timeline, self._points)
         self._memory = Memory(timeline)
         self._monitor = MonitorCommands(timeline)
+        program = timeline.recording.program()
+        self._program = ProgramFile(program) if program else None
         self._documents: dict[str, bytes] | None = None
         self._stop = Stop()
         self._suffixed = self._lists_threads = self._lldb_errors = False
@@ -111,6 +116,8 @@ class Session:
     def close(self) -> None:
         """Take the client's break- and watchpoints out: only it knew of them."""
         self._points.clear()
+        if self._program:
+            self._program.close()
 
     async def _move(self, move: Move, progress: Progress) -> bytes:
         motion = self._motion
@@ -159,7 +166,7 @@ class Session:
         self._gdb_errors = b"error-message+" in theirs
         for reason in self._names_breaks:
             self._names_breaks[reason] = reason.value.encode() + b"+" in theirs
-        return ";".join(_FEATURES).encode()
+        return ";".join((*_FEATURES, *([_EXEC_FILE] if self._program else []))).encode()
 
     async def _registers(self, rest: bytes) -> bytes:
         if rest and not rest.startswith(b";thread:"):
@@ -243,6 +250,12 @@ class Session:
     async def _threads(self, rest: bytes) -> bytes:
         return _part(target.threads(format_position(self._timeline.position)), rest)
 
+    async def _exec_file(self, rest: bytes) -> bytes:
+        return _part(self._program.name, rest.partition(b":")[2]) if self._program else b""
+
+    async def _file(self, rest: bytes) -> bytes:
+        return self._program.answer(rest) if self._program else b""
+
     async def _command(self, rest: bytes) -> bytes:
         try:
             line = bytes.fromhex(rest.decode("ascii")).decode(errors="replace")
@@ -309,6 +322,8 @@ class Session:
         (b"qXfer:features:read:", _document),
         (b"qXfer:memory-map:read::", _memory_map),
         (b"qXfer:threads:read::", _threads),
+        (b"qXfer:exec-file:read:", _exec_file),
+        (b"vFile:", _file),
         (b"qThreadExtraInfo,", _thread_info),
         (b"qThreadStopInfo", _status),
         (b"qRcmd,", _command),

@@ -135,6 +135,15 @@ class Recording:
         """Path of the input called `name`."""
         return self.path / INPUTS / name
 
+    def program(self) -> Path | None:
+        """Return the path of what the machine runs, None where no input is an ELF file."""
+        for entry in self.manifest.inputs:
+            path = self.input_path(entry.name)
+            with path.open("rb") as file:
+                if file.read(4) == b"\x7fELF":
+                    return path
+        return None
+
     @property
     def complete(self) -> bool:
         """Whether QEMU finished the log itself."""
