@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 
 import pytest
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe_support import require_probe
-from tests.command import SECONDS, assert_error, retrograde, start
+from tests.command import RETROGRADE, SECONDS, assert_error, retrograde, start
 
 pytestmark = [
     pytest.mark.qemu,
@@ -33,6 +34,26 @@ def test_gdb_is_there_with_symbols_position_and_commands(recorded):
     assert f"at {end // 2:_} of {end:_}".encode() in done.stdout
     assert f"at {end // 2 - 1:_} of {end:_}".encode() in done.stdout
     assert b" in section .text" in done.stdout
+
+
+@pytest.mark.usefixtures("probe")
+@pytest.mark.parametrize("interface", [[], ["-tui"]], ids=["plain", "tui"])
+def test_on_a_terminal_gdb_has_it_to_itself(recorded, session, interface, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["debug", recorded().path, "--at", "17_000_000", "--", "-nx", *interface]
+    session.start(*words, program=RETROGRADE, stderr=subprocess.STDOUT)
+    # The progress bar hides the cursor while it lasts.
+    began = session.read_until(b"Reading symbols")
+    assert began.count(b"\x1b[?25l") <= began.count(b"\x1b[?25h")
+    session.read_until(b"(gdb 17_000_000) ")
+    session.type(b"retro seek 17_000_100\r")
+    session.read_until(b"(gdb 17_000_100) ")
+    session.type(b"quit\r")
+    session.read_until(b"(y or n) ")
+    session.type(b"y\r")
+    status, _ = session.end()
+    assert status == 0
 
 
 def test_without_the_probe_gdb_goes_back_with_qemus_own_stub(recorded, qemu):

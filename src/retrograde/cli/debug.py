@@ -100,13 +100,14 @@ async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[li
     from retrograde.timeline.timeline import Timeline
 
     commands = resources.files("retrograde.gdbserver") / "gdbinit.py"
+    # The bar must be gone before the terminal is gdb's.
+    with progress("preparing", recording.end) as show:
+        timeline = await Timeline.open(recording, qemu, at=at, progress=show)
+    timeline.hints = IndexHints.of(recording)
     with (
         tempfile.TemporaryDirectory(prefix="retrograde-") as folder,
         resources.as_file(commands) as script,
-        progress("preparing", recording.end) as show,
     ):
-        timeline = await Timeline.open(recording, qemu, at=at, progress=show)
-        timeline.hints = IndexHints.of(recording)
         address = Address(path=str(Path(folder) / "gdb"))
         async with timeline, await GdbServer.start(timeline, address, warn):
             yield ["-ex", f"source {script}", "-ex", f"target remote {address}"]

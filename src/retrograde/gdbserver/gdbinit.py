@@ -14,6 +14,9 @@ import gdb  # type: ignore[import-untyped]  # known only inside gdb
 
 _DEFAULT_PROMPT = "(gdb) "
 _POSITION = re.compile(r"at ([0-9_]+) of ([0-9_]+)")
+_NOTICED = "with suppress-cli-notifications on -- inferior {}"
+"""Selecting an inferior, even the same, is what makes the TUI look where it is."""
+
 _FORMS = ("start", "end", "end-", "console:")
 
 
@@ -29,6 +32,7 @@ def _moved(text: str) -> None:
     if _POSITION.match(text):
         gdb.execute("maintenance flush register-cache", to_string=True)
         gdb.execute("maintenance flush dcache", to_string=True)
+        gdb.execute(_NOTICED.format(gdb.selected_inferior().num), to_string=True)
         gdb.execute("frame")
 
 
