@@ -2,8 +2,10 @@
  * Calls, the returns from them, and the context they are made in.
  *
  * A call is live until a return takes the stack pointer back to where it was before the
- * call. No stacks are told apart: stack pointers are, and in user mode address spaces.
- * So a call is matched with its return however often the system switches in between.
+ * call; with a link register, where functions may leave the stack alone, that return must
+ * also lead behind the call. No stacks are told apart: stack pointers are, and in user mode
+ * address spaces. So a call is matched with its return however often the system switches
+ * in between.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,13 +13,6 @@
 #include <string.h>
 
 #include "probe.h"
-
-#define WORD 8 /* calls push one in 64-bit code */
-
-/* Numbers of x86's general registers as QEMU has them: rsp, and the System V ABI's
- * arguments rdi, rsi, rdx, rcx, r8, r9. */
-#define RSP 4
-static const uint8_t argument_registers[6] = {7, 6, 2, 1, 8, 9};
 
 static struct live {
     uint64_t key;
@@ -80,10 +75,11 @@ static void drop(struct live *gone)
     }
 }
 
-/* In user mode every address space has its own stacks. */
-static uint64_t key_of(uint64_t sp)
+static uint64_t key_of(uint64_t sp, uint64_t return_pc)
 {
-    return level == 3 ? sp ^ space << 16 ^ space >> 48 : sp;
+    uint64_t key = level == isa->user ? sp ^ space << 16 ^ space >> 48 : sp;
+
+    return isa->pushes ? key : key ^ return_pc * UINT64_C(0xff51afd7ed558ccd);
 }
 
 void forget_calls(void)
@@ -113,17 +109,17 @@ static void called(uint64_t position, uint64_t return_pc, uint64_t pc, uint64_t 
     *call = (struct call){.position = position, .pc = pc, .target = target, .sp = sp,
                           .space = space, .depth = depth};
     for (unsigned i = 0; i < 6; i++) {
-        call->arguments[i] = general_register(argument_registers[i]);
+        call->arguments[i] = general_register(isa->arguments[i]);
     }
-    live = find(key_of(sp));
+    live = find(key_of(sp, return_pc));
     used += !live->call;
-    *live = (struct live){key_of(sp), return_pc, page->calls.total, depth};
+    *live = (struct live){key_of(sp, return_pc), return_pc, page->calls.total, depth};
     depth++;
 }
 
 static void returned(uint64_t position, uint64_t pc, uint64_t sp)
 {
-    struct live *live = slots ? find(key_of(sp)) : NULL;
+    struct live *live = slots ? find(key_of(sp, pc)) : NULL;
 
     if (!live || !live->call) {
         depth = 0; /* of a call before the epoch, or on a stack not seen yet */
@@ -140,14 +136,17 @@ static void returned(uint64_t position, uint64_t pc, uint64_t sp)
 void transferred(struct control control, uint64_t position, uint64_t return_pc, uint64_t pc,
                  uint64_t now_pc, bool delivered)
 {
-    uint64_t sp = delivered ? interrupted_sp : general_register(RSP);
+    uint64_t sp = delivered ? interrupted_sp : general_register(isa->sp);
 
     now_pc = delivered ? interrupted_pc : now_pc;
     if (!counts_calls || !(page->features & FEATURE_CALLS)) {
         return;
     }
+    if (!isa->pushes && now_pc == return_pc) {
+        return; /* not taken, or a call of what follows: how code learns its own address */
+    }
     if (control.kind == CONTROL_CALL) {
-        called(position - 1, return_pc, pc, now_pc, sp + WORD);
+        called(position - 1, return_pc, pc, now_pc, sp + isa->pushes);
     } else if (control.kind == CONTROL_RETURN) {
         returned(position, now_pc, sp - control.popped);
     }
@@ -169,9 +168,14 @@ static void put_context(uint64_t position, enum context_kind kind, uint64_t valu
 /* Something may have changed the address space or the privilege level. */
 void look_at_context(uint64_t position)
 {
-    uint64_t space_now = address_space();
-    unsigned level_now = privilege();
+    uint64_t space_now;
+    unsigned level_now;
 
+    if (!isa->space) {
+        return;
+    }
+    space_now = address_space();
+    level_now = privilege();
     if (!is_known || space != space_now) {
         space = space_now;
         put_context(position, CONTEXT_SPACE, space);
@@ -181,5 +185,6 @@ void look_at_context(uint64_t position)
         put_context(position, CONTEXT_PRIVILEGE, level);
     }
     is_known = true;
-    counts_calls = in_long_mode();
+    counts_calls = in_wide_code();
+    track_pc(counts_calls);
 }

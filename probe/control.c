@@ -1,6 +1,6 @@
 /*
  * Which instructions call, return, or may change address space or privilege, told by their
- * opcodes.
+ * opcodes: on x86 here, elsewhere by the masks in isa.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -82,10 +82,39 @@ static struct control x86_control(const uint8_t *code, size_t size)
     return (struct control){x86_mapping(code + at) ? CONTROL_MAPPING : CONTROL_NONE, 0};
 }
 
-/* What the last instruction of a block does: only there can it be one of these. */
-struct control control_of(const struct qemu_plugin_insn *insn)
+/* Instructions of 2 or 4 bytes. */
+static struct control fixed_control(const uint8_t *code, size_t size, bool big_endian)
+{
+    const struct opcode *opcode = isa->opcodes;
+    uint32_t word = 0;
+
+    for (size_t i = 0; i < size; i++) {
+        word |= (uint32_t)code[big_endian ? size - 1 - i : i] << 8 * i;
+    }
+    while (opcode->mask && (word & opcode->mask) != opcode->value) {
+        opcode++;
+    }
+    return (struct control){opcode->kind, 0};
+}
+
+struct control control_of(const struct qemu_plugin_insn *insn, bool big_endian)
 {
     uint8_t code[LONGEST_X86 + 3] = {0};
+    size_t size = qemu_plugin_insn_data(insn, code, LONGEST_X86);
 
-    return x86_control(code, qemu_plugin_insn_data(insn, code, LONGEST_X86));
+    if (!isa->space) {
+        return (struct control){CONTROL_NONE, 0};
+    }
+    if (!isa->opcodes) {
+        return x86_control(code, size);
+    }
+    return size <= 4 ? fixed_control(code, size, big_endian) : (struct control){CONTROL_NONE, 0};
+}
+
+bool halts(const struct qemu_plugin_insn *insn)
+{
+    uint8_t code[4];
+
+    return isa->halt && qemu_plugin_insn_data(insn, code, sizeof(code)) == sizeof(code) &&
+           (code[0] | code[1] << 8 | code[2] << 16 | (uint32_t)code[3] << 24) == isa->halt;
 }

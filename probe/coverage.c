@@ -5,6 +5,9 @@
  * QEMU may abandon a block and go on with another in its middle, and each position must be
  * in exactly one block: where the next block begins tells how far the one before came.
  *
+ * QEMU runs a translation wherever its page is mapped (CF_PCREL, on x86 and Arm), also at
+ * another address than that it was made for: so where a block begins is read, not known.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <stdlib.h>
@@ -15,6 +18,7 @@
 /* A block as QEMU translated it. */
 struct piece {
     struct piece *older; /* all are freed when the translations are gone */
+    struct piece *alias; /* the same code at another address */
     struct block *block;
     uint64_t pc;
     struct control control;
@@ -32,7 +36,6 @@ static const struct piece *running; /* the block that began last, or NULL */
 static uint64_t last_before;        /* what its entry's `last` was then */
 static uint64_t began, expected;    /* where, and where the next should */
 static uint64_t generation, epoch;
-static bool knows_control; /* what calls, returns and the like look like */
 
 static struct block *block_of(uint64_t pc, uint32_t size, uint32_t instructions)
 {
@@ -127,9 +130,40 @@ static inline void begin(const struct piece *now, uint64_t position)
     ran(now->block, position);
 }
 
+static const struct piece *alias_of(struct piece *known, uint64_t pc)
+{
+    size_t bytes = sizeof(*known) + known->instructions * sizeof(known->ends[0]);
+    struct piece *piece;
+
+    for (piece = known->alias; piece; piece = piece->alias) {
+        if (piece->pc == pc) {
+            return piece;
+        }
+    }
+    piece = memcpy(malloc(bytes), known, bytes);
+    piece->older = pieces;
+    pieces = piece;
+    piece->pc = pc;
+    piece->block = block_of(pc, piece->ends[piece->instructions - 1], piece->instructions);
+    known->alias = piece;
+    return piece;
+}
+
+/* The block that begins, at the address it runs at. */
+static inline const struct piece *at_its_place(struct piece *known)
+{
+    uint64_t pc;
+
+    if (!pc_at) {
+        return known;
+    }
+    memcpy(&pc, pc_at, sizeof(pc));
+    return pc == known->pc ? known : alias_of(known, pc);
+}
+
 static void block_begins(unsigned vcpu, void *data)
 {
-    const struct piece *now = data;
+    const struct piece *now = at_its_place(data);
     uint64_t position = *count;
 
     (void)vcpu;
@@ -142,7 +176,7 @@ static void block_begins(unsigned vcpu, void *data)
 /* Nothing of a block runs whose only instruction faults. */
 static void suspect_block_begins(unsigned vcpu, void *data)
 {
-    const struct piece *now = data;
+    const struct piece *now = at_its_place(data);
     uint64_t position = *count + attempt;
 
     (void)vcpu;
@@ -166,7 +200,7 @@ void forget_blocks(void)
         pieces = piece->older;
         if (piece == running) {
             kept = piece;
-            kept->older = NULL;
+            kept->older = kept->alias = NULL;
         } else {
             free(piece);
         }
@@ -175,9 +209,8 @@ void forget_blocks(void)
 }
 
 /* Start anew where Python armed anew. */
-void take_over_coverage(bool x86_64)
+void take_over_coverage(void)
 {
-    knows_control = x86_64;
     if (generation != page->generation) {
         generation = page->generation;
         epoch = page->epoch - 1;
@@ -189,20 +222,36 @@ void take_over_coverage(bool x86_64)
     }
 }
 
+static void after_system(unsigned vcpu, void *unused)
+{
+    (void)vcpu, (void)unused;
+    look_at_context(*count);
+}
+
 void log_block(struct qemu_plugin_tb *tb, size_t instructions, bool suspect)
 {
     struct piece *piece = malloc(sizeof(*piece) + instructions * sizeof(piece->ends[0]));
+    bool big_endian = is_big_endian();
+    struct control control = {CONTROL_NONE, 0};
     uint16_t end = 0;
 
     for (size_t i = 0; i < instructions; i++) {
-        piece->ends[i] = end += qemu_plugin_insn_size(qemu_plugin_tb_get_insn(tb, i));
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+
+        if (control.kind == CONTROL_SYSTEM) { /* Power goes on in the block after mtspr */
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, after_system, CALLBACK_READS_REGS, NULL);
+        }
+        if (isa->opcodes || i == instructions - 1) { /* x86 ends blocks with all of these */
+            control = control_of(insn, big_endian);
+        }
+        piece->ends[i] = end += qemu_plugin_insn_size(insn);
     }
     piece->older = pieces;
+    piece->alias = NULL;
     pieces = piece;
     piece->pc = qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0));
     piece->instructions = instructions;
-    piece->control = knows_control ? control_of(qemu_plugin_tb_get_insn(tb, instructions - 1))
-                                   : (struct control){CONTROL_NONE, 0};
+    piece->control = control;
     piece->block = block_of(piece->pc, end, instructions);
     qemu_plugin_register_vcpu_tb_exec_cb(tb, suspect ? suspect_block_begins : block_begins,
                                          CALLBACK_READS_REGS, piece);

@@ -34,9 +34,15 @@ static void record_frame(uint64_t position, uint64_t pc, uint64_t top, uint64_t 
  * before, in real mode that one lies right above. */
 static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
 {
-    uint64_t top = stack_top();
+    uint64_t top;
     bool readable = true;
 
+    if (isa->opcodes) {
+        find_interrupted(pc, frames, &interrupted_pc, &interrupted_sp);
+        page->deliveries_missed += recording_at(position) ? frames : 0;
+        return;
+    }
+    top = stack_top();
     interrupted_pc = pc; /* until known better */
     interrupted_sp = top;
     if (!recording_at(position)) {

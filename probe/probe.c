@@ -33,8 +33,6 @@ struct page *page;
 glib_byte_array *buffer;
 
 static plugin_id self;
-static char target[32];
-static bool is_x86_64;
 static enum mode mode;
 static struct qemu_plugin_scoreboard *board;
 static plugin_u64 begun; /* what generated code adds to: `count` */
@@ -78,11 +76,11 @@ static void settle(void)
         mode = MODE_ACTIVE;
     }
     take_over_watches();
-    take_over_registers(target);
+    take_over_registers();
     take_over_deliveries();
     if (page->features & FEATURE_BLOCKS) {
-        take_over_coverage(is_x86_64);
-        take_over_written(is_x86_64);
+        take_over_coverage();
+        take_over_written(isa->space && !isa->opcodes);
     }
     if (mode == MODE_ACTIVE) {
         page->active_from = *count;
@@ -131,7 +129,8 @@ static void translate(plugin_id id, struct qemu_plugin_tb *tb)
         if (mode == MODE_ACTIVE) {
             instrument(insn, rerun);
         }
-        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, INLINE_ADD_U64, begun, 1);
+        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
+            insn, INLINE_ADD_U64, begun, halts(insn) ? instructions - i : 1);
     }
 }
 
@@ -184,8 +183,7 @@ PROBE_EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int 
         return -1;
     }
     self = id;
-    snprintf(target, sizeof(target), "%s", info->target_name);
-    is_x86_64 = !strcmp(target, "x86_64");
+    choose_isa(info->target_name);
     board = qemu_plugin_scoreboard_new(sizeof(uint64_t));
     begun = (plugin_u64){board, 0};
     buffer = g_byte_array_new();

@@ -47,15 +47,56 @@ void forget_position(void);
 enum rerun locate(size_t instructions);
 void watch_position(struct qemu_plugin_tb *tb, size_t instructions, enum rerun rerun);
 
+/* isa.c */
+enum control_kind { CONTROL_NONE, CONTROL_CALL, CONTROL_RETURN, CONTROL_MAPPING, CONTROL_SYSTEM };
+
+struct opcode {
+    uint32_t mask, value;
+    enum control_kind kind;
+};
+
+struct field {
+    const char *name; /* of the register; NULL: none */
+    uint8_t shift, mask;
+};
+
+#define MAX_GENERAL 32
+#define MAX_SAVED 3
+
+struct isa {
+    const char *target;
+    const struct opcode *opcodes; /* the first that fits; ends with a mask of 0; NULL on x86 */
+    const char *const *general;   /* in the order of QEMU's CPU state */
+    uint8_t generals, word;       /* how many, and bytes of each */
+    bool pc_follows;              /* behind them, in the CPU state, comes the pc */
+    uint8_t pushes;               /* bytes a call pushes; 0: it has a link register */
+    uint8_t sp, arguments[6];     /* numbers of general registers */
+    const char *space;            /* NULL: calls and context are not known */
+    struct field level;
+    uint8_t user; /* the level at which every address space has its own stacks */
+    struct field wide;
+    uint8_t wide_value; /* of `wide` where calls are told, in 64-bit code */
+    uint32_t halt;      /* leaves its block early, and QEMU counts the rest as if it had run */
+    const char *order;  /* while bit 0 of it is set, registers and code are little-endian */
+    struct {
+        uint8_t level; /* of the handler */
+        const char *pc, *status;
+    } saved[MAX_SAVED]; /* where an interrupt or exception leaves what it interrupted */
+};
+
+extern const struct isa *isa;
+void choose_isa(const char *target);
+
 /* control.c */
 struct control {
-    enum { CONTROL_NONE, CONTROL_CALL, CONTROL_RETURN, CONTROL_MAPPING, CONTROL_SYSTEM } kind;
+    enum control_kind kind;
     unsigned popped; /* bytes a return takes off the stack besides its address */
 };
-struct control control_of(const struct qemu_plugin_insn *insn);
+struct control control_of(const struct qemu_plugin_insn *insn, bool big_endian);
+bool halts(const struct qemu_plugin_insn *insn);
 
 /* coverage.c */
-void take_over_coverage(bool x86_64);
+void take_over_coverage(void);
 void forget_blocks(void);
 void log_block(struct qemu_plugin_tb *tb, size_t instructions, bool suspect);
 
@@ -72,7 +113,7 @@ void forget_lines(void);
 void mark_delivered(uint64_t vaddr, unsigned size);
 
 /* registers.c */
-void take_over_registers(const char *target);
+void take_over_registers(void);
 uint64_t register_value(uint32_t index, bool *readable);
 uint64_t memory_value(uint64_t address, unsigned size, bool *readable);
 bool in_long_mode(void);
@@ -82,6 +123,11 @@ void *this_vcpu(void);
 uint64_t general_register(unsigned number);
 uint64_t address_space(void);
 unsigned privilege(void);
+bool in_wide_code(void);
+void track_pc(bool wide);
+extern const uint8_t *pc_at; /* where the pc of a block that begins is to be read, or NULL */
+bool is_big_endian(void);
+void find_interrupted(uint64_t handler, unsigned frames, uint64_t *pc, uint64_t *sp);
 void log_registers(struct qemu_plugin_insn *insn, bool suspect);
 
 /* execution.c, memory.c, delivery.c */

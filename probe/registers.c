@@ -18,10 +18,12 @@ static uint8_t last_value[MAX_REGISTERS][MAX_REGISTER_BYTES];
 static int last_size[MAX_REGISTERS];
 
 static bool is_x86_64;
-static struct qemu_plugin_register *eflags, *efer, *cr0, *cr3, *cs, *ss, *general[16];
-static size_t word; /* bytes of an x86 general register, of which there are 2 * word; else 0 */
+static struct qemu_plugin_register *eflags, *efer, *cr0, *ss, *general[MAX_GENERAL];
+static struct qemu_plugin_register *space, *level, *wide, *order, *bank[3];
+static struct qemu_plugin_register *saved_pc[MAX_SAVED], *saved_status[MAX_SAVED];
 static const uint8_t *env, *env_candidate;
-static uint8_t candidate_values[16 * 8];
+const uint8_t *pc_at;
+static uint8_t candidate_values[MAX_GENERAL * 8];
 
 /* The first 8 bytes in `buffer`, read as a number of the guest. */
 static uint64_t buffer_value(unsigned size)
@@ -42,6 +44,25 @@ static uint64_t value_of(struct qemu_plugin_register *handle, bool *readable)
     size = handle ? qemu_plugin_read_register(handle, buffer) : 0;
     *readable = size > 0;
     return *readable ? buffer_value(size) : 0;
+}
+
+/* Whether registers and code are big-endian now: PowerPC switches while it runs, and QEMU's
+ * view of all registers with it, that of the switch included (Isa.order_at in isa.py). */
+bool is_big_endian(void)
+{
+    bool readable;
+    uint64_t value = order ? value_of(order, &readable) : 0;
+
+    return page->big_endian && !(value >> 56 & 1);
+}
+
+/* The value of a register of 8 bytes, whatever the byte order is now. */
+static uint64_t ordered_value(struct qemu_plugin_register *handle)
+{
+    bool readable;
+    uint64_t value = value_of(handle, &readable);
+
+    return page->big_endian && !is_big_endian() ? __builtin_bswap64(value) : value;
 }
 
 uint64_t register_value(uint32_t index, bool *readable)
@@ -93,57 +114,89 @@ void *this_vcpu(void)
     return vcpu;
 }
 
-/* x86_64 only: CR3. */
 uint64_t address_space(void)
 {
-    bool readable;
-
-    return value_of(cr3, &readable);
+    return ordered_value(space);
 }
 
-/* x86_64 only: the current privilege level. */
 unsigned privilege(void)
 {
     bool readable;
 
-    if (in_real_mode()) {
+    if (is_x86_64 && in_real_mode()) {
         return 0;
     }
-    if (value_of(eflags, &readable) >> 17 & 1) { /* virtual-8086 mode */
+    if (is_x86_64 && value_of(eflags, &readable) >> 17 & 1) { /* virtual-8086 mode */
         return 3;
     }
-    return value_of(cs, &readable) & 3;
+    return ordered_value(level) >> isa->level.shift & isa->level.mask;
+}
+
+/* Whether calls are told in the code that runs now. */
+bool in_wide_code(void)
+{
+    return !wide || (ordered_value(wide) >> isa->wide.shift & isa->wide.mask) == isa->wide_value;
+}
+
+/* Not on x86: where the first of `frames` interrupts or exceptions at once was taken. Of two
+ * the second is of a higher level, and the first left its own registers behind. */
+void find_interrupted(uint64_t handler, unsigned frames, uint64_t *pc, uint64_t *sp)
+{
+    unsigned now = privilege();
+
+    *pc = handler;
+    *sp = general_register(isa->sp);
+    for (unsigned i = 0; i < MAX_SAVED && frames; i++) {
+        uint64_t status;
+
+        if (!saved_pc[i] || isa->saved[i].level > now) {
+            continue;
+        }
+        *pc = ordered_value(saved_pc[i]);
+        if (saved_status[i]) { /* AArch64: each level has its own stack pointer, or EL0's */
+            status = ordered_value(saved_status[i]);
+            if (!(status & 1)) {
+                *sp = ordered_value(bank[0]);
+            } else if ((status >> 2 & 3) != now) {
+                *sp = ordered_value(bank[(status >> 2 & 3) % 3]);
+            }
+        }
+        frames--;
+    }
 }
 
 /*
- * QEMU's gdb view of eflags lacks the arithmetic flags while translated code runs: they
- * are computed on demand from other fields of the CPU's state (target/i386/gdbstub.c,
- * helper_read_eflags). Builds that export the helper also export current_cpu; the state
- * follows it at a distance that differs by build, so it is found by its contents: the
- * general registers come first in it, and the place that holds all of them at two moments
- * with different values is it.
+ * The general registers lie in QEMU's CPU state one after the other, current_cpu points to
+ * it, and they follow at a distance that differs by build, so they are found by their
+ * contents: the place that holds all of them at two moments with different values is it.
+ * On x86 it is also where the state begins, which complete_flags needs.
  */
 static void find_env(void)
 {
     void *vcpu = this_vcpu();
     const uint8_t *memory = vcpu;
     size_t bytes = vcpu ? malloc_usable_size(vcpu) : 0;
-    size_t size = 2 * word * word;
-    uint8_t values[16 * 8];
+    size_t word = isa->word, size = word * isa->generals;
+    uint8_t values[MAX_GENERAL * 8];
     unsigned matches = 0;
 
-    for (size_t i = 0; i < 2 * word; i++) {
-        g_byte_array_set_size(buffer, 0);
-        if (!general[i] || qemu_plugin_read_register(general[i], buffer) != (int)word) {
-            return;
+    for (size_t i = 0; i < isa->generals; i++) {
+        uint64_t value = word == 8 ? ordered_value(general[i]) : 0;
+        bool readable;
+
+        if (word == 4) {
+            uint32_t narrow = value_of(general[i], &readable);
+            memcpy(values + i * word, &narrow, word);
+        } else {
+            memcpy(values + i * word, &value, word);
         }
-        memcpy(values + i * word, buffer->data, word);
     }
     if (env_candidate && memcmp(values, candidate_values, size) &&
         !memcmp(values, env_candidate, size)) {
         env = env_candidate;
         return;
     }
+    env_candidate = NULL;
     for (size_t at = 0; at + size <= bytes; at += word) {
         if (!memcmp(memory + at, values, size)) {
             env_candidate = memory + at;
@@ -156,23 +209,33 @@ static void find_env(void)
     memcpy(candidate_values, values, size);
 }
 
-/* x86_64 only: a general register, in the order of QEMU's CPUX86State.regs. Right where a
- * block begins. */
+/* In 64-bit code, where addresses are offsets too, have the pc read in place. */
+void track_pc(bool wide)
+{
+    if (isa->pc_follows && !env) {
+        find_env();
+    }
+    pc_at = wide && isa->pc_follows && env ? env + isa->generals * isa->word : NULL;
+}
+
+/* A general register by its number in isa.c. Right where a block begins. */
 uint64_t general_register(unsigned number)
 {
-    bool readable;
     uint64_t value;
 
     if (!env) {
         find_env();
     }
     if (!env) {
-        return value_of(general[number], &readable);
+        return ordered_value(general[number]);
     }
     memcpy(&value, env + number * sizeof(value), sizeof(value));
     return value;
 }
 
+/* QEMU's gdb view of eflags lacks the arithmetic flags while translated code runs: they are
+ * computed on demand from other fields of the CPU's state (target/i386/gdbstub.c,
+ * helper_read_eflags). Builds that export current_cpu also export the helper. */
 static void complete_flags(void)
 {
     const uint32_t arithmetic = 0xcd5; /* CF PF AF ZF SF DF OF */
@@ -189,7 +252,7 @@ static void complete_flags(void)
 
 static void put_changes(uint64_t position)
 {
-    if (word && !env) {
+    if (eflags && !env) {
         find_env();
     }
     if (!recording_at(position)) {
@@ -199,7 +262,7 @@ static void put_changes(uint64_t position)
         g_byte_array_set_size(buffer, 0);
         int size = registers[reg] ? qemu_plugin_read_register(registers[reg], buffer) : 0;
 
-        if (word && size == 4 && registers[reg] == eflags) {
+        if (size == 4 && registers[reg] == eflags) {
             complete_flags();
         }
         if (size <= 0 || size > MAX_REGISTER_BYTES ||
@@ -247,7 +310,7 @@ static struct qemu_plugin_register *find_register(const glib_array *list, const 
 {
     const plugin_register_descriptor *known = (void *)list->data;
 
-    for (unsigned i = 0; i < list->len; i++) {
+    for (unsigned i = 0; name && i < list->len; i++) {
         if (!strncmp(known[i].name, name, NAME_BYTES)) {
             return known[i].handle;
         }
@@ -255,32 +318,34 @@ static struct qemu_plugin_register *find_register(const glib_array *list, const 
     return NULL;
 }
 
-/* Look up the registers Python names, on the vCPU's thread. */
-void take_over_registers(const char *target)
+/* Look up the registers Python names and those of the ISA, on the vCPU's thread. */
+void take_over_registers(void)
 {
-    /* In the order of QEMU's CPUX86State.regs. */
-    static const char *const x86_64[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
-                                           "rsi", "rdi", "r8",  "r9",  "r10", "r11",
-                                           "r12", "r13", "r14", "r15"};
-    static const char *const i386[8] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"};
+    static const char *const banked[3] = {"SP_EL0", "SP_EL1", "SP_EL2"};
     const char(*names)[NAME_BYTES] = table(&page->registers);
     static glib_array *known; /* QEMU makes a new list each time, for the caller to keep */
 
     known = known ? known : qemu_plugin_get_registers();
-    is_x86_64 = !strcmp(target, "x86_64");
-    word = is_x86_64 ? 8 : strcmp(target, "i386") ? 0 : 4;
+    is_x86_64 = isa->space && !isa->opcodes;
     page->unknown_register = 0;
     page->registers_doubtful = 0;
     memset(last_size, 0, sizeof(last_size));
-    for (size_t i = 0; i < 2 * word; i++) {
-        general[i] = find_register(known, is_x86_64 ? x86_64[i] : i386[i]);
+    for (size_t i = 0; i < isa->generals; i++) {
+        general[i] = find_register(known, isa->general[i]);
     }
     eflags = find_register(known, "eflags");
     efer = find_register(known, "efer");
     cr0 = find_register(known, "cr0");
-    cr3 = find_register(known, "cr3");
-    cs = find_register(known, "cs");
     ss = find_register(known, "ss");
+    space = find_register(known, isa->space);
+    level = find_register(known, isa->level.name);
+    wide = find_register(known, isa->wide.name);
+    order = find_register(known, isa->order);
+    for (size_t i = 0; i < MAX_SAVED; i++) {
+        saved_pc[i] = find_register(known, isa->saved[i].pc);
+        saved_status[i] = find_register(known, isa->saved[i].status);
+        bank[i] = find_register(known, banked[i]);
+    }
     for (uint32_t i = 0; i < page->registers.total; i++) {
         registers[i] = find_register(known, names[i]);
         if (!registers[i] && !page->unknown_register) {
@@ -288,4 +353,3 @@ void take_over_registers(const char *target)
         }
     }
 }
-

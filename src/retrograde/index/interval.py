@@ -111,6 +111,7 @@ def unexplained(
 def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
     """Return the columns of each table; `later` is what was seen after the interval."""
     first, last = ran.interval
+    calls = ran.covered.calls[ran.covered.calls["position"] >= first]
     late_calls = later.calls[later.calls["position"] < last]
     blocks = ran.covered.blocks
     blocks = blocks[np.lexsort((blocks["size"], blocks["pc"]))]
@@ -120,10 +121,10 @@ def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
     missing = ran.covered.unplaced
     missing += 0 if target in PUSHES_NOTHING else ran.covered.deliveries_missed
     return {
-        "calls": _calls(np.concatenate([ran.covered.calls, late_calls])),
+        "calls": _calls(np.concatenate([calls, late_calls])),
         "blocks": _blocks(first, blocks),
         "written": _written(first, ran),
-        "context": _context(first, ran.covered.contexts[: None if target == "x86_64" else 0]),
+        "context": _context(ran, later),
         "intervals": {
             "first": np.array([first], np.int64),
             "last": np.array([last], np.int64),
@@ -174,9 +175,20 @@ def _written(first: int, ran: _Ran) -> Columns:
     }
 
 
-def _context(first: int, contexts: NDArray[Any]) -> Columns:
-    """Return the changes; what was so before the interval began is one at 0 only."""
-    kept = contexts[(contexts["initial"] == 0) | (first == 0)]
+def _context(ran: _Ran, later: Covered) -> Columns:
+    """Return the changes, that by the interval's last instruction included.
+
+    That one shows as what is so when the next interval begins. What was so before the
+    first interval began is a change at 0.
+    """
+    first, last = ran.interval
+    seen = ran.covered.contexts
+    latest = {row["kind"]: row["value"] for row in seen}
+    next_ones = later.contexts[(later.contexts["position"] == last)]
+    changed = [row["value"] != latest.get(row["kind"]) for row in next_ones]
+    kept = np.concatenate(
+        [seen[(seen["initial"] == 0) | (first == 0)], next_ones[np.array(changed, bool)]]
+    )
     return {
         "position": kept["position"].astype(np.int64),
         "kind": CONTEXTS[kept["kind"]],

@@ -101,7 +101,7 @@ _ALL = (
     ),
     Table(
         "calls",
-        1,
+        2,
         "replay",
         "Calls of functions.",
         (
@@ -116,7 +116,7 @@ _ALL = (
             ),
             Column("depth", "INTEGER", "calls seen in the interval that it is inside of"),
             Column("sp", ADDRESS, "stack pointer before the call"),
-            Column("space", ADDRESS, "address space: CR3, TTBR0_EL1, satp or as the ISA has it"),
+            Column("space", ADDRESS, "address space: CR3, TTBR0_EL1, satp or PIDR"),
             *(Column(f"arg{n}", ADDRESS, f"argument register {n} of the ISA") for n in range(6)),
         ),
     ),
@@ -167,13 +167,18 @@ _ALL = (
     ),
     Table(
         "context",
-        1,
+        2,
         "replay",
         "Changes of address space and privilege.",
         (
             Column("position", POSITION, "of the first instruction after the change"),
             Column("kind", "VARCHAR", "space or privilege"),
-            Column("value", ADDRESS, "the new address space, or privilege level"),
+            Column(
+                "value",
+                ADDRESS,
+                "the new address space, or privilege level: x86's CPL, Arm's exception level, "
+                "RISC-V's mode, Power's MSR.PR (1: user)",
+            ),
         ),
     ),
     Table(

@@ -17,7 +17,7 @@ from retrograde.errors import EnvironmentLacks
 
 SOURCES = (
     *("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c"),
-    *("coverage.c", "control.c", "calls.c", "written.c"),
+    *("coverage.c", "control.c", "isa.c", "calls.c", "written.c"),
 )
 HEADERS = ("probe.h", "probe_page.h", "qemu_plugin_abi.h")
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
