@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from retrograde.recording.rrevents import Kind
-from retrograde.recording.rrlog import HEADER_BYTES, VERSION, RrLog
+from retrograde.recording.rrlayout import FIRST
+from retrograde.recording.rrlog import RrLog
 
 # Events a thousand, from the log of a Debian kernel's boot; the rest once in a while.
 BOOT = {
@@ -87,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="retrograde-bench-") as place:
         path = Path(place) / "replay.log"
         with path.open("wb") as file:
-            file.write(VERSION.to_bytes(4, "big") + bytes(HEADER_BYTES - 4))
+            file.write(FIRST.header)
             for _ in range(blocks):
                 file.write(events)
             file.write(bytes([Kind.SHUTDOWN_HOST_SIGNAL, Kind.END]))

@@ -37,14 +37,14 @@ static enum mode mode;
 static struct qemu_plugin_scoreboard *board;
 static plugin_u64 begun; /* what generated code adds to: `count` */
 
-static void install_callbacks(plugin_id id);
+static void install_callbacks(CALLBACK_ALONE);
 
 static void switch_mode(unsigned vcpu, void *unused)
 {
     (void)vcpu, (void)unused;
     /* The only way to have all blocks translated anew from inside; takes effect at the
      * next block boundary, and more requests until then are ignored. */
-    qemu_plugin_reset(self, install_callbacks);
+    qemu_plugin_reset(self, install_callbacks NO_DATA);
 }
 
 static void instrument(struct qemu_plugin_insn *insn, enum rerun rerun)
@@ -88,12 +88,12 @@ static void settle(void)
     page->active_generation = page->generation;
 }
 
-static void translate(plugin_id id, struct qemu_plugin_tb *tb)
+static void translate(CALLBACK_WITH(struct qemu_plugin_tb *tb))
 {
     size_t instructions = qemu_plugin_tb_n_insns(tb);
     enum rerun rerun;
 
-    (void)id;
+    (void)unused;
     if (mode == MODE_OVER) {
         return;
     }
@@ -135,27 +135,28 @@ static void translate(plugin_id id, struct qemu_plugin_tb *tb)
 }
 
 /* All translations are gone: after loadvm, a reset of ours, or a full code buffer. */
-static void flushed(plugin_id id)
+static void flushed(CALLBACK_ALONE)
 {
+    (void)unused;
     mode = MODE_UNSETTLED;
     forget_position();
     forget_blocks();
-    qemu_plugin_register_vcpu_tb_trans_cb(id, page->features ? translate : NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(self, page->features ? translate : NULL NO_DATA);
 }
 
-static void vcpu_ready(plugin_id id, unsigned vcpu)
+static void vcpu_ready(CALLBACK_WITH(unsigned vcpu))
 {
-    (void)id;
+    (void)unused;
     if (vcpu == 0) {
         count = qemu_plugin_scoreboard_find(board, 0);
     }
 }
 
-static void install_callbacks(plugin_id id)
+static void install_callbacks(CALLBACK_ALONE)
 {
-    qemu_plugin_register_vcpu_init_cb(id, vcpu_ready);
-    qemu_plugin_register_flush_cb(id, flushed);
-    flushed(id);
+    qemu_plugin_register_vcpu_init_cb(self, vcpu_ready NO_DATA);
+    qemu_plugin_register_flush_cb(self, flushed NO_DATA);
+    flushed(unused);
 }
 
 PROBE_EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, char **argv)
@@ -188,7 +189,8 @@ PROBE_EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int 
     begun = (plugin_u64){board, 0};
     buffer = g_byte_array_new();
     page->api = info->version.cur;
+    page->drops_code = offer_to_drop_code();
     page->loaded = PAGE_VERSION;
-    install_callbacks(id);
+    install_callbacks(0);
     return 0;
 }

@@ -40,6 +40,9 @@ static inline bool recording_at(uint64_t position)
     return position - page->from < page->until - page->from;
 }
 
+/* code.c */
+bool offer_to_drop_code(void);
+
 /* position.c */
 extern uint64_t *count;  /* position of the next instruction to begin */
 extern uint64_t attempt; /* 1 in a suspect block whose instruction is about to fault */

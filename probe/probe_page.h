@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define PAGE_MAGIC UINT64_C(0x65626f72706f7472) /* "rtoprobe" */
-#define PAGE_VERSION 2
+#define PAGE_VERSION 3
 #define LINE_BYTES 64
 
 enum feature {
@@ -120,10 +120,12 @@ struct page {
      * counts of `blocks`, when it begins an epoch. */
     struct area blocks, written, touched, calls, contexts;
     uint64_t epoch; /* +1 for everything to begin anew */
+    uint64_t kept_loads; /* +1 for all translated code to be dropped before the guest runs */
 
     /* Written by the probe. */
     uint64_t loaded;     /* PAGE_VERSION once the probe runs */
     uint64_t api;        /* QEMU's plugin API version */
+    uint64_t drops_code; /* whether `kept_loads` is heeded */
     uint64_t active_generation, active_from;
     uint64_t unknown_register;   /* 1 + index of a register QEMU does not know, or 0 */
     uint64_t registers_doubtful; /* pc or flags in `changes` may be stale */

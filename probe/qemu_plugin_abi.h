@@ -2,10 +2,11 @@
  * The part of QEMU's TCG plugin ABI the probe uses, declared by us.
  *
  * Distributions do not package QEMU's own header, and names, numbers and calling
- * conventions are facts. They are those of API version 4 (QEMU 10.0), and were
- * compared with QEMU 10.0's include/qemu/qemu-plugin.h; version 5 (10.2) only adds.
- * QEMU refuses a plugin whose version is outside what it supports (plugins/loader.c), so
- * a later ABI that breaks these cannot be entered with them.
+ * conventions are facts. They are those of API version 4 (QEMU 10.0; version 5, of 10.2,
+ * only adds) and of version 7 (11.1), compared with QEMU's qemu-plugin.h and, for 7, with
+ * what Debian's binary does. The probe is built for one of them. QEMU refuses a plugin whose
+ * version is outside what it supports (plugins/loader.c), so a later ABI that breaks these
+ * cannot be entered with them.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,7 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef PROBE_API_VERSION
 #define PROBE_API_VERSION 4
+#endif
 #define PROBE_EXPORT __attribute__((visibility("default")))
 
 typedef uint64_t plugin_id;
@@ -63,6 +66,7 @@ typedef struct {
     } data;
 } plugin_mem_value;
 
+/* How each begins of what `qemu_plugin_get_registers` lists; later versions add to it. */
 typedef struct {
     struct qemu_plugin_register *handle;
     const char *name;
@@ -79,19 +83,35 @@ typedef struct {
     unsigned len;
 } glib_byte_array;
 
+extern unsigned g_array_get_element_size(glib_array *);
 extern glib_byte_array *g_byte_array_new(void);
 extern glib_byte_array *g_byte_array_set_size(glib_byte_array *, unsigned);
 
-typedef void (*plugin_simple_callback)(plugin_id);
-typedef void (*plugin_vcpu_callback)(plugin_id, unsigned vcpu);
+/* The callbacks below get the plugin's id, since version 7 instead, and last, a pointer of
+ * the plugin's own. The probe is only one and has no use for either. */
+#if PROBE_API_VERSION < 7
+#define CALLBACK_ALONE plugin_id unused
+#define CALLBACK_WITH(argument) plugin_id unused, argument
+#define NO_DATA_PARAMETER
+#define NO_DATA
+#else
+#define CALLBACK_ALONE void *unused
+#define CALLBACK_WITH(argument) argument, void *unused
+#define NO_DATA_PARAMETER , void *
+#define NO_DATA , NULL
+#endif
+
+typedef void (*plugin_simple_callback)(CALLBACK_ALONE);
+typedef void (*plugin_vcpu_callback)(CALLBACK_WITH(unsigned vcpu));
+typedef void (*plugin_translate_callback)(CALLBACK_WITH(struct qemu_plugin_tb *));
 typedef void (*plugin_exec_callback)(unsigned vcpu, void *data);
-typedef void (*plugin_translate_callback)(plugin_id, struct qemu_plugin_tb *);
 typedef void (*plugin_mem_callback)(unsigned vcpu, plugin_mem_info, uint64_t vaddr, void *data);
 
-extern void qemu_plugin_reset(plugin_id, plugin_simple_callback);
-extern void qemu_plugin_register_flush_cb(plugin_id, plugin_simple_callback);
-extern void qemu_plugin_register_vcpu_init_cb(plugin_id, plugin_vcpu_callback);
-extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, plugin_translate_callback);
+extern void qemu_plugin_reset(plugin_id, plugin_simple_callback NO_DATA_PARAMETER);
+extern void qemu_plugin_register_flush_cb(plugin_id, plugin_simple_callback NO_DATA_PARAMETER);
+extern void qemu_plugin_register_vcpu_init_cb(plugin_id, plugin_vcpu_callback NO_DATA_PARAMETER);
+extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id,
+                                                  plugin_translate_callback NO_DATA_PARAMETER);
 
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
@@ -124,7 +144,8 @@ extern bool qemu_plugin_hwaddr_is_io(const struct qemu_plugin_hwaddr *);
 extern uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *);
 
 extern glib_array *qemu_plugin_get_registers(void);
-extern int qemu_plugin_read_register(struct qemu_plugin_register *, glib_byte_array *);
+/* Appends to the array. What it returns differs: a size, since version 6 whether it worked. */
+extern void qemu_plugin_read_register(struct qemu_plugin_register *, glib_byte_array *);
 extern bool qemu_plugin_read_memory_vaddr(uint64_t, glib_byte_array *, size_t);
 
 extern struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t);

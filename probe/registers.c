@@ -36,12 +36,20 @@ static uint64_t buffer_value(unsigned size)
     return value;
 }
 
+/* Read a register into `buffer`; returns its size, 0 for none. */
+static unsigned read_register(struct qemu_plugin_register *handle)
+{
+    g_byte_array_set_size(buffer, 0);
+    if (handle) {
+        qemu_plugin_read_register(handle, buffer);
+    }
+    return buffer->len;
+}
+
 static uint64_t value_of(struct qemu_plugin_register *handle, bool *readable)
 {
-    int size;
+    unsigned size = read_register(handle);
 
-    g_byte_array_set_size(buffer, 0);
-    size = handle ? qemu_plugin_read_register(handle, buffer) : 0;
     *readable = size > 0;
     return *readable ? buffer_value(size) : 0;
 }
@@ -259,8 +267,7 @@ static void put_changes(uint64_t position)
         return;
     }
     for (uint16_t reg = 0; reg < page->registers.total; reg++) {
-        g_byte_array_set_size(buffer, 0);
-        int size = registers[reg] ? qemu_plugin_read_register(registers[reg], buffer) : 0;
+        int size = read_register(registers[reg]);
 
         if (size == 4 && registers[reg] == eflags) {
             complete_flags();
@@ -306,13 +313,15 @@ void log_registers(struct qemu_plugin_insn *insn, bool suspect)
                                            CALLBACK_READS_REGS, NULL);
 }
 
-static struct qemu_plugin_register *find_register(const glib_array *list, const char *name)
+static struct qemu_plugin_register *find_register(glib_array *list, const char *name)
 {
-    const plugin_register_descriptor *known = (void *)list->data;
+    unsigned size = g_array_get_element_size(list);
 
     for (unsigned i = 0; name && i < list->len; i++) {
-        if (!strncmp(known[i].name, name, NAME_BYTES)) {
-            return known[i].handle;
+        const plugin_register_descriptor *known = (void *)(list->data + i * size);
+
+        if (!strncmp(known->name, name, NAME_BYTES)) {
+            return known->handle;
         }
     }
     return NULL;

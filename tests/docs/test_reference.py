@@ -12,7 +12,7 @@ from retrograde.machine.quirks import QUIRKS
 from retrograde.position import parse_position
 from retrograde.recording.manifest import FORMAT, Manifest
 from retrograde.recording.rrevents import Kind
-from retrograde.recording.rrlog import VERSION
+from retrograde.recording.rrlayout import LAYOUTS
 from tests.docs.pages import code, column, page, section
 
 _, SCHEMA = msgspec.json.schema_components([Manifest])
@@ -58,7 +58,9 @@ def test_every_event_of_the_log_is_documented() -> None:
     assert documented.keys() == set(Kind)
     for kind in Kind:
         assert re.fullmatch(documented[kind].replace("*", ".*"), kind.name)
-    assert f"{VERSION:#010x}" in text
+    assert {cell.strip("`") for cell in column(section(text, "Versions"), 0)} == {
+        f"{version:#010x}" for version in LAYOUTS
+    }
 
 
 def test_every_quirk_has_its_section() -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe import Capacity, Probe
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_support import delivery_positions, require_probe
 from tests.machine.replaylab import QEMU, Replay, log_of
 
@@ -15,15 +14,16 @@ SMALL = Capacity(hits=1 << 18, writes=1 << 20, steps=1 << 18, changes=1 << 20)
 
 
 @pytest.fixture(scope="session")
-def probe_works():
+def probe_library():
+    """The library of the probe that this QEMU takes."""
     try:
-        require_probe(Path(shutil.which(QEMU)))
+        return require_probe(Path(shutil.which(QEMU)))
     except EnvironmentLacks as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
-def lab_recording(probe_works, tmp_path_factory):
+def lab_recording(probe_library, tmp_path_factory):
     """A function from a guest's name to the folder of its recording, made once."""
     made = {}
 
@@ -37,13 +37,13 @@ def lab_recording(probe_works, tmp_path_factory):
 
 
 @pytest.fixture
-def probe_for(lab_recording):
+def probe_for(lab_recording, probe_library):
     """A function from a guest's name to a probe that knows its recording's exceptions."""
     probes = []
 
     def make(guest, capacity=SMALL):
         log = log_of(lab_recording(guest))
-        probes.append(Probe(build_probe(), *delivery_positions(log), capacity=capacity))
+        probes.append(Probe(probe_library, *delivery_positions(log), capacity=capacity))
         return probes[-1]
 
     yield make

@@ -46,17 +46,13 @@ class Replay:
             *("-display", "none", "-vga", "none", "-net", "none", "-no-reboot"),
             *("-serial", "null", "-icount", replay),
             *("-drive", f"file={folder}/machine.qcow2,if=none,id=rr"),
-            *(
-                "-chardev",
-                f"socket,id=qmp,fd={theirs.fileno()}",
-                "-mon",
-                "chardev=qmp,mode=control",
-            ),
+            *("-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-qmp", "chardev:qmp"),
             *("-kernel", str(builtin_guest(guest).files[0])),
         ]
         command[command.index("-object") + 1] += f"mem-path=/dev/fd/{self.ram_fd}"
         if mode == "replay":
             command += ["-S", "-no-shutdown"]
+        self.probe = probe
         if probe is not None:
             command += ["-plugin", probe.argument]
             inherited.append(probe.fd)
@@ -128,6 +124,8 @@ class Replay:
 
     def load(self):
         assert self.human("loadvm init") == ""
+        if self.probe:
+            self.probe.drop_code()
 
     def state(self):
         """All of RAM and all registers the monitor knows."""

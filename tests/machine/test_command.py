@@ -86,7 +86,7 @@ def test_no_accepted_machine_names_anything_but_what_the_launch_gives(machine, r
         for ours in ("/input", "/overlay", "/machine.qcow2", "/replay.log", "/console.log", "/ram"):
             named = named.replace(ours, "")
         assert "/" not in named, (option, value)
-        assert "chardev=" not in named or option == "-mon"
+        assert "chardev=" not in named
         if option == "-device":
             assert {key for key, _ in split(value)}.isdisjoint({"chardev", "fd", "script"})
         for opening in ("exec:", "unix:", "tcp:", "fd=", "script=", "hostfwd=", "accel="):
@@ -135,7 +135,7 @@ def test_record_command_of_a_linux_boot(disk):
         *("-serial", "chardev:retrograde-console"),
         *("-display", "none", "-accel", "tcg"),
         *("-chardev", "backend=socket,id=retrograde-monitor,fd=5"),
-        *("-mon", "chardev=retrograde-monitor,mode=control"),
+        *("-qmp", "chardev:retrograde-monitor"),
         "-object",
         f"memory-backend-file,id=retrograde-ram,share=on,mem-path={quoted}/ram,size=134217728B",
         *("-machine", "memory-backend=retrograde-ram"),

@@ -8,7 +8,6 @@ import pytest
 from retrograde.errors import EnvironmentLacks, InternalError, UsageError
 from retrograde.guests import builtin_names
 from retrograde.machine.probe import Probe
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_request import Breakpoint, Condition, Watch
 from retrograde.machine.probe_support import require_probe
@@ -56,10 +55,10 @@ def test_every_block_of_every_guest_begins_where_qemu_says(guest, lab_recording,
     assert begun_twice.get(guest, 1000) >= 1000, "the guest no longer tests what it should"
 
 
-def test_without_the_logs_exceptions_positions_are_wrong_and_it_shows(lab_recording):
+def test_without_the_logs_exceptions_positions_are_wrong_and_it_shows(lab_recording, probe_library):
     folder = lab_recording("pagefault")
     none = np.array([], np.uint64)
-    with Probe(build_probe(), none, none, capacity=SMALL) as probe:
+    with Probe(probe_library, none, none, capacity=SMALL) as probe:
         probe.arm(audit=True)
         with Replay("pagefault", folder, probe=probe) as replay:
             replay.run_to_end()

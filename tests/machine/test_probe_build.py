@@ -6,7 +6,7 @@ import pytest
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine import probe_page as layout
 from retrograde.machine.probe import Probe
-from retrograde.machine.probe_build import build_probe, compiler, source_folder
+from retrograde.machine.probe_build import APIS, build_probe, compiler, source_folder
 from retrograde.machine.probe_request import Breakpoint, Condition, Watch
 
 NONE = np.array([], np.uint64)
@@ -58,11 +58,13 @@ def test_the_page_is_laid_out_as_in_c(tmp_path):
 
 def test_built_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    built = build_probe()
+    built = build_probe(4)
     stamp = built.stat().st_mtime_ns
-    assert build_probe() == built
+    assert build_probe(4) == built
     assert built.stat().st_mtime_ns == stamp
     assert [path.name for path in built.parent.iterdir()] == [built.name]
+    others = {build_probe(api) for api in APIS}
+    assert built in others and len(others) == len(APIS)
 
 
 def test_without_a_compiler_the_remedy_names_one(tmp_path, monkeypatch):
@@ -70,7 +72,7 @@ def test_without_a_compiler_the_remedy_names_one(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(EnvironmentLacks, match="gcc"):
-        build_probe()
+        build_probe(4)
 
 
 def test_a_compiler_that_refuses_is_quoted(tmp_path, monkeypatch):
@@ -80,7 +82,7 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", str(broken))
     with pytest.raises(EnvironmentLacks, match="no such thing as C"):
-        build_probe()
+        build_probe(4)
     assert not list((tmp_path / "retrograde").iterdir())
 
 

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +13,9 @@ import pytest
 
 from retrograde.errors import InternalError
 from retrograde.machine.probe import Probe
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_coverage import Coverage, Covered, capacity_for
 from retrograde.machine.probe_page import LINE_BYTES, RecordFlag
-from retrograde.machine.probe_support import delivery_positions
+from retrograde.machine.probe_support import delivery_positions, require_probe
 from retrograde.recording.rrevents import Kind
 from tests.machine.replaylab import MEMORY, QEMU, Replay, deliveries_of, log_of, positions_of
 from tests.machine.test_probe import busy_span, clear_of
@@ -79,8 +79,13 @@ def measure(guest, folder, where):
     return Span(first, last, delivered, seen, calls, ram, pcs, states, writes)
 
 
+def probe_on(folder, capacity=None):
+    library = require_probe(Path(shutil.which(QEMU)))
+    return Probe(library, *delivery_positions(log_of(folder)), capacity=capacity)
+
+
 def wide_probe(folder):
-    return Probe(build_probe(), *delivery_positions(log_of(folder)), capacity=capacity_for(MEMORY))
+    return probe_on(folder, capacity_for(MEMORY))
 
 
 def cover(guest, folder, first, last, stops=()):
@@ -100,7 +105,7 @@ def cover(guest, folder, first, last, stops=()):
 
 
 def log_all(guest, folder, first, last):
-    with Probe(build_probe(), *delivery_positions(log_of(folder))) as probe:
+    with probe_on(folder) as probe:
         probe.arm(steps=True, writes=True, registers=STATE, span=(first, last + 2))
         with Replay(guest, folder, probe=probe) as replay:
             replay.run_to(clear_of(deliveries_of(folder), max(0, first - 5000)))

@@ -11,6 +11,7 @@ import pytest
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.machine.quirks import ANNOUNCE, HPET, QUIRKS, TOD, VAPIC, quirks_for, quirks_named
+from retrograde.recording.rrlayout import LAYOUTS
 from tests.conftest import find_qemu
 from tests.system.test_qemu_at_hand import pretend
 
@@ -27,6 +28,7 @@ def test_what_the_installed_one_says(qemu: Qemu) -> None:
     assert qemu.machine_type("nosuch") is None
     assert qemu.default_ram_bytes("pc") == 128 << 20
     assert "hpet" in qemu.machine_properties("pc")
+    assert qemu.log_version in LAYOUTS
 
 
 @pytest.mark.parametrize(

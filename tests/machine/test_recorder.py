@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from retrograde.errors import QemuTimeout, UsageError
+from retrograde.errors import EnvironmentLacks, QemuTimeout, UsageError
 from retrograde.machine import recorder
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
+from retrograde.recording.rrlayout import LAYOUTS
 from tests import leftovers
 from tests.system import programs
 
@@ -48,6 +49,16 @@ async def test_the_machine_ends_itself(tmp_path: Path, qemu: Qemu) -> None:
     assert recording.end == Recording.open(tmp_path / "x.retro").end > 10
     assert said == []
     assert not (recording.path / "reserve").exists()
+
+
+async def test_a_qemu_with_logs_of_an_unknown_version_is_refused_at_once(
+    tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(LAYOUTS, qemu.log_version)
+    unknown = f"{qemu.version[0]}.*writes logs of version {qemu.log_version:#010x}"
+    with pytest.raises(EnvironmentLacks, match=unknown):
+        await record(tmp_path / "x.retro", programs.hello(tmp_path))
+    assert not list(tmp_path.glob("x.retro*"))
 
 
 async def test_reset_ends_it_with_no_reboot(tmp_path: Path, qemu: Qemu) -> None:

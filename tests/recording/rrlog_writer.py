@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from retrograde.recording import rrevents as rr
 from retrograde.recording.rrevents import Event, Kind
 
+FIRST, SECOND, THIRD = VERSIONS = (0x00E0200C, 0x00E0200D, 0x00E0200E)
 FINALIZED = bytes.fromhex("00e0200c") + bytes(8)
 KILLED = bytes(12)
 ENDING = (rr.Shutdown(Kind.SHUTDOWN_HOST_SIGNAL, 0, 0, "host-signal"), Event(Kind.END, 0, 0))
@@ -50,35 +51,47 @@ def make(cls: type[Event], kinds: Kind | Iterable[Kind], *fields: object) -> st.
     return st.builds(cls, st.sampled_from(one), st.just(0), st.just(0), *fields)
 
 
-ACTIONS = st.one_of(
-    st.builds(rr.Key, U32, st.just(False), st.booleans()),
-    st.builds(rr.Key, U64, st.just(True), st.booleans()),
-    st.builds(rr.Button, U32, st.booleans()),
-    st.builds(rr.Move, U32, I64, st.booleans()),
-    st.builds(rr.Touch, U32, I64, I64, U32, I64),
-)
-EVENTS = st.one_of(
-    make(rr.Instruction, Kind.INSTRUCTION, st.integers(1, 2**31 - 1)),
-    make(Event, PLAIN),
-    make(rr.BottomHalf, (Kind.BH, Kind.BH_ONESHOT), U64),
-    make(rr.Input, Kind.INPUT, ACTIONS),
-    make(rr.CharRead, Kind.CHAR_READ, U8, ARRAY),
-    make(rr.Block, Kind.BLOCK, U64),
-    make(rr.Net, Kind.NET, U8, U32, ARRAY),
-    st.sampled_from([rr.Shutdown(kind, 0, 0, cause) for kind, cause in SHUTDOWNS.items()]),
-    make(rr.CharWrite, Kind.CHAR_WRITE, I32, U32),
-    make(rr.CharReadAll, Kind.CHAR_READ_ALL, ARRAY),
-    make(rr.CharReadAllError, Kind.CHAR_READ_ALL_ERROR, I32),
-    make(rr.AudioOut, Kind.AUDIO_OUT, U64),
-    make(
-        rr.AudioIn,
-        Kind.AUDIO_IN,
-        U64,
-        st.lists(st.tuples(I64, I64), max_size=30).map(tuple),
-    ),
-    make(rr.Random, Kind.RANDOM, I32, ARRAY),
-    make(rr.Clock, (Kind.CLOCK_HOST, Kind.CLOCK_VIRTUAL_RT), I64),
-)
+def actions(version: int) -> st.SearchStrategy[rr.InputAction]:
+    keys = (
+        st.builds(rr.Key, U32, st.just("qcode"), st.booleans()),
+        st.builds(rr.Key, U64, st.just("scan"), st.booleans()),
+    )
+    return st.one_of(
+        *(keys if version < THIRD else [st.builds(rr.Key, U32, st.just("linux"), st.booleans())]),
+        st.builds(rr.Button, U32, st.booleans()),
+        st.builds(rr.Move, U32, I64, st.booleans()),
+        st.builds(rr.Touch, U32, I64, I64, U32, I64),
+    )
+
+
+def any_event(version: int) -> st.SearchStrategy[Event]:
+    return st.one_of(
+        make(rr.Instruction, Kind.INSTRUCTION, st.integers(1, 2**31 - 1)),
+        make(Event, PLAIN),
+        make(rr.BottomHalf, (Kind.BH, Kind.BH_ONESHOT), U64),
+        make(rr.Input, Kind.INPUT, actions(version)),
+        make(rr.CharRead, Kind.CHAR_READ, U8, ARRAY),
+        make(rr.Block, Kind.BLOCK, U64),
+        make(rr.Net, Kind.NET, U8, U32, ARRAY),
+        st.sampled_from([rr.Shutdown(kind, 0, 0, cause) for kind, cause in SHUTDOWNS.items()]),
+        make(rr.CharWrite, Kind.CHAR_WRITE, I32, U32),
+        make(rr.CharReadAll, Kind.CHAR_READ_ALL, ARRAY),
+        make(rr.CharReadAllError, Kind.CHAR_READ_ALL_ERROR, I32),
+        make(rr.AudioOut, Kind.AUDIO_OUT, U64),
+        make(
+            rr.AudioIn,
+            Kind.AUDIO_IN,
+            U64 if version == FIRST else st.none(),
+            st.lists(st.tuples(I64, I64), max_size=30).map(tuple),
+        ),
+        make(rr.Random, Kind.RANDOM, I32, ARRAY),
+        make(rr.Clock, (Kind.CLOCK_HOST, Kind.CLOCK_VIRTUAL_RT), I64),
+    )
+
+
+def header(version: int) -> bytes:
+    """The header of a finished log."""
+    return struct.pack(">IQ", version, 0)
 
 
 def encode(event: Event) -> bytes:
@@ -86,9 +99,9 @@ def encode(event: Event) -> bytes:
     return bytes([event.kind]) + _payload(event)
 
 
-def write(events: Iterable[Event], header: bytes = FINALIZED) -> tuple[bytes, list[Event]]:
+def write(events: Iterable[Event], begin: bytes = FINALIZED) -> tuple[bytes, list[Event]]:
     """A log of `events`, and the same events with their positions and offsets."""
-    data = bytearray(header)
+    data = bytearray(begin)
     position = 0
     placed = []
     for event in events:
@@ -130,7 +143,8 @@ def _payload(event: Event) -> bytes:
         case rr.CharReadAllError(error=error):
             return struct.pack(">i", error)
         case rr.AudioIn(wpos=wpos, samples=samples):
-            head = struct.pack(">QQ", len(samples), wpos)
+            head = struct.pack(">Q", len(samples))
+            head += b"" if wpos is None else struct.pack(">Q", wpos)
             return head + b"".join(struct.pack(">qq", *sample) for sample in samples)
         case rr.Random(result=result, data=data):
             return struct.pack(">i", result) + _array(data)
@@ -141,10 +155,12 @@ def _payload(event: Event) -> bytes:
 
 def _action(action: rr.InputAction) -> bytes:
     match action:
-        case rr.Key(raw=True, code=code, down=down):
+        case rr.Key(codes="scan", code=code, down=down):
             return struct.pack(">IIQB", 0, 0, code, down)
-        case rr.Key(code=code, down=down):
+        case rr.Key(codes="qcode", code=code, down=down):
             return struct.pack(">IIIB", 0, 1, code, down)
+        case rr.Key(code=code, down=down):
+            return struct.pack(">IIB", 0, code, down)
         case rr.Button(button=button, down=down):
             return struct.pack(">IIB", 1, button, down)
         case rr.Move(axis=axis, value=value, absolute=absolute):

@@ -14,7 +14,7 @@ from retrograde.recording.console import ConsoleMap, Line
 from retrograde.recording.rrevents import Event, Kind
 from retrograde.recording.rrlog import RrLog
 
-from .rrlog_writer import ENDING, EVENTS, KILLED, save, write
+from .rrlog_writer import ENDING, FIRST, KILLED, any_event, save, write
 
 
 def ran(count: int) -> Event:
@@ -113,7 +113,7 @@ def test_no_output_at_all(tmp_path: Path) -> None:
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.one_of(st.integers(0, 5).map(wrote), EVENTS), max_size=60))
+@given(st.lists(st.one_of(st.integers(0, 5).map(wrote), any_event(FIRST)), max_size=60))
 def test_every_byte_is_placed_by_its_event(tmp_path: Path, events: list[Event]) -> None:
     events = [event for event in events if event.kind != Kind.CHAR_WRITE or event.written <= 5]
     data, placed = write([*events, *ENDING])

@@ -84,6 +84,14 @@ def test_quoted_text_is_tamed(manifest: Manifest) -> None:
     assert len(caught.value.what) < 400
 
 
+def test_the_first_version_of_logs_is_left_out(manifest: Manifest) -> None:
+    assert b"log_version" not in encode_manifest(manifest)
+    told = {"version": "11.1.3", "sha256": "0" * 64, "log_version": 0x00E0200E}
+    later = decoded(manifest, qemu=told)
+    assert later.qemu.log_version == 0x00E0200E
+    assert decode_manifest(encode_manifest(later), "x.retro") == later
+
+
 @pytest.mark.parametrize("status", [-129, 256])
 def test_no_such_exit_status(manifest: Manifest, status: int) -> None:
     with pytest.raises(ManifestError, match="status"):

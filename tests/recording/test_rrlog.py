@@ -15,13 +15,27 @@ from retrograde.recording import rrevents as rr
 from retrograde.recording.rrevents import Event, Kind
 from retrograde.recording.rrlog import RrLog
 
-from .rrlog_writer import ENDING, EVENTS, FINALIZED, KILLED, encode, save, write
+from .rrlog_writer import (
+    ENDING,
+    FINALIZED,
+    KILLED,
+    SECOND,
+    THIRD,
+    VERSIONS,
+    any_event,
+    encode,
+    header,
+    save,
+    write,
+)
 
 MANY = settings(
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 CHUNKS = st.integers(64, 400)
-LOGS = st.lists(EVENTS, max_size=60)
+LOGS = st.sampled_from(VERSIONS).flatmap(
+    lambda version: st.tuples(st.just(version), st.lists(any_event(version), max_size=60))
+)
 PLACE = 0, 0
 ONE_OF_EACH: list[Event] = [
     Event(Kind.CHECKPOINT_INIT, *PLACE),
@@ -31,8 +45,8 @@ ONE_OF_EACH: list[Event] = [
     *(
         rr.Input(Kind.INPUT, *PLACE, action)
         for action in (
-            rr.Key(30, raw=True, down=True),
-            rr.Key(2, raw=False, down=False),
+            rr.Key(30, "scan", down=True),
+            rr.Key(2, "qcode", down=False),
             rr.Button(1, down=True),
             rr.Move(0, -5, absolute=False),
             rr.Move(1, 77, absolute=True),
@@ -68,13 +82,13 @@ class BadEventError(Exception):
     pass
 
 
-def read_slowly(log: bytes) -> Slow:
+def read_slowly(log: bytes, version: int) -> Slow:
     source = io.BytesIO(log)
     source.seek(12)
     slow = Slow([], 12, 0, "cut")
     while slow.at < len(log):
         try:
-            kind, passed = read_event(source)
+            kind, passed = read_event(source, version)
         except EOFError:
             return slow
         except BadEventError:
@@ -89,7 +103,7 @@ def read_slowly(log: bytes) -> Slow:
     return slow
 
 
-def read_event(source: io.BytesIO) -> tuple[int, int]:
+def read_event(source: io.BytesIO, version: int) -> tuple[int, int]:
     """One event: its kind and how many instructions it lets pass."""
 
     def number(size: int) -> int:
@@ -117,13 +131,13 @@ def read_event(source: io.BytesIO) -> tuple[int, int]:
     elif kind == 24:
         skip(4)
     elif kind == 5:
-        skip_input(number, skip)
+        skip_input(number, skip, version)
     elif kind == 26:
-        frames = number(8)
+        frames, between = number(8), 8 if version < SECOND else 0
         if frames * 16 > 16 << 20:
-            number(8)
+            number(between)
             raise BadEventError
-        skip(8)
+        skip(between)
         skip(frames * 16)
     elif kind in (7, 9, 23, 27):
         skip({7: 1, 9: 5, 23: 0, 27: 4}[kind])
@@ -131,10 +145,13 @@ def read_event(source: io.BytesIO) -> tuple[int, int]:
     return kind, 0
 
 
-def skip_input(number, skip) -> None:
+def skip_input(number, skip, version) -> None:
     action = number(4)
     if action > 4:
         raise BadEventError
+    if action == 0 and version == THIRD:
+        skip(5)
+        return
     if action > 0:
         skip({1: 5, 2: 12, 3: 12, 4: 32}[action])
         return
@@ -156,8 +173,11 @@ def read_fast(log: RrLog) -> list[tuple[int, int, int]]:
 
 @MANY
 @given(LOGS, CHUNKS)
-def test_events_come_back_as_written(tmp_path: Path, events: list[Event], chunk: int) -> None:
-    data, placed = write([*events, *ENDING])
+def test_events_come_back_as_written(
+    tmp_path: Path, told: tuple[int, list[Event]], chunk: int
+) -> None:
+    version, events = told
+    data, placed = write([*events, *ENDING], header(version))
     log = RrLog.open(save(tmp_path / "log", data), chunk_bytes=chunk)
     assert list(log.events()) == placed
     assert read_fast(log) == [(e.kind, e.position, e.offset) for e in placed]
@@ -174,27 +194,29 @@ def test_every_kind_comes_back_as_written(tmp_path: Path) -> None:
 @MANY
 @given(LOGS, CHUNKS, st.data())
 def test_damage_is_seen_as_by_the_slow_parser(
-    tmp_path: Path, events: list[Event], chunk: int, data: st.DataObject
+    tmp_path: Path, told: tuple[int, list[Event]], chunk: int, data: st.DataObject
 ) -> None:
-    log, _ = write([*events, *ENDING], data.draw(st.sampled_from([FINALIZED, KILLED])))
+    version, events = told
+    log, _ = write([*events, *ENDING], data.draw(st.sampled_from([header(version), KILLED])))
     damaged = bytearray(log)
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(st.integers(12, len(log) - 1))] = data.draw(st.integers(0, 255))
-    check_against_slow(tmp_path, bytes(damaged), chunk)
+    check_against_slow(tmp_path, bytes(damaged), chunk, version)
 
 
 @MANY
-@given(st.sampled_from([FINALIZED, KILLED]), st.binary(max_size=600), CHUNKS)
+@given(st.sampled_from(VERSIONS), st.booleans(), st.binary(max_size=600), CHUNKS)
 def test_garbage_is_seen_as_by_the_slow_parser(
-    tmp_path: Path, header: bytes, garbage: bytes, chunk: int
+    tmp_path: Path, version: int, killed: bool, garbage: bytes, chunk: int
 ) -> None:
-    check_against_slow(tmp_path, header + garbage, chunk)
+    begin = KILLED if killed else header(version)
+    check_against_slow(tmp_path, begin + garbage, chunk, version)
 
 
-def check_against_slow(tmp_path: Path, data: bytes, chunk: int) -> None:
-    slow = read_slowly(data)
-    log = RrLog.open(save(tmp_path / "log", data), chunk_bytes=chunk)
-    salvaged = RrLog.open(log.path, salvage=True, chunk_bytes=chunk)
+def check_against_slow(tmp_path: Path, data: bytes, chunk: int, version: int) -> None:
+    slow = read_slowly(data, version)
+    log = RrLog.open(save(tmp_path / "log", data), unfinished=version, chunk_bytes=chunk)
+    salvaged = RrLog.open(log.path, salvage=True, unfinished=version, chunk_bytes=chunk)
     if slow.why == "bad":
         for refused in (log, salvaged):
             with pytest.raises(LogCorrupt, match=rf"byte {slow.at:_}, position {slow.position:_}"):
@@ -261,11 +283,11 @@ def test_arrays_longer_than_a_chunk(tmp_path: Path) -> None:
         (encode(ENDING[1]) + b"\x01", "follow the END event"),
     ],
 )
-@pytest.mark.parametrize("header", [FINALIZED, KILLED])
+@pytest.mark.parametrize("begin", [FINALIZED, KILLED])
 def test_the_impossible_names_byte_and_position(
-    tmp_path: Path, header: bytes, event: bytes, why: str
+    tmp_path: Path, begin: bytes, event: bytes, why: str
 ) -> None:
-    sound, placed = write(ONE_OF_EACH, header)
+    sound, placed = write(ONE_OF_EACH, begin)
     log = RrLog.open(save(tmp_path / "log", sound + event))
     seen: list[Event] = []
     with pytest.raises(LogCorrupt, match=why) as caught:
@@ -282,10 +304,66 @@ def test_a_position_no_icount_can_reach(tmp_path: Path, monkeypatch: pytest.Monk
         RrLog.open(save(tmp_path / "log", data)).summary()
 
 
-@pytest.mark.parametrize("header", [b"\0\xe0\x20\x0b" + bytes(8), FINALIZED[:11] + b"\1", b"ELF"])
-def test_other_headers_are_refused(tmp_path: Path, header: bytes) -> None:
-    with pytest.raises(LogCorrupt, match="no rr log that retrograde knows"):
-        RrLog.open(save(tmp_path / "log", header + encode(ENDING[1])))
+@pytest.mark.parametrize(
+    "begin",
+    [header(VERSIONS[0] - 1), header(VERSIONS[-1] + 1), FINALIZED[:11] + b"\1", b"ELF"],
+)
+def test_other_headers_are_refused(tmp_path: Path, begin: bytes) -> None:
+    with pytest.raises(LogCorrupt, match="no rr log that retrograde knows") as caught:
+        RrLog.open(save(tmp_path / "log", begin + encode(ENDING[1])))
+    assert "11.1 (0x00e0200e)" in caught.value.remedy
+
+
+def test_an_unfinished_log_of_an_unknown_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LogCorrupt, match="it is 0x00e0200f"):
+        RrLog.open(save(tmp_path / "log", KILLED), unfinished=VERSIONS[-1] + 1)
+
+
+def keyboard_log(version: int, codes: rr.KeyCodes) -> list[Event]:
+    return [
+        rr.Instruction(Kind.INSTRUCTION, *PLACE, 7),
+        rr.Input(Kind.INPUT, *PLACE, rr.Key(1, codes, down=True)),
+        rr.AudioIn(Kind.AUDIO_IN, *PLACE, 2 if version < SECOND else None, ((3, -4),)),
+        rr.Instruction(Kind.INSTRUCTION, *PLACE, 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "codes"), list(zip(VERSIONS, ("qcode", "scan", "linux"), strict=True))
+)
+def test_what_differs_by_version(tmp_path: Path, version: int, codes: rr.KeyCodes) -> None:
+    data, placed = write([*keyboard_log(version, codes), *ENDING], header(version))
+    path = save(tmp_path / "log", data)
+    assert list(RrLog.open(path, unfinished=VERSIONS[-1]).events()) == placed
+    killed = RrLog.open(save(path, KILLED + data[12:]), unfinished=version)
+    assert list(killed.events()) == placed
+    assert not killed.finalized
+
+
+LOGS_OF_QEMU = Path(__file__).parent / "logs"
+REST = [rr.Button(2, down=True), rr.Move(1, -5, absolute=False), rr.Move(0, 4711, absolute=True)]
+QCODES = [
+    rr.Key(36, "qcode", down=True),
+    rr.Key(36, "qcode", down=False),
+    rr.Key(35, "qcode", down=True),
+]
+LINUX = [
+    rr.Key(30, "linux", down=True),
+    rr.Key(30, "linux", down=False),
+    rr.Key(28, "linux", down=True),
+]
+
+
+@pytest.mark.parametrize(("name", "keys"), [("00e0200c", QCODES), ("00e0200e", LINUX)])
+def test_what_qemu_wrote(name: str, keys: list[rr.InputAction]) -> None:
+    """Logs made by logs/make.py, of QEMU 10.0.2 and 11.1.3."""
+    log = RrLog.open(LOGS_OF_QEMU / f"{name}.log")
+    assert f"{log.layout.version:08x}" == name
+    summary = log.summary()
+    assert (summary.ended, summary.tail_bytes) == (True, 0)
+    assert summary.shutdown == "host-qmp-quit"
+    inputs = [event for event in log.events({Kind.INPUT}) if isinstance(event, rr.Input)]
+    assert [event.action for event in inputs] == [*keys, *REST]
 
 
 def test_a_missing_log_is_a_recording_error(tmp_path: Path) -> None:
@@ -301,9 +379,14 @@ def test_a_missing_log_is_a_recording_error(tmp_path: Path) -> None:
     st.one_of(st.none(), st.integers(0, 2**34)),
 )
 def test_events_of_some_kinds_and_positions(
-    tmp_path: Path, events: list[Event], kinds: set[Kind], start: int, stop: int | None
+    tmp_path: Path,
+    told: tuple[int, list[Event]],
+    kinds: set[Kind],
+    start: int,
+    stop: int | None,
 ) -> None:
-    data, placed = write([*events, *ENDING])
+    version, events = told
+    data, placed = write([*events, *ENDING], header(version))
     log = RrLog.open(save(tmp_path / "log", data), chunk_bytes=100)
     assert list(log.events(kinds, start, stop)) == [
         event

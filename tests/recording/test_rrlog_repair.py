@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from retrograde.errors import LogCorrupt
+from retrograde.machine.qemu import Qemu
 from retrograde.recording import rrevents as rr
 from retrograde.recording.console import ConsoleMap
 from retrograde.recording.rrevents import Event, Kind
 from retrograde.recording.rrlog import RrLog
 from retrograde.recording.rrrepair import write_repaired_copy
 
-from .rrlog_writer import ENDING, KILLED, encode, save, write
+from .rrlog_writer import ENDING, KILLED, VERSIONS, encode, header, save, write
 
 RUN = rr.Instruction(Kind.INSTRUCTION, 0, 0, 10)
 WROTE = rr.CharWrite(Kind.CHAR_WRITE, 0, 0, 1, 1)
@@ -32,7 +33,7 @@ def test_cut_at_every_byte(tmp_path: Path, kept_header: bool) -> None:
         cut = data[:size] if kept_header else KILLED + data[12:size]
         broken = RrLog.open(save(tmp_path / "cut", cut), salvage=True)
         destination = tmp_path / f"repaired{size}"
-        summary = write_repaired_copy(broken.path, destination)
+        summary = write_repaired_copy(broken, destination)
         events = list(RrLog.open(destination).events())
         whole = [e for e in placed if e.offset + len(encode(e)) <= size]
         last_run = max(n for n, e in enumerate(whole) if e.kind == Kind.INSTRUCTION)
@@ -42,38 +43,42 @@ def test_cut_at_every_byte(tmp_path: Path, kept_header: bool) -> None:
         assert (summary.finalized, summary.ended, summary.tail_bytes) == (True, True, 0)
 
 
-def test_a_whole_log_is_copied_as_it_is(tmp_path: Path) -> None:
-    data, _ = write([RUN, WROTE, OFF, RUN, *ENDING])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_whole_log_is_copied_as_it_is(tmp_path: Path, version: int) -> None:
+    data, _ = write([RUN, WROTE, OFF, RUN, *ENDING], header(version))
     source = save(tmp_path / "whole", data)
-    write_repaired_copy(source, tmp_path / "copy")
+    write_repaired_copy(RrLog.open(source), tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == data
     # Killed between END and the header, which QEMU writes last.
-    write_repaired_copy(save(tmp_path / "killed", KILLED + data[12:]), tmp_path / "finalized")
+    killed = RrLog.open(save(tmp_path / "killed", KILLED + data[12:]), unfinished=version)
+    write_repaired_copy(killed, tmp_path / "finalized")
     assert (tmp_path / "finalized").read_bytes() == data
 
 
 def test_nothing_to_replay(tmp_path: Path) -> None:
     data, _ = write([TICK, TICK], KILLED)
     with pytest.raises(LogCorrupt, match="nothing to replay"):
-        write_repaired_copy(save(tmp_path / "log", data), tmp_path / "copy")
+        write_repaired_copy(RrLog.open(save(tmp_path / "log", data)), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
 def test_damage_elsewhere_is_not_repaired(tmp_path: Path) -> None:
     data, _ = write([RUN, TICK], KILLED)
     with pytest.raises(LogCorrupt, match="no event kind 255"):
-        write_repaired_copy(save(tmp_path / "log", data + b"\xff"), tmp_path / "copy")
+        write_repaired_copy(RrLog.open(save(tmp_path / "log", data + b"\xff")), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     data, _ = write([RUN, *ENDING])
     with pytest.raises(FileExistsError):
-        write_repaired_copy(save(tmp_path / "log", data), save(tmp_path / "mine", b"mine"))
+        write_repaired_copy(
+            RrLog.open(save(tmp_path / "log", data)), save(tmp_path / "mine", b"mine")
+        )
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
-def qemu(mode: str, log: Path, console: Path) -> list[str]:
+def command(mode: str, log: Path, console: Path) -> list[str]:
     """A PC with only its firmware, which talks to the serial port and finds no disk."""
     return [
         "qemu-system-x86_64",
@@ -84,11 +89,11 @@ def qemu(mode: str, log: Path, console: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+def killed(tmp_path_factory: pytest.TempPathFactory, qemu: Qemu) -> tuple[RrLog, bytes]:
     """A log whose recorder was killed when the firmware had said all it has to; its console."""
     place = tmp_path_factory.mktemp("killed")
     log, console = place / "replay.log", place / "console.log"
-    process = subprocess.Popen(qemu("record", log, console), stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command("record", log, console), stdin=subprocess.DEVNULL)
     try:
         while not (console.exists() and b"No bootable device" in console.read_bytes()):
             # Not a nap: it ends at once if QEMU dies.
@@ -97,13 +102,13 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     finally:
         process.kill()
         process.wait()
-    return log, console.read_bytes()
+    return RrLog.open(log, unfinished=qemu.log_version), console.read_bytes()
 
 
 def replay(tmp_path: Path, log: Path) -> tuple[subprocess.CompletedProcess[str], bytes]:
     console = tmp_path / "replayed"
     run = subprocess.run(
-        qemu("replay", log, console),
+        command("replay", log, console),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -117,7 +122,7 @@ def replay(tmp_path: Path, log: Path) -> tuple[subprocess.CompletedProcess[str],
 def stopped_at(log: Path, console: Path) -> int:
     """The icount QEMU reports when the replay has stopped by itself."""
     process = subprocess.Popen(
-        [*qemu("replay", log, console), "-no-shutdown", "-qmp", "stdio"],
+        [*command("replay", log, console), "-no-shutdown", "-qmp", "stdio"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -139,10 +144,12 @@ def stopped_at(log: Path, console: Path) -> int:
 
 
 @pytest.mark.qemu
-def test_qemu_replays_a_repaired_log_to_its_end(tmp_path: Path, killed: tuple[Path, bytes]) -> None:
+def test_qemu_replays_a_repaired_log_to_its_end(
+    tmp_path: Path, killed: tuple[RrLog, bytes]
+) -> None:
     log, console = killed
-    assert not RrLog.open(log).finalized
-    refused, _ = replay(tmp_path, log)
+    assert not log.finalized
+    refused, _ = replay(tmp_path, log.path)
     assert "invalid input log file version" in refused.stderr
 
     summary = write_repaired_copy(log, tmp_path / "repaired")
@@ -156,11 +163,11 @@ def test_qemu_replays_a_repaired_log_to_its_end(tmp_path: Path, killed: tuple[Pa
 
 @pytest.mark.qemu
 def test_qemu_replays_a_log_cut_between_an_instruction_and_what_it_wrote(
-    tmp_path: Path, killed: tuple[Path, bytes]
+    tmp_path: Path, killed: tuple[RrLog, bytes]
 ) -> None:
     log, console = killed
-    raw = log.read_bytes()
-    events = list(RrLog.open(log).events())
+    raw = log.path.read_bytes()
+    events = list(log.events())
     writes = [
         number
         for number, event in enumerate(events)
@@ -168,14 +175,15 @@ def test_qemu_replays_a_log_cut_between_an_instruction_and_what_it_wrote(
     ]
     number = writes[len(writes) // 2]
     cut = save(tmp_path / "cut", raw[: events[number].offset + 3])
-    write_repaired_copy(cut, tmp_path / "repaired")
+    cut_log = RrLog.open(cut, unfinished=log.layout.version)
+    write_repaired_copy(cut_log, tmp_path / "repaired")
     run, replayed = replay(tmp_path, tmp_path / "repaired")
     assert (run.returncode, run.stderr) == (0, "")
     before = [event for event in events[:number] if event.kind == Kind.CHAR_WRITE]
     assert replayed == console[: len(before)]
 
     # The proof that the cut before the INSTRUCTION is needed.
-    naive, _ = write([*events[:number], *ENDING])
+    naive, _ = write([*events[:number], *ENDING], log.layout.header)
     run, _ = replay(tmp_path, save(tmp_path / "naive", naive))
     # QEMU 10.0 aborts; 7.2 exits with status 1.
     assert run.returncode in (1, -signal.SIGABRT)

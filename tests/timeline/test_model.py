@@ -177,6 +177,12 @@ def test_machines_that_die_now_and_then_are_replaced(program, data, stops, seed)
         drive(program, data, stops, checkpoints=[50], dies=0.004, seed=seed)
 
 
+@EXAMPLES
+@given(p.programs(), st.data(), st.lists(p.watches, max_size=2), st.integers(1, 2))
+def test_machines_that_keep_code_are_loaded_once(program, data, stops, seats):
+    drive(program, data, stops, checkpoints=[100, 200], keeps_code=True, seats=seats)
+
+
 def test_a_tight_loop_with_more_hits_than_the_probe_keeps(tmp_path):
     program = Program([Instruction("store", 0, 1), Instruction("jump", number=-1)], 3000)
 

@@ -18,7 +18,6 @@ from retrograde.cli.output import progress, warn
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.isa import isa_for
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
@@ -82,7 +81,6 @@ async def _debug(
 ) -> int:
     try:
         require_probe(qemu.path)
-        build_probe()
         serving = _served(recording, qemu, at)
     except EnvironmentLacks as error:
         warn(f"{error.what} gdb gets QEMU's own stub: slower, and no `retro` commands.")

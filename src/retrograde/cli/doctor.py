@@ -12,6 +12,7 @@ from retrograde.cli.output import JSON_OPTION, print_json, print_table
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.machine.quirks import QUIRKS, quirks_for
+from retrograde.recording.rrlayout import LAYOUTS
 
 RECOMMENDED = (10, 0)
 
@@ -61,6 +62,7 @@ def _qemus() -> list[Finding]:
     for target in targets:
         try:
             qemu = Qemu.find(target)
+            log_version = qemu.log_version
         except EnvironmentLacks as error:
             findings.append(Finding(f"QEMU {target}", "note", f"{error.what} {error.remedy}"))
             continue
@@ -69,10 +71,13 @@ def _qemus() -> list[Finding]:
             "sandbox" if qemu.has_sandbox else "no sandbox",
             "plugins" if qemu.has_plugins else "no plugins",
         ]
-        old = qemu.version[:2] < RECOMMENDED
-        advice = "; 10.0 is recommended" if old else ""
+        advice = ""
+        if log_version not in LAYOUTS:
+            advice = f"; its logs, of version {log_version:#010x}, cannot be read: no recording"
+        elif qemu.version[:2] < RECOMMENDED:
+            advice = "; 10.0 is recommended"
         detail = f"{qemu.full_version}: {', '.join(can)}{advice}"
-        findings.append(Finding(f"QEMU {target}", "note" if old else "ok", detail))
+        findings.append(Finding(f"QEMU {target}", "note" if advice else "ok", detail))
     return findings
 
 

@@ -27,7 +27,7 @@ from retrograde.index.store import IndexStore
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
-from retrograde.recording.rrlog import HEADER_BYTES
+from retrograde.recording.rrlayout import HEADER_BYTES
 from retrograde.timeline.timeline import Timeline
 
 Progress = Callable[[str], None]

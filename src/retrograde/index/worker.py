@@ -22,8 +22,8 @@ from retrograde.errors import EnvironmentLacks, RetrogradeError
 from retrograde.index.interval import Columns, sweep
 from retrograde.index.store import IndexStore, Interval
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_coverage import capacity_for
+from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
@@ -123,7 +123,7 @@ async def _seated(path: Path, program: str) -> AsyncIterator[tuple[Seat, Machine
     capacity = capacity_for(recording.manifest.ram.bytes + HOLES)
     with (
         contextlib.closing(store),
-        probe_for(recording, facts, build_probe(), capacity) as probe,
+        probe_for(recording, facts, require_probe(qemu.path), capacity) as probe,
     ):
         async with await Seat.take(recording, qemu, store, facts, probe) as seat:
             yield seat, await MachineView.of(seat)

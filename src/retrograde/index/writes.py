@@ -16,7 +16,6 @@ from retrograde.index.hints import IndexHints
 from retrograde.index.lastwrite import changes, pieces_of
 from retrograde.index.store import IndexStore, Interval
 from retrograde.index.stores import CAPACITY, Stores, trace
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_page import RECORD, RecordFlag
 from retrograde.machine.probe_request import Watch
 from retrograde.machine.probe_support import require_probe
@@ -60,13 +59,13 @@ async def build_writes(
             f"From {span[0]:_} to {span[1]:_} there is no instruction.",
             "Give two positions, the smaller one first.",
         )
-    require_probe(qemu.path)
+    library = require_probe(qemu.path)
     index, rows = IndexStore(recording), 0
     index.claim(TABLE, f"QEMU {qemu.digest[:16]} for stores to {_words(watch)}")
     store = await checkpoints_of(recording, qemu, progress=surveying)
     facts = LogFacts.read(recording.log())
     writing: asyncio.Future[None] | None = None
-    with contextlib.closing(store), probe_for(recording, facts, build_probe(), CAPACITY) as probe:
+    with contextlib.closing(store), probe_for(recording, facts, library, CAPACITY) as probe:
         async with await Seat.take(recording, qemu, store, facts, probe) as seat:
             try:
                 async for found in _all(seat, watch, _gaps(index.done(TABLE), span), progress):

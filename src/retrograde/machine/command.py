@@ -167,7 +167,7 @@ def _common(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
     if any(map(_is_audible, spec.properties("device"))):
         yield from ("-audiodev", f"driver=none,id={_SILENCE}")
     yield from Chardev.socket(launch.monitor_fd).option(monitor)
-    yield from ("-mon", f"chardev={monitor},mode=control")
+    yield from ("-qmp", f"chardev:{monitor}")
     if launch.gdb is not None:
         yield from launch.gdb.option(f"{RESERVED}-gdb")
         yield from ("-gdb", f"chardev:{RESERVED}-gdb")

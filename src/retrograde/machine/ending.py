@@ -13,22 +13,13 @@ SIGNALLED = "terminating on signal"
 """QEMU says this when somebody else ended it (system/runstate.c)."""
 
 
-def why_unreadable(log: Path) -> RecordingError | None:
-    """Return why a finished log cannot be read: it is of a version we do not know."""
-    try:
-        RrLog.open(log, salvage=True)
-    except RecordingError as error:
-        return error
-    return None
-
-
-def has_run(log: Path, status: int) -> bool:
+def has_run(log: Path, version: int, status: int) -> bool:
     """Whether the guest ran, as far as `log` tells, or was ended just before it did.
 
-    `status` is QEMU's exit status.
+    `version` is that of the logs of the QEMU that wrote it, `status` its exit status.
     """
     try:
-        events = RrLog.open(log, salvage=True)
+        events = RrLog.open(log, salvage=True, unfinished=version)
         if events.finalized and status == 0:
             return True
         return next(events.events({Kind.INSTRUCTION}), None) is not None

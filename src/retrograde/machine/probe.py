@@ -2,7 +2,7 @@
 
 ::
 
-    probe = Probe(build_probe(), *delivery_positions(log))
+    probe = Probe(require_probe(qemu), *delivery_positions(log))
     ... start QEMU with pass_fds=[probe.fd] and -plugin probe.argument ...
     probe.arm(breakpoints=[Breakpoint(0xffffffff81000000)], span=(start, stop))
     ... loadvm, run ...
@@ -308,6 +308,15 @@ class Probe:
         for name in ("touched", "calls", "contexts"):
             self._header[name]["total"] = 0
         self._set(epoch=self._get("epoch") + 1, unplaced=0, deliveries_missed=0)
+
+    def drop_code(self) -> bool:
+        """Have QEMU translate all of the guest's code anew when the machine runs next.
+
+        For a load that left what was translated before (Replayer.kept_code); the machine
+        must be stopped. Returns False where this QEMU cannot be made to.
+        """
+        self._set(kept_loads=self._get("kept_loads") + 1)
+        return bool(self._get("drops_code"))
 
     def close(self) -> None:
         """Give the memory back, unless a caller still holds records in place."""

@@ -17,11 +17,15 @@ from retrograde.errors import EnvironmentLacks
 
 SOURCES = (
     *("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c"),
-    *("coverage.c", "control.c", "isa.c", "calls.c", "written.c"),
+    *("coverage.c", "control.c", "isa.c", "calls.c", "written.c", "code.c"),
 )
 HEADERS = ("probe.h", "probe_page.h", "qemu_plugin_abi.h")
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 BUILD_SECONDS = 60
+
+APIS = (4, 7)
+"""Versions of QEMU's plugin API there is a probe for, the commonest first: 4 is that of QEMU
+10.0 and 10.1 and taken by 10.2, 7 that of 11.1, which takes no older one."""
 
 
 def source_folder() -> Path:
@@ -57,21 +61,24 @@ def compiler() -> str:
     )
 
 
-def build_probe() -> Path:
-    """Return the probe's shared library, compiled if it is not in the cache yet.
+def build_probe(api: int) -> Path:
+    """Return the probe's shared library for an `api`, compiled if it is not in the cache yet.
 
     Raises EnvironmentLacks when there is no compiler or it refuses.
     """
     sources = source_folder()
     cc = compiler()
-    target = cache_folder() / f"probe-{_identity(sources, cc)}.so"
+    target = cache_folder() / f"probe-{_identity(sources, cc)}-api{api}.so"
     if target.is_file():
         return target
     handle, scratch = tempfile.mkstemp(dir=target.parent, prefix="probe-", suffix=".part")
     os.close(handle)
     try:
         done = subprocess.run(
-            [cc, *FLAGS, "-o", scratch, *(str(sources / name) for name in SOURCES)],
+            [
+                *(cc, *FLAGS, f"-DPROBE_API_VERSION={api}", "-o", scratch),
+                *(str(sources / name) for name in SOURCES),
+            ],
             capture_output=True,
             text=True,
             timeout=BUILD_SECONDS,

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 PAGE_MAGIC: Final = 0x65626F72706F7472
-PAGE_VERSION: Final = 2
+PAGE_VERSION: Final = 3
 HEADER_BYTES: Final = 4096
 NAME_BYTES: Final = 32
 LINE_BYTES: Final = 64
@@ -66,7 +66,7 @@ HEADER = np.dtype(
         *[(name, "u8") for name in ("magic", "version", "bytes", "generation", "features")],
         *[(name, "u8") for name in ("from", "until", "big_endian")],
         *[(name, AREA) for name in (*TABLES, *RINGS, *COVERED)],
-        *[(name, "u8") for name in ("epoch", "loaded", "api")],
+        *[(name, "u8") for name in ("epoch", "kept_loads", "loaded", "api", "drops_code")],
         *[(name, "u8") for name in ("active_generation", "active_from", "unknown_register")],
         ("registers_doubtful", "u8"),
         *[(name, "u8") for name in ("translated", "deliveries_missed", "faults", "reruns")],

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe import Capacity, Probe, ProbeFacts
-from retrograde.machine.probe_build import build_probe
+from retrograde.machine.probe import Capacity, Probe
+from retrograde.machine.probe_build import APIS, build_probe
 from retrograde.recording.rrevents import Kind
 
 if TYPE_CHECKING:
@@ -40,15 +40,30 @@ def delivery_positions(log: RrLog) -> tuple[NDArray[np.uint64], NDArray[np.uint6
     )
 
 
-def require_probe(qemu: Path) -> ProbeFacts:
-    """Return what the probe says of itself inside `qemu`, tried on a machine without devices.
+def require_probe(qemu: Path) -> Path:
+    """Return the probe's library that `qemu` takes, tried on a machine without devices.
 
-    Raises EnvironmentLacks when this QEMU has no plugin support, too old an API (version 4
-    is needed: QEMU 10.0) or keeps its instruction count to itself (a build without loadable
-    modules), or when there is no compiler to build the probe.
+    Raises EnvironmentLacks when this QEMU has no plugin support, has an API that none of the
+    probes is for (4 is the oldest: QEMU 10.0) or keeps its instruction count to itself (a
+    build without loadable modules), or when there is no compiler to build the probe.
     """
+    said = ""
+    for api in APIS:
+        library = build_probe(api)
+        loads, said = _try(qemu, library)
+        if loads:
+            return library
+    raise EnvironmentLacks(
+        f"{qemu.name} cannot load the probe.",
+        "Install QEMU 10.0 or later built with plugins, or go on without it (slower).",
+        detail=said,
+    )
+
+
+def _try(qemu: Path, library: Path) -> tuple[bool, str]:
+    """Return whether `qemu` loads the probe, and what it says."""
     none = np.array([], np.uint64)
-    with Probe(build_probe(), none, none, capacity=_SMALL) as probe:
+    with Probe(library, none, none, capacity=_SMALL) as probe:
         options = ["-M", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
         try:
             done = subprocess.run(
@@ -61,11 +76,5 @@ def require_probe(qemu: Path) -> ProbeFacts:
             )
         except FileNotFoundError as error:
             raise EnvironmentLacks(f"There is no {qemu}.", "Install QEMU.") from error
-        facts = probe.facts()
-        if done.returncode or not facts.loaded:
-            raise EnvironmentLacks(
-                f"{qemu.name} cannot load the probe.",
-                "Install QEMU 10.0 or later built with plugins, or go on without it (slower).",
-                detail=done.stderr.decode(errors="replace"),
-            )
-        return facts
+        loads = done.returncode == 0 and probe.facts().loaded
+        return loads, done.stderr.decode(errors="replace")

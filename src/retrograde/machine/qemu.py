@@ -107,14 +107,25 @@ class Qemu:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @functools.cached_property
-    def machine_types(self) -> tuple[MachineType, ...]:
-        """All boards (QMP query-machines)."""
+    def _told(self) -> tuple[tuple[MachineType, ...], int]:
+        """All boards, and the version of rr logs: what a machine of no board can tell.
+
+        The first comes from QMP's query-machines, the second from the header of the log it
+        leaves. One run of QEMU for both.
+        """
         script = '{"execute":"qmp_capabilities"}{"execute":"query-machines"}{"execute":"quit"}'
         words = ("-M", "none", "-nodefaults", "-display", "none", "-qmp", "stdio")
-        for line in _ask(self.path, *words, stdin=script).splitlines():
+        log = os.memfd_create("rr-log")
+        try:
+            record = ("-icount", f"shift=0,rr=record,rrfile=/proc/self/fd/{log}")
+            answers = _ask(self.path, *words, *record, stdin=script, pass_fds=(log,))
+            version = int.from_bytes(os.pread(log, 4, 0), "big")
+        finally:
+            os.close(log)
+        for line in answers.splitlines():
             answer = json.loads(line).get("return")
             if isinstance(answer, list):
-                return tuple(
+                boards = tuple(
                     MachineType(
                         m["name"],
                         m.get("alias", ""),
@@ -123,7 +134,18 @@ class Qemu:
                     )
                     for m in answer
                 )
+                return boards, version
         raise EnvironmentLacks(f"{self.path.name} does not list its machines over QMP.")
+
+    @property
+    def machine_types(self) -> tuple[MachineType, ...]:
+        """All boards (QMP query-machines)."""
+        return self._told[0]
+
+    @property
+    def log_version(self) -> int:
+        """The version of the rr logs this QEMU writes (REPLAY_VERSION in replay/replay.c)."""
+        return self._told[1]
 
     @property
     def default_board(self) -> str:
@@ -197,10 +219,15 @@ def _ask_version(path: Path) -> tuple[str, tuple[int, int, int]]:
     return match[1], (int(match[2]), int(match[3]), int(match[4]))
 
 
-def _ask(path: Path, *words: str, stdin: str = "") -> str:
+def _ask(path: Path, *words: str, stdin: str = "", pass_fds: tuple[int, ...] = ()) -> str:
     try:
         answer = subprocess.run(
-            [path, *words], input=stdin, capture_output=True, text=True, timeout=ASK_SECONDS
+            [path, *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=ASK_SECONDS,
+            pass_fds=pass_fds,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentLacks(f"{path} {' '.join(words)} does not run: {error}.") from error

@@ -22,11 +22,11 @@ class Quirk:
 
     `machine_option` and `global_option` are the remedies that go on the command line.
     `no_snapshot` makes none at position 0, `no_checkpoints` none later: going back then
-    takes a new process. `keeps_code` has every load done by a new process, `inverts` a
-    snapshot saved again when it does not load as it was saved, `rearms` a timer armed
-    again after each load. `targets` empty means all; `device` begins the names of the
-    device models it is about, `board` those of the boards. With `unsaved`, a device and a
-    field of it, only those QEMUs have the defect whose snapshots leave the field out.
+    takes a new process. `inverts` has a snapshot saved again when it does not load as it
+    was saved, `rearms` a timer armed again after each load. `targets` empty means all;
+    `device` begins the names of the device models it is about, `board` those of the boards.
+    With `unsaved`, a device and a field of it, only those QEMUs have the defect whose
+    snapshots leave the field out.
     """
 
     name: str
@@ -37,7 +37,6 @@ class Quirk:
     global_option: str = ""
     no_snapshot: bool = False
     no_checkpoints: bool = False
-    keeps_code: bool = False
     inverts: bool = False
     rearms: bool = False
     device: str = ""
@@ -129,14 +128,6 @@ MSR = Quirk(
     "a checkpoint that does not load as it was saved is saved again, inverted",
     inverts=True,
 )
-KEPT_CODE = Quirk(
-    "m68k-kept-code",
-    frozenset({"m68k"}),
-    "a process that loads a snapshot goes on running the code it translated before: what all "
-    "processors share is not in the snapshot (vmstate_m68k_cpu in target/m68k/cpu.c)",
-    "every snapshot is loaded by a new process",
-    keeps_code=True,
-)
 ANNOUNCE = Quirk(
     "virtio-net-announce",
     frozenset(),
@@ -157,7 +148,6 @@ QUIRKS: tuple[Quirk, ...] = (
     HDECR,
     CHIPSET,
     MSR,
-    KEPT_CODE,
     ANNOUNCE,
 )
 

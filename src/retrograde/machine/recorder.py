@@ -38,6 +38,7 @@ from retrograde.recording.bundle import (
 )
 from retrograde.recording.machinespec import Shift
 from retrograde.recording.manifest import Ending, Manifest, QemuIdentity, Ram
+from retrograde.recording.rrlayout import LAYOUTS, known_qemus
 from retrograde.version import __version__
 
 LOOK_SECONDS = 0.5
@@ -109,6 +110,12 @@ class _Recorder:
         answer_seconds: float,
         warn: Warn,
     ) -> None:
+        if qemu.log_version not in LAYOUTS:
+            raise EnvironmentLacks(
+                f"{qemu.path.name} {qemu.full_version} writes logs of version "
+                f"{qemu.log_version:#010x}, which retrograde does not know.",
+                f"Record with another QEMU. Those with logs that are known: {known_qemus()}.",
+            )
         board = qemu.machine_type(machine.board or qemu.default_board)
         if board is None:
             raise UsageError(
@@ -129,7 +136,9 @@ class _Recorder:
         self._manifest = Manifest(
             tool=f"retrograde {__version__}",
             created=now(),
-            qemu=QemuIdentity(version=qemu.full_version, sha256=qemu.digest),
+            qemu=QemuIdentity(
+                version=qemu.full_version, sha256=qemu.digest, log_version=qemu.log_version
+            ),
             machine=machine.spec,
             ram=Ram(bytes=ram_bytes, shared=shared),
             snapshot=not any(quirk.no_snapshot for quirk in self._quirks),
@@ -251,7 +260,7 @@ class _Recorder:
         process.close()
         self._wiring.close()
         full = WRITE_ERROR in died.detail
-        if not has_run(self._draft.path / LOG, status):
+        if not has_run(self._draft.path / LOG, self._qemu.log_version, status):
             why = self._never_ran(status, trouble or died)
             self._draft.discard()
             raise why
@@ -272,11 +281,6 @@ class _Recorder:
 
     def _never_ran(self, status: int, error: QemuError) -> RetrogradeError:
         """Say why QEMU never ran the machine: mostly it did not like the arguments."""
-        if status == 0:  # it ran, but its log is of another version than we read
-            from retrograde.machine.ending import why_unreadable
-
-            if why := why_unreadable(self._draft.path / LOG):
-                return EnvironmentLacks(why.what, why.remedy, error.detail)
         # QEMU says "Input/output error" when its snapshot does not fit.
         free = shutil.disk_usage(self._draft.path.parent).free
         if NO_SPACE in error.detail or (status == 1 and free < FULL_BYTES):
@@ -298,9 +302,10 @@ class _Recorder:
         from retrograde.machine.ending import own_ending
         from retrograde.recording.rrlog import RrLog
 
-        path = self._draft.path / LOG
-        complete = RrLog.open(path).finalized and ending != "killed" and status >= 0
-        summary = RrLog.open(path, salvage=not complete).summary()
+        path, version = self._draft.path / LOG, self._qemu.log_version
+        finalized = RrLog.open(path, unfinished=version).finalized
+        complete = finalized and ending != "killed" and status >= 0
+        summary = RrLog.open(path, salvage=not complete, unfinished=version).summary()
         return self._draft.finish(
             msgspec.structs.replace(
                 self._manifest,

@@ -58,6 +58,8 @@ class Replayer:
         self._leaves_out_ram = False
         self._has_run = not recording.manifest.snapshot
         self._has_flash: bool | None = None
+        self._flushes = ""
+        self._kept_code = False
         self._quirks = quirks_named(recording.manifest.quirks)
         self._isa = isa_for(recording.manifest.machine.target)
 
@@ -146,9 +148,23 @@ class Replayer:
         return any(quirk.rearms for quirk in self._quirks)
 
     @property
-    def can_load_again(self) -> bool:
-        """Whether a process that has run may load a snapshot."""
-        return not any(quirk.keeps_code for quirk in self._quirks)
+    def kept_code(self) -> bool:
+        """Whether the last load has, so far, left in use what QEMU had translated before.
+
+        That code is of other memory, and without what a newly armed probe is to see. Most
+        QEMUs drop it before they run the guest again; whether this one does `keeps_code` tells.
+        """
+        return self._kept_code
+
+    async def keeps_code(self) -> bool:
+        """Whether the last load left translated code in use for good (docs/quirks.md).
+
+        Takes a step to see, so that afterwards the machine must be loaded again. If so, a
+        process is good for one load: its first.
+        """
+        await (await self.gdb()).step()
+        await self.ask_position()
+        return await self._code_flushes() == self._flushes
 
     @property
     def ram(self) -> GuestRam:
@@ -237,7 +253,9 @@ class Replayer:
         if fill:
             fill(self.ram)
         await self._leave_out_ram(fill is not None)
+        self._flushes = await self._code_flushes()
         await self.monitor.obey(f"loadvm {tag}")
+        self._kept_code = await self._code_flushes() == self._flushes
         if fill:
             (mend or fill)(self.ram)
         await self.ask_position()
@@ -371,6 +389,11 @@ class Replayer:
         if self._has_flash:
             await (await self.gdb()).step()
         self._has_run = True
+
+    async def _code_flushes(self) -> str:
+        """Return how often QEMU dropped all translated code, as it says it (`info jit`)."""
+        lines = (await self.monitor.human("info jit")).splitlines()
+        return next((line for line in lines if line.startswith("TB flush count")), "")
 
     async def _announce_nothing(self) -> None:
         """Keep virtio-net from arming a timer, when loaded, that the recording never had.

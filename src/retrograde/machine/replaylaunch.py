@@ -11,6 +11,7 @@ from retrograde.machine.quirks import quirks_named
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
 from retrograde.recording.bundle import IMAGE, Recording
 from retrograde.recording.diskimage import check_self_contained
+from retrograde.recording.rrlog import RrLog
 from retrograde.recording.rrrepair import write_repaired_copy
 
 
@@ -63,7 +64,7 @@ def lay_out(
     else:
         gdb = Chardev.socket(wiring.gdb_fd)
     whole = recording.complete
-    log = recording.log_path if whole else fd_path(_repaired(recording.log_path, wiring))
+    log = recording.log_path if whole else fd_path(_repaired(recording.log(), wiring))
     return Launch(
         program=str(qemu.path),
         inputs=[str(path) for path in inputs],
@@ -82,7 +83,7 @@ def lay_out(
     )
 
 
-def _repaired(log: Path, wiring: Wiring) -> int:
+def _repaired(log: RrLog, wiring: Wiring) -> int:
     """Make a memory file with what is whole of an unfinished rr log; returns its fd."""
     with tempfile.TemporaryDirectory(prefix="retrograde-") as folder:
         repaired = Path(folder) / "replay.log"

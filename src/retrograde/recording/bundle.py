@@ -160,7 +160,8 @@ class Recording:
         """Open the rr log for reading."""
         from retrograde.recording.rrlog import RrLog
 
-        return RrLog.open(self.log_path, salvage=not self.complete)
+        version = self.manifest.qemu.log_version
+        return RrLog.open(self.log_path, salvage=not self.complete, unfinished=version)
 
     @functools.cached_property
     def console(self) -> ConsoleMap:

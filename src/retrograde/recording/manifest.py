@@ -15,6 +15,7 @@ import msgspec
 
 from retrograde.errors import FormatTooNew, ManifestError
 from retrograde.recording.machinespec import MachineSpec
+from retrograde.recording.rrlayout import FIRST
 
 FORMAT = 1
 """Version of the recording directory. Bump it with every change old readers cannot read."""
@@ -41,11 +42,16 @@ Ending = Literal[
 """How the recorded execution ended. The last one only with `complete` false."""
 
 
-class QemuIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The QEMU that made the recording: only the same binary replays it for sure."""
+class QemuIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The QEMU that made the recording: only the same binary replays it for sure.
+
+    `log_version` is that of its rr logs, which an unfinished log does not tell. Left out
+    where it is the first, so that old readers read all recordings whose logs they know.
+    """
 
     version: Line
     sha256: Sha256
+    log_version: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = FIRST.version
 
 
 class Ram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

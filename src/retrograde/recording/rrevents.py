@@ -1,9 +1,9 @@
 """What the events of QEMU's rr log mean, one typed object per event.
 
-The layout is that of log version 0x00e0200c, the same bytes in QEMU 7.2 and 10.0
-(replay/replay-internal.h numbers the kinds; replay/replay-*.c and
-replay/replay-events.c write the payloads). All numbers are big-endian. An event is
+QEMU's replay/replay-internal.h numbers the kinds; replay/replay-*.c and
+replay/replay-events.c write the payloads. All numbers are big-endian. An event is
 one byte, its kind, and a payload; an *array* is a u32 length and that many bytes.
+What differs between versions of the log is in rrlayout.
 
 Numbers that come from a QAPI enumeration (key codes, buttons, axes) are kept as
 numbers: their meaning belongs to the QEMU that recorded them, and 10.0 knows some
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
+
+from .rrlayout import Layout
 
 
 class Kind(IntEnum):
@@ -101,11 +103,18 @@ class Block(Event, frozen=True):
     request: int
 
 
+KeyCodes: TypeAlias = Literal["scan", "qcode", "linux"]
+
+
 class Key(msgspec.Struct, frozen=True):
-    """A key went down or up; `code` is a QKeyCode number or, if `raw`, a scan code."""
+    """A key went down or up; `codes` says what its `code` is one of.
+
+    `scan` codes are those of a PC keyboard, `qcode` is QAPI's QKeyCode and `linux` the
+    kernel's input-event-codes.h.
+    """
 
     code: int
-    raw: bool
+    codes: KeyCodes
     down: bool
 
 
@@ -195,10 +204,11 @@ class AudioOut(Event, frozen=True):
 class AudioIn(Event, frozen=True):
     """AUDIO_IN: frames recorded by the host, oldest first, as (left, right).
 
-    `wpos` is the index in QEMU's ring buffer after the last of them.
+    `wpos` is the index in QEMU's ring buffer after the last of them, None where the log
+    does not say it.
     """
 
-    wpos: int
+    wpos: int | None
     samples: tuple[tuple[int, int], ...]
 
 
@@ -215,6 +225,8 @@ class Clock(Event, frozen=True):
     nanoseconds: int
 
 
+# By the u32 before the code, where there is one.
+_TAGGED_CODES: tuple[KeyCodes, ...] = ("scan", "qcode")
 _BUTTON = struct.Struct(">IB")
 _MOVE = struct.Struct(">Iq")
 _TOUCH = struct.Struct(">IqqIq")
@@ -237,13 +249,11 @@ def _u64(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 8], "big")
 
 
-def _input_action(raw: bytes) -> InputAction:
+def _input_action(raw: bytes, layout: Layout) -> InputAction:
     kind = _u32(raw, 1)
     body = raw[5:]
     if kind == _INPUT_KEY:
-        as_number = _u32(body, 0) == 0
-        code = _u64(body, 4) if as_number else _u32(body, 4)
-        return Key(code, as_number, bool(body[-1]))
+        return _key(body, layout)
     if kind == _INPUT_BUTTON:
         button, down = _BUTTON.unpack(body)
         return Button(button, bool(down))
@@ -253,14 +263,22 @@ def _input_action(raw: bytes) -> InputAction:
     return Move(axis, value, kind == _INPUT_ABS)
 
 
-def _samples(raw: bytes) -> tuple[tuple[int, int], ...]:
-    return tuple(struct.iter_unpack(">qq", raw[17:]))
+def _key(body: bytes, layout: Layout) -> Key:
+    code, down = body[:-1], bool(body[-1])
+    if not layout.tagged_keys:
+        return Key(int.from_bytes(code, "big"), "linux", down)
+    return Key(int.from_bytes(code[4:], "big"), _TAGGED_CODES[_u32(code, 0)], down)
 
 
-def decode(raw: bytes, position: int, offset: int) -> Event:
+def _audio_in(raw: bytes, head: tuple[Kind, int, int], layout: Layout) -> AudioIn:
+    wpos, first = (_u64(raw, 9), 17) if layout.ring_index else (None, 9)
+    return AudioIn(*head, wpos, tuple(struct.iter_unpack(">qq", raw[first:])))
+
+
+def decode(raw: bytes, position: int, offset: int, layout: Layout) -> Event:
     """Return the event whose bytes, kind byte first, are exactly `raw`.
 
-    `raw` must be one whole event as the scanner delimits it.
+    `raw` must be one whole event as the scanner delimits it in logs of this layout.
     """
     kind = Kind(raw[0])
     head = (kind, position, offset)
@@ -270,7 +288,7 @@ def decode(raw: bytes, position: int, offset: int) -> Event:
         case Kind.BH | Kind.BH_ONESHOT:
             return BottomHalf(*head, _u64(raw, 1))
         case Kind.INPUT:
-            return Input(*head, _input_action(raw))
+            return Input(*head, _input_action(raw, layout))
         case Kind.CHAR_READ:
             return CharRead(*head, raw[1], raw[6:])
         case Kind.BLOCK:
@@ -286,7 +304,7 @@ def decode(raw: bytes, position: int, offset: int) -> Event:
         case Kind.AUDIO_OUT:
             return AudioOut(*head, _u64(raw, 1))
         case Kind.AUDIO_IN:
-            return AudioIn(*head, _u64(raw, 9), _samples(raw))
+            return _audio_in(raw, head, layout)
         case Kind.RANDOM:
             return Random(*head, _i32(raw, 1), raw[9:])
         case Kind.CLOCK_HOST | Kind.CLOCK_VIRTUAL_RT:

@@ -27,6 +27,7 @@ import numpy as np
 
 from ..errors import InternalError, LogCorrupt, RecordingError
 from .rrevents import SHUTDOWN_KINDS, Event, Kind, decode, shutdown_cause
+from .rrlayout import FIRST, HEADER_BYTES, LAYOUTS, Layout, known_qemus
 from .rrscan import (
     MIN_CHUNK_BYTES,
     Bytes,
@@ -38,9 +39,6 @@ from .rrscan import (
     measure,
 )
 
-#: The only log version there has been from QEMU 7.2 to 10.2 (REPLAY_VERSION).
-VERSION: Final = 0x00E0200C
-HEADER_BYTES: Final = 12
 #: What is read and scanned at once: small enough for the scan's tables to stay in the cache.
 CHUNK_BYTES: Final = 128 << 10
 #: icount is a signed 64-bit number in QEMU.
@@ -110,18 +108,26 @@ class RrLog:
     """
 
     path: Path
-    version: int
+    layout: Layout
+    finalized: bool
     size: int
     salvage: bool
     chunk_bytes: int
 
     @classmethod
     def open(
-        cls, path: Path | str, *, salvage: bool = False, chunk_bytes: int = CHUNK_BYTES
+        cls,
+        path: Path | str,
+        *,
+        salvage: bool = False,
+        unfinished: int = FIRST.version,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> RrLog:
         """Check the header of the log at `path`; the events are read later.
 
-        A log still being written is read as long as it is now.
+        `unfinished` is the version of a log whose header does not tell it. A log still
+        being written is read as long as it is now. Raises RecordingError when there is
+        none to read, LogCorrupt when it is of no version in `LAYOUTS`.
         """
         path = Path(path)
         try:
@@ -133,18 +139,15 @@ class RrLog:
                 f"The rr log {path} cannot be read: {error.strerror}.",
                 "Give the path of a recording that holds its replay.log.",
             ) from error
-        version = int.from_bytes(header[:4], "big")
-        if version not in (0, VERSION) or any(header[4:]):
+        finalized = any(header)
+        layout = LAYOUTS.get(int.from_bytes(header[:4], "big") if finalized else unfinished)
+        if layout is None or any(header[4:]):
+            found = f"its header is {header.hex(' ')}" if finalized else f"it is {unfinished:#010x}"
             raise LogCorrupt(
-                f"{path} is no rr log that retrograde knows: its header is {header.hex(' ')}.",
-                f"Record with QEMU 7.2 to 10.2, whose log version is {VERSION:#010x}.",
+                f"{path} is no rr log that retrograde knows: {found}.",
+                f"Record with another QEMU. Those with logs that are known: {known_qemus()}.",
             )
-        return cls(path, version, size, salvage, max(chunk_bytes, MIN_CHUNK_BYTES))
-
-    @property
-    def finalized(self) -> bool:
-        """Whether QEMU wrote the header, which it does last."""
-        return self.version == VERSION
+        return cls(path, layout, finalized, size, salvage, max(chunk_bytes, MIN_CHUNK_BYTES))
 
     def batches(self) -> Iterator[Batch]:
         """Read the log in order, in constant memory. Raises `LogCorrupt` where it is damaged.
@@ -153,7 +156,7 @@ class RrLog:
         `end` on hold no whole event.
         """
         at, position, ended = HEADER_BYTES, 0, False
-        scanner = Scanner(min(self.chunk_bytes, self.size))
+        scanner = Scanner(min(self.chunk_bytes, self.size), self.layout)
         with self.path.open("rb", buffering=0) as file:
             while at < self.size and not ended:
                 data = os.pread(file.fileno(), min(self.chunk_bytes, self.size - at), at)
@@ -192,7 +195,7 @@ class RrLog:
                 if stop_position is not None:
                     chosen &= batch.position < stop_position
                 if chosen.any():
-                    yield from _decode(file.fileno(), batch, np.flatnonzero(chosen))
+                    yield from _decode(file.fileno(), batch, np.flatnonzero(chosen), self.layout)
 
     def summary(self) -> LogSummary:
         """Read the log once and say what is in it."""
@@ -225,7 +228,7 @@ class RrLog:
     def _check_tail(self, data: bytes, at: int, position: int) -> None:
         """Return if the event at byte `at` is merely cut off; raise if it is impossible."""
         try:
-            length = measure(data)
+            length = measure(data, self.layout)
         except ImpossibleEvent as error:
             raise self._corrupt(str(error), at, position) from None
         if length is not None and at + length <= self.size:
@@ -250,7 +253,7 @@ def _batch(found: Scan, at: int, position: int) -> Batch:
     )
 
 
-def _decode(fd: int, batch: Batch, chosen: Indices) -> Iterator[Event]:
+def _decode(fd: int, batch: Batch, chosen: Indices, layout: Layout) -> Iterator[Event]:
     starts = batch.offset[chosen].tolist()
     ends = np.append(batch.offset, np.uint64(batch.end))[chosen + 1].tolist()
     positions = batch.position[chosen].tolist()
@@ -262,7 +265,7 @@ def _decode(fd: int, batch: Batch, chosen: Indices) -> Iterator[Event]:
             raw = held[start - base : end - base]
         else:
             raw = os.pread(fd, end - start, start)
-        yield decode(raw, position, start)
+        yield decode(raw, position, start, layout)
 
 
 def _first_shutdown(batch: Batch) -> tuple[int, str] | None:

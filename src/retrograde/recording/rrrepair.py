@@ -15,6 +15,7 @@ log with: SHUTDOWN by host-signal and END (replay_finish in QEMU's replay/replay
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -24,13 +25,13 @@ import numpy as np
 
 from ..errors import LogCorrupt
 from .rrevents import Kind
-from .rrlog import HEADER_BYTES, VERSION, LogSummary, RrLog
+from .rrlayout import HEADER_BYTES
+from .rrlog import LogSummary, RrLog
 
-_HEADER: Final = VERSION.to_bytes(4, "big") + bytes(HEADER_BYTES - 4)
 _ENDING: Final = bytes((Kind.SHUTDOWN_HOST_SIGNAL, Kind.END))
 
 
-def write_repaired_copy(source: Path | str, destination: Path | str) -> LogSummary:
+def write_repaired_copy(source: RrLog, destination: Path | str) -> LogSummary:
     """Copy the log `source` to the new file `destination` so that QEMU can replay it.
 
     Whatever is missing at the end of `source` costs at most the instructions of its
@@ -40,11 +41,11 @@ def write_repaired_copy(source: Path | str, destination: Path | str) -> LogSumma
     is damaged elsewhere than at its end, or has nothing to replay; FileExistsError
     if `destination` exists.
     """
-    log = RrLog.open(source, salvage=True)
+    log = dataclasses.replace(source, salvage=True)
     keep, ended = _replayable_bytes(log)
     with log.path.open("rb") as old, Path(destination).open("xb") as new:
         old.seek(HEADER_BYTES)
-        new.write(_HEADER)
+        new.write(log.layout.header)
         shutil.copyfileobj(old, new)
         new.truncate(keep)
         new.seek(keep)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .rrevents import Kind
+from .rrlayout import Layout
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Indices: TypeAlias = NDArray[np.intp]
@@ -45,11 +46,10 @@ _FIXED = (
 )
 # Kinds that end in one array: where, counted from the kind byte, its u32 length is.
 _ARRAY_AT = {Kind.CHAR_READ: 2, Kind.NET: 6, Kind.CHAR_READ_ALL: 1, Kind.RANDOM: 5}
-_AUDIO_HEAD = 17
 _AUDIO_FRAME = 16
-_NUMBER_KEY, _QCODE_KEY = 18, 14
-# INPUT by its type: key (see above), btn, rel, abs, mtt.
-_INPUT_LENGTH = (_QCODE_KEY, 10, 17, 17, 37)
+# INPUT by its type: key, btn, rel, abs, mtt. Tagged keys by their tag.
+_INPUT_LENGTH = (10, 10, 17, 17, 37)
+_TAGGED_KEY_LENGTH = (18, 14)
 
 _VARIABLE = 255
 _IMPOSSIBLE = 0
@@ -89,7 +89,12 @@ class Scan:
         return _words(self.data)[self.starts[events] + at].astype(np.uint32)
 
 
-def measure(head: bytes) -> int | None:
+def _audio_head(layout: Layout) -> int:
+    """Return how many bytes of an AUDIO_IN come before its frames."""
+    return 17 if layout.ring_index else 9
+
+
+def measure(head: bytes, layout: Layout) -> int | None:
     """Return the length in bytes of the event that `head` starts with.
 
     None if `head` is too short to tell; `ImpossibleEvent` if no QEMU writes such an event.
@@ -98,7 +103,7 @@ def measure(head: bytes) -> int | None:
     if length == _IMPOSSIBLE:
         raise ImpossibleEvent(f"there is no event kind {head[0]}")
     if length == _VARIABLE:
-        return _measure_variable(Kind(head[0]), head)
+        return _measure_variable(Kind(head[0]), head, layout)
     if head[0] == Kind.INSTRUCTION and len(head) >= length:
         count = _word(head, 1)
         if not 1 <= count <= MAX_INSTRUCTIONS:
@@ -106,11 +111,11 @@ def measure(head: bytes) -> int | None:
     return length
 
 
-def _measure_variable(kind: Kind, head: bytes) -> int | None:
+def _measure_variable(kind: Kind, head: bytes, layout: Layout) -> int | None:
     if kind == Kind.INPUT:
-        return _measure_input(head)
+        return _measure_input(head, layout)
     audio = kind == Kind.AUDIO_IN
-    before = _AUDIO_HEAD if audio else _ARRAY_AT[kind] + 4
+    before = _audio_head(layout) if audio else _ARRAY_AT[kind] + 4
     if len(head) < before:
         return None
     size = int.from_bytes(head[1:9], "big") * _AUDIO_FRAME if audio else _word(head, before - 4)
@@ -119,29 +124,31 @@ def _measure_variable(kind: Kind, head: bytes) -> int | None:
     return before + size
 
 
-def _measure_input(head: bytes) -> int | None:
+def _measure_input(head: bytes, layout: Layout) -> int | None:
     if len(head) < 5:
         return None
     action = _word(head, 1)
     if action >= len(_INPUT_LENGTH):
         raise ImpossibleEvent(f"there is no INPUT of type {action}")
-    if action != 0:
+    if action != 0 or not layout.tagged_keys:
         return _INPUT_LENGTH[action]
     if len(head) < 9:
         return None
     key = _word(head, 5)
-    if key > 1:
+    if key >= len(_TAGGED_KEY_LENGTH):
         raise ImpossibleEvent(f"there is no INPUT key value of type {key}")
-    return _QCODE_KEY if key else _NUMBER_KEY
+    return _TAGGED_KEY_LENGTH[key]
 
 
 class Scanner:
-    """Scans pieces of at most `chunk_bytes`, reusing the memory for its tables.
+    """Scans pieces of at most `chunk_bytes` of logs of one layout.
 
+    Reuses the memory for its tables:
     Fresh memory for every piece costs three times the work itself, in page faults.
     """
 
-    def __init__(self, chunk_bytes: int) -> None:
+    def __init__(self, chunk_bytes: int, layout: Layout) -> None:
+        self._layout = layout
         self._places = np.arange(chunk_bytes + 1, dtype=np.intp)
         self._tables = [np.empty_like(self._places) for _ in range(_LEVELS + 1)]
 
@@ -159,8 +166,8 @@ class Scanner:
         follow = tables[0]
         np.add(self._places[:size], lengths, out=follow[:size])
         follow[size] = size
-        _follow_variable(padded, np.flatnonzero(lengths == _VARIABLE), follow)
-        _stop_at_the_edge(padded, follow, available)
+        _follow_variable(padded, np.flatnonzero(lengths == _VARIABLE), follow, self._layout)
+        _stop_at_the_edge(padded, follow, available, self._layout)
         starts = _chain(tables)
         kinds = np.frombuffer(padded, np.uint8)[starts]
         instructions = _count_instructions(padded, starts, kinds)
@@ -168,7 +175,7 @@ class Scanner:
         end = 0
         if keep:
             last = int(starts[keep - 1])
-            end = last + (measure(padded[last : last + MIN_CHUNK_BYTES]) or 0)
+            end = last + (measure(padded[last : last + MIN_CHUNK_BYTES], self._layout) or 0)
         return Scan(padded, starts[:keep], kinds[:keep], instructions[:keep], end)
 
 
@@ -181,7 +188,7 @@ def _words(data: bytes) -> NDArray[np.uint32]:
     return np.ndarray((len(data) - 3,), ">u4", data, 0, (1,))
 
 
-def _follow_variable(padded: bytes, places: Indices, follow: Indices) -> None:
+def _follow_variable(padded: bytes, places: Indices, follow: Indices, layout: Layout) -> None:
     """Fill in `follow` where an event with an array or an INPUT would start: at `places`."""
     kinds = np.frombuffer(padded, np.uint8)[places]
     words = _words(padded)
@@ -191,20 +198,26 @@ def _follow_variable(padded: bytes, places: Indices, follow: Indices) -> None:
     here = places[kinds == Kind.AUDIO_IN]
     frames = (words[here + 1].astype(np.uint64) << np.uint64(32)) | words[here + 5]
     frames = np.minimum(frames, np.uint64(MAX_ARRAY_BYTES // _AUDIO_FRAME + 1))
-    _follow_array(follow, here, frames.astype(np.intp) * _AUDIO_FRAME, _AUDIO_HEAD)
+    _follow_array(follow, here, frames.astype(np.intp) * _AUDIO_FRAME, _audio_head(layout))
     here = places[kinds == Kind.INPUT]
     action, key = words[here + 1], words[here + 5]
-    choices = [action == number for number in range(len(_INPUT_LENGTH))]
-    by_action = np.select(choices, _INPUT_LENGTH, _IMPOSSIBLE)
-    by_key = np.select([key == 0, key == 1], (_NUMBER_KEY, _QCODE_KEY), _IMPOSSIBLE)
-    follow[here] = here + np.where(action == 0, by_key, by_action)
+    length = _look_up(action, _INPUT_LENGTH)
+    if layout.tagged_keys:
+        length = np.where(action == 0, _look_up(key, _TAGGED_KEY_LENGTH), length)
+    follow[here] = here + length
+
+
+def _look_up(numbers: NDArray[np.uint32], lengths: tuple[int, ...]) -> Indices:
+    """Return the length that stands at each of `numbers`."""
+    choices = [numbers == number for number in range(len(lengths))]
+    return np.select(choices, lengths, _IMPOSSIBLE)
 
 
 def _follow_array(follow: Indices, here: Indices, size: Indices, before: int) -> None:
     follow[here] = here + np.where(size <= MAX_ARRAY_BYTES, before + size, _IMPOSSIBLE)
 
 
-def _stop_at_the_edge(padded: bytes, follow: Indices, available: int) -> None:
+def _stop_at_the_edge(padded: bytes, follow: Indices, available: int, layout: Layout) -> None:
     """Make `follow` stay inside the piece: events cut off by its edge lead to themselves.
 
     Except one whose array goes on beyond the piece but is all in the log: it is
@@ -216,7 +229,7 @@ def _stop_at_the_edge(padded: bytes, follow: Indices, available: int) -> None:
     head = np.full(256, follow.size, np.intp)
     for kind, at in _ARRAY_AT.items():
         head[kind] = at + 4
-    head[Kind.AUDIO_IN] = _AUDIO_HEAD
+    head[Kind.AUDIO_IN] = _audio_head(layout)
     whole = (beyond + head[kinds] <= size) & (follow[beyond] <= available)
     follow[beyond] = np.where(whole, size, beyond)
 

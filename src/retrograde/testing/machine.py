@@ -32,7 +32,8 @@ TREE = f"  0000000000000000-{RAM_BYTES - 1:016x} (prio 0, ram): {RAM_ID}\n"
 class ModelReplayer:
     """One process replaying an execution, parked at a moment.
 
-    `dies` is the chance that any movement ends in QemuDied.
+    `dies` is the chance that any movement ends in QemuDied. A process that `keeps_code`
+    has what the probe was armed for begin at its first load only.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class ModelReplayer:
         saved: dict[str, int],
         dice: random.Random,
         dies: float,
+        keeps_code: bool,
     ) -> None:
         self.execution = execution
         self.moment = 0
         self.lost = False
         self.at_end = False
         self.can_load = True
-        self.can_load_again = True
+        self.kept_code = False
         self.must_prove = False
         self.ram = GuestRam(RAM_BYTES)
         self.process = SimpleNamespace(pid=0)
@@ -57,6 +59,8 @@ class ModelReplayer:
         self._saved = dict(saved)
         self._dice = dice
         self._dies = dies
+        self._keeps_code = keeps_code
+        self._has_run = False
         self._position = 0
         self._apply(0)
 
@@ -115,12 +119,18 @@ class ModelReplayer:
             (mend or fill)(self.ram)
         else:
             self.ram.array()[:] = bytearray(self.execution.ram_at(self.moment))
-        if self._probe:
+        self.kept_code = self._keeps_code
+        if self._probe and not (self._keeps_code and self._has_run):
             self._probe.begin(position)
         await self.ask_position()
         self.lost = False
         if self.position != position:
             raise InternalError(f"Snapshot {tag} is of {self.position:_}, not {position:_}.")
+
+    async def keeps_code(self) -> bool:
+        """Say whether code is kept, after a step."""
+        await self.step()
+        return self._keeps_code
 
     async def step(self) -> None:
         """Go to the next moment; the position is not asked for."""
@@ -134,6 +144,7 @@ class ModelReplayer:
         self.ram.close()
 
     def _forward(self, moment: int) -> None:
+        self._has_run = True
         for one in range(self.moment + 1, moment + 1):
             self._apply(one)
         self.moment = moment

@@ -47,6 +47,7 @@ class ModelSeat(Seat):
         *,
         with_probe: bool,
         dies: float,
+        keeps_code: bool,
         seed: int,
     ) -> None:
         self._model_probe = ModelProbe(execution) if with_probe else None
@@ -54,13 +55,16 @@ class ModelSeat(Seat):
         super().__init__(recording, cast(Qemu, None), store, facts_of(execution), probe)
         self._execution = execution
         self._dies = dies
+        self._code_is_kept = keeps_code
         self._dice = random.Random(seed)  # noqa: S311 - chances, not secrets
 
     async def start(self) -> None:
         """Start a model machine at position 0."""
         saved = {one.tag: self._execution.last[one.position] for one in self.store.checkpoints}
         saved[INITIAL] = 0
-        model = ModelReplayer(self._execution, self._model_probe, saved, self._dice, self._dies)
+        model = ModelReplayer(
+            self._execution, self._model_probe, saved, self._dice, self._dies, self._code_is_kept
+        )
         self._replayer = cast(Replayer, model)
 
 
@@ -73,18 +77,28 @@ async def model_timeline(
     seats: int = 2,
     with_probe: bool = True,
     dies: float = 0.0,
+    keeps_code: bool = False,
     seed: int = 0,
 ) -> AsyncIterator[Timeline]:
     """Open a timeline on a program's execution, with checkpoints at positions.
 
     Checkpoints at positions with several states are left out, as no pass makes them.
-    `folder` must be empty. `dies` is the chance that a machine dies at an await.
+    `folder` must be empty. `dies` is the chance that a machine dies at an await;
+    `keeps_code` has machines do so that load (Replayer.kept_code).
     """
     execution = execute(program)
     recording = _recording(execution)
     store = _store(folder, execution, checkpoints)
     taken = [
-        ModelSeat(recording, store, execution, with_probe=with_probe, dies=dies, seed=seed + number)
+        ModelSeat(
+            recording,
+            store,
+            execution,
+            with_probe=with_probe,
+            dies=dies,
+            keeps_code=keeps_code,
+            seed=seed + number,
+        )
         for number in range(seats)
     ]
     async with await Timeline.over(recording, store, taken) as timeline:

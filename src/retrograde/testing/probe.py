@@ -61,6 +61,10 @@ class ModelProbe:
         self._active = self._armed
         self._seen = (position, position)
 
+    def drop_code(self) -> bool:
+        """Do nothing: the model keeps code for good."""
+        return False
+
     def advance(self, position: int) -> None:
         """All instructions before `position` have begun."""
         self._seen = (self._seen[0], position)

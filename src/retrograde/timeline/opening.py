@@ -8,7 +8,6 @@ from pathlib import Path
 from retrograde.errors import EnvironmentLacks, InternalError
 from retrograde.machine.isa import isa_for
 from retrograde.machine.probe import Capacity, Probe
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
@@ -51,7 +50,7 @@ async def checkpoints_of(
 def probe_for(
     recording: Recording, facts: LogFacts, library: Path, capacity: Capacity | None = None
 ) -> Probe:
-    """Make a probe for one replayer, of the `library` that `build_probe` gives."""
+    """Make a probe for one replayer, of the `library` that `require_probe` gives."""
     big_endian = isa_for(recording.manifest.machine.target).byte_order == "big"
     return Probe(
         library, facts.exceptions, facts.interrupts, capacity=capacity, big_endian=big_endian
@@ -62,8 +61,7 @@ def probes_for(recording: Recording, qemu: Qemu, facts: LogFacts, count: int) ->
     """Make a probe for each of `count` replayers; none where `qemu` cannot load it."""
     try:
         if count:
-            require_probe(qemu.path)
-            library = build_probe()
+            library = require_probe(qemu.path)
     except EnvironmentLacks:
         return []
     return [probe_for(recording, facts, library) for _ in range(count)]

@@ -30,6 +30,7 @@ from retrograde.timeline.pages import RamImage, Table
 from retrograde.timeline.store import Checkpoint, CheckpointStore
 
 Progress = Callable[[int], None]
+Fill = Callable[[GuestRam], None]
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Seat:
         self._steps_to: dict[int, int] = {}
         self._reset_pages: list[int] | None = None
         self._adrift = False
+        self._code_kept = False
+        self._keeps_code: bool | None = None
         self._stands_at: int | None = None
         self._alone = asyncio.Lock()
 
@@ -193,7 +196,7 @@ class Seat:
             table = self.store.table(checkpoint) if checkpoint else self.store.pages.empty_table()
             image = self.ram_image(table)
             parked = self._parked
-            if not parked.can_load or parked.must_prove or not parked.can_load_again:
+            if not parked.can_load or parked.must_prove or self._keeps_code:
                 return image
             await self._parked.save(f"mark{position}")
             self._marks[position] = image
@@ -246,6 +249,13 @@ class Seat:
                 await self._load_checkpoint(checkpoint)
         elif load or position < self.position:
             await self._begin_again()
+        if self._code_kept and self._keeps_code is None:
+            # If it does, each load has a process of its own from now on.
+            self._keeps_code = await self._parked.keeps_code()
+            await self._restart()
+            self._adrift = True
+            await self._go(position, load, progress)
+            return
         # At the end of the log nothing is taken any more, and no step may be (gdbsteps).
         if self.facts.is_delivery(position) and position < self.recording.end:
             await self._arrive_delivered(position, progress)
@@ -254,8 +264,8 @@ class Seat:
 
     async def _begin_again(self) -> None:
         """Go to position 0, which takes a new process where no snapshot is good."""
-        if self._parked.can_load and self._parked.can_load_again:
-            await self._parked.load(INITIAL, 0)
+        if self._parked.can_load and not self._keeps_code:
+            await self._load_in_place(INITIAL, 0)
         else:
             await self._restart()
             self._adrift = True
@@ -349,10 +359,10 @@ class Seat:
 
     async def _load(self, tag: str, position: int, image: RamImage) -> None:
         began = time.monotonic()
-        if not self._parked.can_load_again:
+        if self._keeps_code:
             await self._restart()
             self._adrift = True
-        await self._parked.load(
+        await self._load_in_place(
             tag,
             position,
             lambda ram: image.fill(ram.array(), ram.present()),
@@ -360,7 +370,14 @@ class Seat:
         )
         self._load_seconds += (time.monotonic() - began - self._load_seconds) / 4
 
-    def _mending(self, image: RamImage) -> Callable[[GuestRam], None] | None:
+    async def _load_in_place(
+        self, tag: str, position: int, fill: Fill | None = None, mend: Fill | None = None
+    ) -> None:
+        parked = self._parked
+        await parked.load(tag, position, fill, mend)
+        self._code_kept = parked.kept_code and not (self.probe and self.probe.drop_code())
+
+    def _mending(self, image: RamImage) -> Fill | None:
         """Return what undoes the reset's writes to RAM, where these are known."""
         pages = self._reset_pages
         return None if pages is None else lambda ram: image.put(ram.array(), pages)

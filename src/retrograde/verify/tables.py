@@ -31,9 +31,9 @@ from retrograde.index.store import IndexStore, Interval
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.isa import Isa, isa_for
 from retrograde.machine.probe import Capacity
-from retrograde.machine.probe_build import build_probe
 from retrograde.machine.probe_coverage import capacity_for
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES, RecordFlag
+from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import MIB, GuestRam
 from retrograde.machine.replayer import Replayer
@@ -210,7 +210,7 @@ async def _sweep(
     between = (range(a + LONGEST, b, LONGEST) for a, b in pairwise(edges))
     edges = sorted({*edges, *(facts.clear_from(at) for inner in between for at in inner)})
     made = {}
-    with probe_for(recording, facts, build_probe(), capacity) as probe:
+    with probe_for(recording, facts, require_probe(qemu.path), capacity) as probe:
         async with await Seat.take(recording, qemu, store, facts, probe) as seat:
             view = await MachineView.of(seat)
             async for interval, tables in sweep(seat, view, list(pairwise(edges))):
@@ -229,7 +229,7 @@ async def _stores(
     """Return what a probe that logs stores has to say of each span."""
     logged = {}
     capacity = Capacity(hits=1, writes=1 << 18, steps=1, changes=1)
-    with probe_for(recording, facts, build_probe(), capacity) as probe:
+    with probe_for(recording, facts, require_probe(qemu.path), capacity) as probe:
         async with await Seat.take(recording, qemu, store, facts, probe) as seat:
             for first, last in spans:
                 probe.arm(writes=True, span=(first, last))
