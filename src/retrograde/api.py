@@ -18,6 +18,7 @@ from retrograde.recording import bundle
 if TYPE_CHECKING:
     from retrograde.index.database import Answer, Database, Row
     from retrograde.index.lastwrite import Write
+    from retrograde.index.origin import Step
     from retrograde.timeline.reading import Space
     from retrograde.timeline.timeline import Timeline
 
@@ -88,14 +89,36 @@ class Recording(bundle.Recording):
 
         return self._ask(ask, at)
 
+    def origin(
+        self,
+        address: int,
+        count: int = 8,
+        *,
+        at: str | int = "end",
+        physical: bool = False,
+        most: int = 50,
+    ) -> list[Step]:
+        """Return the way back of a value of 1 to 8 bytes as it is at the position `at`.
+
+        The newest of at most `most` steps comes first; see `retrograde.index.origin.Step`.
+        """
+        from retrograde.index.origin import origin
+
+        async def ask(timeline: Timeline) -> list[Step]:
+            return await origin(timeline, address, count, _space(physical), most=most)
+
+        return self._ask(ask, at)
+
     def _ask(self, question: Callable[[Timeline], Awaitable[Result]], at: str | int) -> Result:
         """Ask a timeline with its cursor at `at`, which knows what the index knows."""
         from retrograde.index.hints import IndexHints
         from retrograde.timeline.timeline import Timeline
 
         async def ask() -> Result:
-            async with await Timeline.open(self, at=at) as timeline:
-                timeline.hints = IndexHints.of(self)
+            hints = IndexHints.of(self)
+            # With an index one interval is replayed at a time, and nothing is stepped through.
+            async with await Timeline.open(self, at=at, replayers=1 if hints else 2) as timeline:
+                timeline.hints = hints
                 return await question(timeline)
 
         return _run(ask())

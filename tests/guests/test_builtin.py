@@ -24,6 +24,7 @@ _SUMS = {
     "nested": sums.nested,
     "hot": sums.hot,
     "stacks": sums.stacks,
+    "moves": sums.moves,
     "unaligned": lambda: 0x1D685FD08F4DDF27,
 }
 _RAM_BASE = {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 import click
 
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
 from retrograde.cli.output import JSON_OPTION, Progress, print_facts, print_json, progress
-from retrograde.errors import AnswerNo, RetrogradeError
+from retrograde.errors import AnswerNo
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
@@ -40,6 +39,7 @@ def command(
 
     With an index (`retrograde index`) this takes a fraction of a second.
     """
+    from retrograde.index.symbols import Symbols
     from retrograde.machine.compat import qemu_for
 
     address, count = parse_range(where)
@@ -48,7 +48,7 @@ def command(
         found = asyncio.run(_ask(recording, program, address, count, at, physical, show))
     if found is None:
         raise AnswerNo(f"Nothing wrote {where} before {at}.")
-    symbol = _symbol(recording, found.pc)
+    symbol = Symbols.of(recording).lookup(found.pc) if found.pc else None
     if as_json:
         print_json(
             {
@@ -86,19 +86,11 @@ async def _ask(
     from retrograde.index.lastwrite import last_write
     from retrograde.timeline.timeline import Timeline
 
-    async with await Timeline.open(recording, qemu, at=at, progress=show) as timeline:
-        timeline.hints = IndexHints.of(recording)
+    hints = IndexHints.of(recording)
+    # With an index one interval is replayed at a time, and nothing is stepped through.
+    replayers = 1 if hints else 2
+    async with await Timeline.open(
+        recording, qemu, at=at, replayers=replayers, progress=show
+    ) as timeline:
+        timeline.hints = hints
         return await last_write(timeline, address, count, "physical" if physical else "virtual")
-
-
-def _symbol(recording: Recording, pc: int | None) -> str | None:
-    """Return the function `pc` is in, where symbols have been read."""
-    from retrograde.index.store import IndexStore, has_table
-
-    if pc is None or not has_table(recording, "symbols"):
-        return None
-    with contextlib.suppress(RetrogradeError):
-        from retrograde.index.symbols import Symbols
-
-        return Symbols.load(IndexStore(recording)).lookup(pc)
-    return None

@@ -31,6 +31,7 @@ COMMANDS = {
     "diff": "Where two runs of one machine part: the first other instruction.",
     "query": "Ask a recording in SQL: console, calls, interrupts, writes.",
     "last-write": "Tell who wrote some bytes last.",
+    "origin": "Follow a value back to where it came from.",
     "matrix": "Try what the QEMUs here can record, replay and reverse.",
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",

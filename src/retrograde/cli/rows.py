@@ -6,6 +6,7 @@ import csv
 import itertools
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 import msgspec
@@ -22,6 +23,17 @@ class Rows(Protocol):
     columns: list[tuple[str, str]]
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]: ...
+
+
+@dataclass
+class Listed:
+    """Rows that are all there."""
+
+    columns: list[tuple[str, str]]
+    rows: Sequence[tuple[Any, ...]]
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self.rows)
 
 
 Writer: TypeAlias = Callable[[Rows, TextIO], None]

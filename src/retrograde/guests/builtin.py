@@ -80,6 +80,7 @@ _DESCRIPTIONS = {
     "nested": "timer and serial interrupts nested four deep",
     "hot": "three addresses reached a million times each",
     "stacks": "preempted threads, recursion and interrupt stacks",
+    "moves": "a value moved through registers, memory and stacks, with timer ticks",
     "unaligned": "unaligned, page-crossing and aliased accesses of every size",
 }
 

@@ -21,9 +21,9 @@ from typing import Final
 
 import numpy as np
 
-from retrograde.errors import UsageError
+from retrograde.errors import RetrogradeError, UsageError
 from retrograde.index.kallsyms import BYTE_ORDERS, Symbol, find_symbols
-from retrograde.index.store import IndexStore
+from retrograde.index.store import IndexStore, has_table
 from retrograde.index.symbolfile import SymbolFile, read_symbol_file
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
@@ -62,6 +62,14 @@ class Symbols:
             ).fetchall()
         addresses, sizes, names = zip(*rows, strict=True) if rows else ((), (), ())
         return cls(addresses, sizes, names)
+
+    @classmethod
+    def of(cls, recording: Recording) -> Symbols:
+        """Read the table of a recording; empty where it was not built or cannot be read."""
+        if has_table(recording, "symbols"):
+            with contextlib.suppress(RetrogradeError):
+                return cls.load(IndexStore(recording))
+        return cls((), (), ())
 
     def lookup(self, address: int) -> str | None:
         """Return `name` or `name+0x12` for an address; None where there is no symbol."""

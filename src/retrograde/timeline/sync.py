@@ -30,6 +30,7 @@ from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.stops import Conditions
 from retrograde.timeline.survey import DEFAULT_BUDGET
 from retrograde.timeline.timeline import Space, Timeline
+from retrograde.timeline.trace import Trace
 
 Result = TypeVar("Result")
 Progress = Callable[[int], None]
@@ -238,6 +239,10 @@ class SyncTimeline:
     def all_hits(self, stops: Stops, start: int, stop: int) -> list[Hit]:
         """Return all hits of `stops` at positions from `start` to before `stop`, in order."""
         return self._loop.run(self._timeline.all_hits(stops, start, stop))
+
+    def trace(self, start: int, stop: int) -> Trace:
+        """Return what happened at positions from `start` to before `stop`."""
+        return self._loop.run(self._timeline.trace(start, stop))
 
     def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
         """Stop at the instruction at linear address `pc` if all conditions hold."""

@@ -38,6 +38,7 @@ from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.survey import DEFAULT_BUDGET
+from retrograde.timeline.trace import Trace, trace
 from retrograde.timeline.windows import Windows
 
 Progress = Callable[[int], None]
@@ -324,6 +325,15 @@ class Timeline:
     async def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
         """Return the last hit of `stops` at a position from `start` to before `stop`."""
         return await search.last_hit(await self._free_seats(), stops, start, stop, hints=self.hints)
+
+    async def trace(self, start: int, stop: int) -> Trace:
+        """Return what happened at positions from `start` to before `stop`.
+
+        Where there were more memory accesses than the probe keeps, the trace begins later.
+        Raises UsageError for more than LONGEST positions.
+        """
+        seat = (await self._free_seats())[0]
+        return await seat.surviving(lambda: trace(seat, start, stop))
 
     # -- break- and watchpoints --------------------------------------------------------
 

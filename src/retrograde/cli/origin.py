@@ -1,0 +1,94 @@
+"""`retrograde origin`: where a value came from, step by step back."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
+from retrograde.cli.output import JSON_OPTION, Progress, print_json, progress
+from retrograde.recording.bundle import Recording
+
+if TYPE_CHECKING:
+    from retrograde.index.origin import Step
+    from retrograde.machine.qemu import Qemu
+
+COLUMNS = (
+    *(("position", "BIGINT"), ("kind", "VARCHAR"), ("pc", "UBIGINT")),
+    *(("symbol", "VARCHAR"), ("instruction", "VARCHAR"), ("what", "VARCHAR")),
+)
+
+
+@click.command("origin")
+@RECORDING
+@click.argument("where", metavar="ADDR[:LEN]")
+@click.option("--at", default="end", metavar="POSITION", help="As it is there; default: the end.")
+@click.option("--physical", is_flag=True, help="The address is a physical one.")
+@click.option(
+    "--most", type=click.IntRange(min=1), default=50, show_default=True, help="Steps back."
+)
+@QEMU
+@FORCE
+@JSON_OPTION
+def command(
+    recording: Recording,
+    where: str,
+    at: str,
+    physical: bool,
+    most: int,
+    qemu: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Follow a value in memory back to where it came from, the newest step first.
+
+    Through stores, loads and copies, to a constant, a computation or something from
+    outside. Each position is one to go to.
+    """
+    from retrograde.cli.rows import Listed, write_table
+    from retrograde.index.symbols import Symbols
+    from retrograde.machine.compat import qemu_for
+
+    address, count = parse_range(where)
+    program = qemu_for(recording, qemu, force=force)
+    with progress("making checkpoints", recording.end) as show:
+        steps = asyncio.run(_ask(recording, program, address, count, at, physical, most, show))
+    symbols = Symbols.of(recording)
+    names = [symbols.lookup(step.pc) if step.pc else None for step in steps]
+    rows = [
+        (step.position, step.kind, step.pc, name, step.instruction, step.what)
+        for step, name in zip(steps, names, strict=True)
+    ]
+    if as_json:
+        print_json([dict(zip((name for name, _ in COLUMNS), row, strict=True)) for row in rows])
+    else:
+        write_table(Listed(list(COLUMNS), rows), sys.stdout)
+
+
+async def _ask(
+    recording: Recording,
+    qemu: Qemu,
+    address: int,
+    count: int,
+    at: str,
+    physical: bool,
+    most: int,
+    show: Progress,
+) -> list[Step]:
+    from retrograde.index.hints import IndexHints
+    from retrograde.index.origin import origin
+    from retrograde.timeline.timeline import Timeline
+
+    hints = IndexHints.of(recording)
+    # With an index one interval is replayed at a time, and nothing is stepped through.
+    replayers = 1 if hints else 2
+    async with await Timeline.open(
+        recording, qemu, at=at, replayers=replayers, progress=show
+    ) as timeline:
+        timeline.hints = hints
+        return await origin(
+            timeline, address, count, "physical" if physical else "virtual", most=most
+        )

@@ -1,0 +1,298 @@
+"""Where a value is from: followed backwards through stores, loads and copies.
+
+::
+
+    memory ──► the last store to it ──► the register it stored ──► the instruction that set
+    that register ──► the memory it was loaded from ──► the last store to it ──► …
+
+until a constant, a computation, or something from outside. What an instruction is told by
+its bytes (`dataflow`), which memory it moved by a trace of the stretch around it, so that no
+address is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from retrograde.errors import UsageError
+from retrograde.index.dataflow import Slice, Source
+from retrograde.index.lastwrite import Piece, last_store, last_write, pieces_of
+from retrograde.index.stretch import Stretch, dataflow_for
+from retrograde.machine.probe_page import RecordFlag
+from retrograde.recording.bundle import Recording
+from retrograde.recording.rrevents import Kind as Event
+from retrograde.timeline.reading import Space
+from retrograde.timeline.timeline import Timeline
+from retrograde.timeline.trace import LONGEST
+
+Moved: TypeAlias = Literal["store", "load", "copy"]
+Ended: TypeAlias = Literal[
+    "constant", "computed", "input", "device", "delivery", "untouched", "unknown"
+]
+Kind: TypeAlias = Moved | Ended
+
+MOST: Final = 50
+"""Steps, unless said otherwise."""
+
+FIRST_TRACE: Final = 20_000
+"""Positions traced at a time at first; each time nothing is found, eight times as many."""
+
+PATIENCE: Final = 100_000_000
+"""Positions gone back for the instruction that set a register, at most."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step back on a value's way: what the instruction at `position` did with it.
+
+    A "store", "load" or "copy" had it from somewhere else, told by the next step. The others
+    end the way: a "constant" in the code, something "computed", "input" from a port, a clock
+    or a device's register, a "device" that wrote memory (or a page walk), the "delivery" of
+    an interrupt or exception, memory or a register "untouched" since the machine began, or
+    "unknown". `pc` is None where no instruction did it. `what` says it in words.
+    """
+
+    position: int
+    kind: Kind
+    pc: int | None
+    instruction: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Physical memory, and what is in it."""
+
+    physical: int
+    content: bytes
+
+    def __str__(self) -> str:
+        count = len(self.content)
+        return f"{count} byte{'s' * (count > 1)} at physical {self.physical:#x}"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """`count` bytes from byte `first` on of the value that is from `source`."""
+
+    source: Source
+    first: int
+    count: int
+
+
+Place: TypeAlias = Memory | Slice
+
+
+async def origin(
+    timeline: Timeline,
+    address: int,
+    count: int = 8,
+    space: Space = "virtual",
+    *,
+    most: int = MOST,
+) -> list[Step]:
+    """Return the way back of the value in `count` bytes, 1 to 8, as they are at the cursor.
+
+    The newest step comes first, `most` at most. The cursor moves. Where parts of the value
+    are from different places, the one written last is followed. Raises as `last_write`
+    does, and EnvironmentLacks for targets whose instructions are not known.
+    """
+    if not 1 <= count <= 8:
+        raise UsageError(f"A value of {count} bytes cannot be followed.", "Ask for 1 to 8.")
+    pieces = await pieces_of(timeline, address, count, space)
+    if len(pieces) > 1:
+        raise UsageError(
+            f"The {count} bytes from {address:#x} cross a page.", "Ask for those of one page."
+        )
+    walk = _Walk(timeline)
+    content = await timeline.read(pieces[0].physical, count, "physical")
+    place: Place | None = Memory(pieces[0].physical, content)
+    before, steps = timeline.position, list[Step]()
+    while place and len(steps) < most:
+        if isinstance(place, Memory):
+            step, place = await walk.stored(place, before)
+        else:
+            step, place = await walk.set(place, before)
+        before = step.position
+        steps.append(step)
+    return steps
+
+
+class _Walk:
+    """A walk back through a recording, with the stretch it is in."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._dataflow = dataflow_for(timeline.recording.manifest.machine.target)
+        self._stretch: Stretch | None = None
+
+    async def stored(self, memory: Memory, before: int) -> tuple[Step, Place | None]:
+        """Return who stored what is in `memory` at `before`, and where that was before."""
+        stretch = self._stretch
+        record = _store(stretch, memory, before) if stretch else None
+        if stretch is None or record is None:
+            piece = Piece(memory.physical, len(memory.content))
+            if hit := await last_store(self._timeline, [piece], before):
+                stretch = self._stretch = await self._ending_at(hit.position + 1)
+                record = _store(stretch, memory, hit.position + 1)
+        if stretch is None or record is None:
+            return await self._by_others(memory, before), None
+        position, pc = int(record["position"]), int(record["pc"])
+        if record["flags"] & RecordFlag.DELIVERY:
+            what = f"an interrupt or exception pushed {memory}"
+            return Step(position, "delivery", pc, "", what), None
+        insn = await stretch.instruction(position)
+        flow = _part(stretch, self._dataflow.stored(insn), record, memory) if insn else None
+        if flow is None:
+            text = _text(insn) if insn else ""
+            return Step(position, "unknown", pc, text, f"something wrote {memory}"), None
+        return _follow(stretch, position, insn, "store", flow, str(memory))
+
+    async def _by_others(self, memory: Memory, before: int) -> Step:
+        """Return who wrote what is in `memory` where it was no store."""
+        await self._timeline.seek(before)
+        found = await last_write(self._timeline, memory.physical, len(memory.content), "physical")
+        if found is None:
+            return Step(0, "untouched", None, "", f"{memory} as the machine began")
+        if found.pc is not None:
+            return Step(found.position, "unknown", found.pc, "", f"something wrote {memory}")
+        who = _events(self._timeline.recording, found.position)
+        return Step(found.position, "device", None, "", f"{who} wrote {memory}")
+
+    async def set(self, part: Slice, before: int) -> tuple[Step, Place | None]:
+        """Return what set a register to what it is at `before`, and where that was before."""
+        lowest, span, name = max(0, before - PATIENCE), FIRST_TRACE, part.register
+        while before > lowest:
+            stretch = self._stretch
+            if stretch is None or before not in stretch:
+                stretch = self._stretch = await self._ending_at(before, span)
+            found = await stretch.last_writer(part, before)
+            if found is None:
+                before, span = stretch.trace.start, min(LONGEST, span * 8)
+                continue
+            position, written = found
+            insn = await stretch.instruction(position)
+            if not written.covers(part):
+                return Step(
+                    position, "computed", insn.address, _text(insn), f"part of {name}"
+                ), None
+            source = self._dataflow.source(insn, name)
+            if not source.is_maybe or await self._changed(name, position):
+                flow = Flow(source, part.first - written.first, part.count)
+                return _follow(stretch, position, insn, "copy", flow, name)
+            before = position
+        if before:
+            return Step(before, "unknown", None, "", f"{name} as it was long before"), None
+        return Step(0, "untouched", None, "", f"{name} as the machine began"), None
+
+    async def _changed(self, register: str, position: int) -> bool:
+        """Whether the instruction at `position` changed a register."""
+        values = []
+        for at in (position, position + 1):
+            await self._timeline.seek(at)
+            registers = await self._timeline.registers()
+            # Of 32 bits on i386.
+            values.append(registers.get(register, registers.get(f"e{register[1:]}")))
+        return values[0] != values[1]
+
+    async def _ending_at(self, stop: int, span: int = FIRST_TRACE) -> Stretch:
+        return await Stretch.ending_at(self._timeline, self._dataflow, stop, span)
+
+
+def _store(stretch: Stretch, memory: Memory, before: int) -> Any | None:
+    """Return the last store to `memory` if a stretch has it and it is what is there."""
+    if before not in stretch:
+        return None
+    record = stretch.trace.last_store(memory.physical, len(memory.content), before)
+    if record is None:
+        return None
+    stored = int(record["value"]).to_bytes(int(record["size"]), "little")
+    for at, byte in enumerate(stored, int(record["paddr"]) - memory.physical):
+        if 0 <= at < len(memory.content) and memory.content[at] != byte:
+            return None  # something that is no instruction wrote later
+    return record
+
+
+def _part(stretch: Stretch, sources: Sequence[Source], record: Any, memory: Memory) -> Flow | None:
+    """Return what those bytes are that the store of `record` left in `memory`."""
+    stores = stretch.trace.accesses_at(int(record["position"]), stores=True)
+    stores = stores[stores["flags"] & RecordFlag.DELIVERY == 0]
+    size = int(stores["size"].sum()) // len(sources)
+    first = max(memory.physical, int(record["paddr"]))
+    last = min(memory.physical + len(memory.content), int(record["paddr"] + record["size"]))
+    at = int(record["vaddr"] - stores["vaddr"].min()) + first - int(record["paddr"])
+    if at >= size * len(sources):
+        return None  # not one after the other
+    return Flow(sources[at // size], at % size, min(last - first, size - at % size))
+
+
+def _follow(
+    stretch: Stretch, position: int, insn: Any, how: Moved, flow: Flow, what: str
+) -> tuple[Step, Place | None]:
+    """Return the step that an instruction is, and what is to be followed from there."""
+    place: Place | None = None
+    kind: Kind = how
+    match flow.source.kind:
+        case "load":
+            place, end, said = _loaded(stretch, position, flow)
+            kind = "load" if how == "copy" else how
+        case "copy":
+            place, end, said = _copied(flow)
+        case "computed":
+            end, said = (
+                "computed",
+                f"computed from {', '.join(flow.source.reads) or 'nothing else'}",
+            )
+        case "constant":
+            end, said = "constant", "a constant"
+        case "input":
+            end, said = "input", "input"
+    step = Step(position, kind if place else end, insn.address, _text(insn), f"{what} is {said}")
+    return step, place
+
+
+def _copied(flow: Flow) -> tuple[Slice | None, Ended, str]:
+    """Return which register a copy is of, how the way ends where of none, and it in words."""
+    copied = flow.source.copied
+    if copied is None or flow.first >= copied.count:
+        return None, "constant", _FILLED
+    count = min(flow.count, copied.count - flow.first)
+    place = Slice(copied.register, copied.first + flow.first, count)
+    return place, "constant", f"from {copied.register}"
+
+
+def _loaded(stretch: Stretch, position: int, flow: Flow) -> tuple[Memory | None, Ended, str]:
+    """Return which memory a load was of, how the way ends where of none, and it in words."""
+    loads = stretch.trace.accesses_at(position, stores=False)
+    size = int(loads["size"].sum()) // flow.source.parts
+    if not size:
+        return None, "unknown", "from memory that QEMU did not tell"
+    if flow.first >= size:
+        return None, "constant", _FILLED
+    at = int(loads["vaddr"].min()) + flow.source.index * size + flow.first
+    load = loads[(loads["vaddr"] <= at) & (at < loads["vaddr"] + loads["size"])][0]
+    skipped = at - int(load["vaddr"])
+    physical = int(load["paddr"]) + skipped
+    if load["flags"] & RecordFlag.IO:
+        return None, "input", f"input from a device at physical {physical:#x}"
+    content = int(load["value"]).to_bytes(int(load["size"]), "little")
+    memory = Memory(physical, content[skipped : skipped + min(flow.count, size - flow.first)])
+    return memory, "unknown", f"from {memory}"
+
+
+_FILLED: Final = "filled up with the sign or zeros"
+
+
+def _text(insn: Any) -> str:
+    return f"{insn.mnemonic} {insn.op_str}".strip()
+
+
+def _events(recording: Recording, position: int) -> str:
+    """Say what came from outside between `position` and the next."""
+    found: dict[str, None] = {}
+    for batch in recording.log().batches():
+        here = batch.kind[(batch.position == position) | (batch.position == position + 1)]
+        found |= {Event(kind).name.lower(): None for kind in here.tolist()}
+    return f"a device or a page walk ({', '.join(found) or 'no event in the log'})"

@@ -1,0 +1,85 @@
+"""A stretch of execution: its instructions and all that they read and wrote in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_request import Watch
+from retrograde.timeline.search import Records
+from retrograde.timeline.seat import Seat
+
+LONGEST = 1_000_000
+"""Positions in a trace, at most: what the probe's rings hold of steps and accesses."""
+
+_EVERYWHERE = Watch(0, (1 << 64) - 1, "rw")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The instructions at positions from `start` to before `stop`.
+
+    `pcs` are their linear addresses, `accesses` their loads and stores in order
+    (machine.probe_page.RECORD). What an interrupt or exception pushed is with the
+    instruction before it and has the flag DELIVERY.
+    """
+
+    start: int
+    stop: int
+    pcs: NDArray[np.uint64]
+    accesses: Records
+
+    def pc(self, position: int) -> int:
+        """Return the linear address of the instruction at `position`."""
+        return int(self.pcs[position - self.start])
+
+    def accesses_at(self, position: int, *, stores: bool) -> Records:
+        """Return the stores, or the loads, of the instruction at `position`."""
+        low, high = np.searchsorted(self.accesses["position"], [position, position + 1])
+        here = self.accesses[low:high]
+        chosen: Records = here[(here["flags"] & RecordFlag.STORE != 0) == stores]
+        return chosen
+
+    def last_store(self, physical: int, count: int, before: int) -> Any | None:
+        """Return the last store to any of `count` bytes at a position below `before`."""
+        stores = self.accesses[: np.searchsorted(self.accesses["position"], before)]
+        hits = np.flatnonzero(
+            (stores["flags"] & RecordFlag.STORE != 0)
+            & (stores["flags"] & RecordFlag.NO_PADDR == 0)
+            & (stores["paddr"] < physical + count)
+            & (stores["paddr"] + stores["size"] > physical)
+        )
+        return stores[hits[-1]] if len(hits) else None
+
+
+async def trace(seat: Seat, start: int, stop: int) -> Trace:
+    """Replay from `start` to `stop`, at most LONGEST positions, and return what happened."""
+    if not 0 <= start <= stop <= start + LONGEST:
+        raise UsageError(
+            f"From {start:_} to {stop:_} cannot be traced.",
+            f"Give two positions at most {LONGEST:_} apart, the smaller one first.",
+        )
+    if seat.probe is None:
+        raise EnvironmentLacks(
+            "Tracing needs the probe, which this QEMU cannot load.",
+            "Use QEMU 10.0 or later with plugins, and install a C compiler.",
+        )
+    seat.probe.arm(watches=(_EVERYWHERE,), steps=True, span=(start, stop + 1))
+    await seat.go(seat.facts.clear_before(start + 1), load=True)
+    await seat.run_on(min(seat.facts.clear_from(stop), seat.recording.end))
+    steps, accesses, is_whole = seat.probe.steps(), seat.probe.hits(), seat.probe.kept_all("hits")
+    # Of the instructions begun at one position the last is the one that retires.
+    last = np.searchsorted(steps["position"], np.arange(start, stop), "right") - 1
+    pcs = steps["pc"][last]
+    accesses = accesses[accesses["flags"] & RecordFlag.ATTEMPT == 0].copy()
+    accesses["position"] -= accesses["flags"] & RecordFlag.DELIVERY != 0
+    seat.probe.disarm()
+    if not is_whole and stop - start > 1:
+        return await trace(seat, (start + stop) // 2, stop)
+    inside = (accesses["position"] >= start) & (accesses["position"] < stop)
+    return Trace(start, stop, pcs, accesses[inside])

@@ -1,0 +1,130 @@
+"""A value is followed back along the way that the guest `moves` was written to send it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import retrograde
+from retrograde.errors import UsageError
+from retrograde.guests.builtin import builtin_guest
+from retrograde.index.build import build
+from retrograde.index.hints import IndexHints
+from retrograde.index.origin import Step, origin
+from retrograde.index.symbolfile import read_symbol_file
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.timeline import Timeline
+from tests import command
+
+pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("probe")]
+
+WAY = (
+    *("store", "copy", "copy", "copy", "copy", "load", "store"),
+    *("store", "load", "store", "load", "store", "copy", "constant"),
+)
+"""What the instructions way_13 to way_0 of `moves` do."""
+
+ENDS = {
+    "sum": ("store sum_stored", "computed sum_set"),
+    "port": ("store port_stored", "input port_read"),
+    "direct": ("constant direct_stored",),
+    "zero": ("store zero_stored", "constant zero_set"),
+    "never": ("untouched",),
+}
+"""By variable: the way of what is in it, and where it ends."""
+
+
+@pytest.fixture(scope="module")
+def labels() -> dict[str, int]:
+    file = read_symbol_file(builtin_guest("moves").files[0])
+    assert file is not None
+    return {symbol.name: symbol.address for symbol in file.symbols}
+
+
+def named(steps: list[Step], labels: dict[str, int]) -> list[str]:
+    names = {address: name for name, address in labels.items()}
+    return [f"{step.kind} {names.get(step.pc, '?') if step.pc else ''}".strip() for step in steps]
+
+
+async def test_the_way_of_a_value(copied: Callable[..., object], labels: dict[str, int]) -> None:
+    recording = Recording.open(str(copied("moves")))
+    await build(recording, tables=["blocks", "written"])
+    expected = [f"{kind} way_{13 - number}" for number, kind in enumerate(WAY)]
+    async with await Timeline.open(recording) as timeline:
+        ways = []
+        for known in (None, IndexHints.of(recording)):
+            timeline.hints = known
+            await timeline.seek(timeline.end)
+            ways.append(await origin(timeline, labels["fourth"], 8))
+        assert named(ways[0], labels) == expected
+        assert ways[1] == ways[0]
+        for step in ways[0]:
+            await timeline.seek(step.position)
+            assert await timeline.pc() == step.pc
+        await timeline.seek(timeline.end)
+        short = await origin(timeline, labels["fourth"], 8, most=3)
+        assert short == ways[0][:3]
+        # Before it was moved on there was nothing.
+        await timeline.seek(ways[0][0].position)
+        before = await origin(timeline, labels["fourth"], 8)
+        assert [step.kind for step in before] == ["untouched"]
+
+
+async def test_where_ways_end(copied: Callable[..., object], labels: dict[str, int]) -> None:
+    recording = Recording.open(str(copied("moves")))
+    async with await Timeline.open(recording) as timeline:
+        for variable, expected in ENDS.items():
+            await timeline.seek(timeline.end)
+            steps = await origin(timeline, labels[variable], 1 if variable == "port" else 4)
+            assert named(steps, labels) == list(expected), variable
+        interrupt = int(timeline.facts.interrupts[-5])
+        await timeline.seek(interrupt)
+        registers = await timeline.registers()
+        steps = await origin(timeline, registers["rsp"], 8)
+        assert [(step.kind, step.position) for step in steps] == [("delivery", interrupt - 1)]
+
+
+async def test_what_a_device_wrote(copied: Callable[..., object]) -> None:
+    recording = retrograde.open(str(copied("moves")))
+    steps = await origin_of(recording, 0xCA000)
+    assert [step.kind for step in steps] == ["device"]
+
+
+async def origin_of(recording: Recording, physical: int) -> list[Step]:
+    async with await Timeline.open(recording, at="end") as timeline:
+        return await origin(timeline, physical, 4, "physical")
+
+
+async def test_aarch64(recorded: Callable[..., Recording]) -> None:
+    """A word of the pattern was stored by `str w2` and set by `add w2, w2, w1`."""
+    steps = await origin_of(recorded("tiny", "aarch64"), 0x40200004)
+    assert [step.kind for step in steps] == ["store", "computed"]
+    assert steps[0].instruction == "str w2, [x0], #4"
+    assert steps[1].instruction == "add w2, w2, w1"
+    assert steps[1].what == "x2 is computed from w2, w1"
+
+
+async def test_what_cannot_be_followed(copied: Callable[..., object]) -> None:
+    recording = Recording.open(str(copied("moves")))
+    async with await Timeline.open(recording, at="end") as timeline:
+        for address, count, words in ((0x100000, 9, "9 bytes"), (0x100FFF, 2, "cross a page")):
+            with pytest.raises(UsageError, match=words):
+                await origin(timeline, address, count)
+
+
+def test_the_command(copied: Callable[..., object], labels: dict[str, int]) -> None:
+    path = str(copied("moves"))
+    told = command.retrograde("origin", path, f"{labels['sum']:#x}:8", "--json").json()
+    assert [step["kind"] for step in told] == ["store", "computed"]
+    assert told[1]["instruction"] == "add rcx, r10"
+    shown = command.retrograde("origin", path, f"{labels['direct']:#x}:4")
+    assert shown.status == 0
+    assert "0x1234" in shown.stdout.decode()
+    command.assert_error(command.retrograde("origin", path, "0x1000:9"), 2, "9 bytes")
+
+
+def test_other_targets_are_refused(recorded: Callable[..., Recording]) -> None:
+    path = recorded("tiny", "riscv64").path
+    done = command.retrograde("origin", path, "0x80200000:4")
+    command.assert_error(done, 3, "riscv64", "last-write")
