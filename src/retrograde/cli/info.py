@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import click
 import msgspec
@@ -44,10 +45,22 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("info")
 @RECORDING
+@click.option(
+    "--plot",
+    "picture",
+    metavar="FILE.svg",
+    type=click.Path(path_type=Path),
+    help="Draw calls, interrupts and console over position, and print nothing.",
+)
 @JSON_OPTION
-def command(recording: Recording, as_json: bool) -> None:
+def command(recording: Recording, picture: Path | None, as_json: bool) -> None:
     """Show end position, events, console size, checkpoints and inputs of a recording."""
-    show(recording, as_json=as_json)
+    if picture is None:
+        show(recording, as_json=as_json)
+        return
+    from retrograde.index.plot import plot
+
+    plot(recording, picture)
 
 
 def show(recording: Recording, *, as_json: bool) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "query": "Ask a recording in SQL: console, calls, interrupts, writes.",
     "last-write": "Tell who wrote some bytes last.",
     "origin": "Follow a value back to where it came from.",
+    "export": "A trace for ui.perfetto.dev: calls, interrupts, console.",
     "matrix": "Try what the QEMUs here can record, replay and reverse.",
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",
