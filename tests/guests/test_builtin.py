@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from retrograde.errors import UsageError
 from retrograde.guests import builtin_boards, builtin_guest, builtin_names, builtin_targets
+from tests.conftest import find_qemu
 from tests.guests import sums
 
 # Sums of guests without a model depend on where their code lies: take the new value
@@ -40,9 +40,9 @@ _ALL = [(*of, name) for of in _BOARDS for name in builtin_names(*of)]
 @pytest.mark.qemu
 @pytest.mark.parametrize(("target", "board", "name"), _ALL)
 def test_runs_to_power_off(target: str, board: str, name: str, tmp_path: Path) -> None:
-    qemu = shutil.which(f"qemu-system-{target}")
-    if qemu is None:
-        pytest.skip(f"no qemu-system-{target}")
+    qemu = find_qemu(target)
+    if board == "microvm" and qemu.version < (8,):
+        pytest.skip("the timer of this QEMU's microvm interrupts nobody (docs/matrix.md)")
     guest = builtin_guest(name, target, board)
     arguments = list(guest.qemu_args)
     size = arguments[arguments.index("-m") + 1]
@@ -51,7 +51,7 @@ def test_runs_to_power_off(target: str, board: str, name: str, tmp_path: Path) -
     console = tmp_path / "console"
     subprocess.run(
         [
-            *(qemu, *arguments, "-object", backend, "-icount", "shift=7"),
+            *(str(qemu.path), *arguments, "-object", backend, "-icount", "shift=7"),
             *("-display", "none", "-net", "none", "-monitor", "none", "-no-reboot"),
             *("-serial", f"file:{console}"),
         ],
