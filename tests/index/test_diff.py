@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from retrograde.errors import UsageError
+from retrograde.index import diff
 from retrograde.index.diff import Comparison, check_related, first_call, first_input
 from retrograde.index.store import IndexStore
 from retrograde.index.tables import TABLES
@@ -84,6 +85,32 @@ def test_the_first_input_that_differs(
     both: Callable[[bytes], tuple[Recording, Recording]],
 ) -> None:
     assert first_input(*both(b"\x1c" + struct.pack(">q", 5))) == 1000
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 64, 1 << 20])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        (b"abcdefgh", b"abcdefgh", None),
+        (b"abcdefgh", b"Xbcdefgh", None),  # in what is skipped
+        (b"abcdefgh", b"abcdXfgX", 4),
+        (b"abcdefgh", b"abcde", 5),
+        (b"ab", b"abcde", 2),
+    ],
+)
+def test_the_first_byte_that_differs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ours: bytes,
+    theirs: bytes,
+    expected: int | None,
+    chunk: int,
+) -> None:
+    monkeypatch.setattr(diff, "CHUNK", chunk)
+    for name, data in (("a", ours), ("b", theirs)):
+        (tmp_path / name).write_bytes(data)
+    assert diff._first_byte(tmp_path / "a", tmp_path / "b", 1) == expected
+    assert diff._first_byte(tmp_path / "b", tmp_path / "a", 1) == expected
 
 
 def write_calls(recording: Recording, rows: list[tuple[int, int, int]]) -> None:

@@ -57,19 +57,30 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(doing: str, total: int | None) -> Iterator[Progress]:
-    """Show a bar over positions on stderr while `doing`; `total` None when unknown."""
+    """Show a bar over positions on stderr while `doing`; `total` None when unknown.
+
+    Beside it the position, millions of instructions a second, and the time left. The first
+    position told is where the work begins.
+    """
     if not sys.stderr.isatty():
         yield lambda _position: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
+    from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed / 1e6:.0f} M/s")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:_}"),
-        TimeElapsedColumn(),
+        Rate(),
+        TimeElapsedColumn() if total is None else TimeLeft(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=total)

@@ -108,6 +108,8 @@ async def _replay(
     missing = {name: index.missing(name, everything) for name in tables}
     either = {interval for intervals in missing.values() for interval in intervals}
     report.already = recording.end - sum(last - first for first, last in either)
+    if progress:
+        progress(report.already)
     runs = plan.runs(stretches, either, trusted, jobs)
     tasks = deque(_task(run, missing) for run in runs)
     await _Pool(recording, qemu, tasks, either, report, progress).work(min(jobs, len(runs)))

@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,8 @@ ALIKE: Final = 64
 """Instructions compared to tell whether two runs are in the same place."""
 SAMPLES: Final = 16
 """Positions tried, evenly spread, when two runs are alike at their ends."""
+CHUNK: Final = 1 << 20
+"""Bytes of a log compared at once."""
 _AT_ONCE: Final = 50_000_000
 """Positions whose calls are in memory at once."""
 
@@ -83,13 +86,9 @@ def first_input(first: Recording, second: Recording) -> int | None:
 
     All that comes before is equal in both, for certain.
     """
-    logs = [np.fromfile(r.log_path, np.uint8)[HEADER_BYTES:] for r in (first, second)]
-    size = min(map(len, logs))
-    differs = np.flatnonzero(logs[0][:size] != logs[1][:size])
-    if not differs.size and len(logs[0]) == len(logs[1]):
+    byte, position = _first_byte(first.log_path, second.log_path, HEADER_BYTES), 0
+    if byte is None:
         return None
-    byte = HEADER_BYTES + (int(differs[0]) if differs.size else size)
-    position = 0
     for batch in first.log().batches():
         at = int(np.searchsorted(batch.offset, byte, side="right")) - 1
         if at >= 0:
@@ -97,6 +96,23 @@ def first_input(first: Recording, second: Recording) -> int | None:
         if batch.end > byte:
             break
     return position
+
+
+def _first_byte(ours: Path, theirs: Path, start: int) -> int | None:
+    """Return the first byte from `start` on that two files differ in; constant memory."""
+    with ours.open("rb") as one, theirs.open("rb") as other:
+        one.seek(start)
+        other.seek(start)
+        while True:
+            left, right = one.read(CHUNK), other.read(CHUNK)
+            if left != right:
+                size = min(len(left), len(right))
+                parts = (np.frombuffer(part, np.uint8, size) for part in (left, right))
+                differs = np.flatnonzero(np.not_equal(*parts))
+                return start + (int(differs[0]) if differs.size else size)
+            if not left:
+                return None
+            start += len(left)
 
 
 def first_call(first: Recording, second: Recording, start: int) -> tuple[int, int] | None:
