@@ -67,6 +67,12 @@ SET = [
     ("f30f6f03", "xmm0", "load"),  # movdqu xmm0, [rbx]
     ("0f57c0", "xmm0", "constant"),  # xorps xmm0, xmm0
     ("f20f1003", "xmm0", "load"),  # movsd xmm0, [rbx]
+    ("f20f10c1", "xmm0", "computed xmm0 xmm1"),  # movsd xmm0, xmm1
+    ("0f1603", "xmm0", "computed xmm0 memory"),  # movhps xmm0, [rbx]
+    ("86e0", "rax", "computed al ah"),  # xchg al, ah
+    ("0f20d8", "rax", "input"),  # mov rax, cr3
+    ("f2ae", "rdi", "computed rdi"),  # repne scasb
+    ("c8100000", "rbp", "computed"),  # enter 16, 0
 ]
 
 
@@ -94,6 +100,8 @@ STORED = [
     ("0f1103", ["copy xmm0:0+16"]),  # movups [rbx], xmm0
     ("f20f1103", ["copy xmm0:0+16"]),  # movsd [rbx], xmm0
     ("0f9403", ["computed"]),  # sete [rbx]
+    ("8f00", ["load"]),  # pop [rax]
+    ("0fa0", ["input"]),  # push fs
 ]
 
 
@@ -127,6 +135,10 @@ ARM64_SET = [
     ("207c4093", "x0", "copy x1:0+4"),  # sxtw x0, w1
     ("00000094", "x30", "constant"),  # bl
     ("20fc5fc8", "x0", "load"),  # ldaxr x0, [x1]
+    ("2080a1f8", "x0", "load"),  # swpa x1, x0, [x1]
+    ("20f07dd3", "x0", "computed x1"),  # lsl x0, x1, #3
+    ("203c040e", "x0", "computed v1"),  # umov w0, v1.s[0]
+    ("020000d4", "x0", "input"),  # hvc #0
 ]
 
 
@@ -151,3 +163,9 @@ ARM64_STORED = [
 @pytest.mark.parametrize(("code", "expected"), ARM64_STORED)
 def test_arm64_stores(code: str, expected: list[str]) -> None:
     assert [short(source) for source in Arm64().stored(arm64(code))] == expected
+
+
+@pytest.mark.parametrize("code", ["1f0016eb", "1f0001ea", "010000d4", "000000b4"])
+def test_arm64_that_writes_nothing(code: str) -> None:
+    """cmp x0, x22; tst x0, x1; svc #0; cbz x0."""
+    assert Arm64().written(arm64(code)) == []

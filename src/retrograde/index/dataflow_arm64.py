@@ -15,6 +15,15 @@ _CONSTANTS: Final = frozenset({"movz", "movn", "adr", "adrp", "bl", "blr"})
 _EXTENDED: Final = {"b": 1, "h": 2, "w": 4}
 _NAMED: Final = {"fp": "x29", "lr": "x30", "wsp": "sp"}
 _VECTORS: Final = {"v": 16, "q": 16, "d": 8, "s": 4, "h": 2, "b": 1}
+_COMPARING: Final = frozenset({"cmp", "cmn", "tst", "svc"})
+"""What Capstone says writes a register, and does not."""
+
+_FIRMWARE: Final = frozenset({"hvc", "smc"})
+"""QEMU's own firmware answers these (PSCI), in x0."""
+
+_SHIFTS: Final = frozenset({"lsl", "lsr", "asr", "ubfx", "sbfx", "ubfiz", "sbfiz"})
+"""What Capstone says reads what it writes, and does not."""
+
 _ZERO: Final = ("xzr", "wzr")
 _STORES: Final = re.compile(r"st(l|u|t|n|x|lx|lu)?[rp](b|h)?")
 _SWAPS: Final = re.compile(r"(swp|cas|ld(add|clr|eor|set|smax|smin|umax|umin))(a|l|al)?[bh]?")
@@ -33,8 +42,15 @@ class Arm64:
 
     def written(self, insn: Any) -> list[Slice]:
         """Return what the instruction writes: of a register all, since it clears the rest."""
+        name = insn.mnemonic
+        if name in _COMPARING:
+            return []
         _, writes = insn.regs_access()
         slices = [self.slice_of(insn.reg_name(register)) for register in writes]
+        if name in _FIRMWARE:
+            slices = [Slice("x0", 0, 8)]
+        if _SWAPS.fullmatch(name):
+            slices = [Slice(self._got(insn), 0, 8)]
         return [
             Slice(one.register, 0, 16 if one.register.startswith("v") else 8)
             for one in slices
@@ -45,13 +61,16 @@ class Arm64:
         """Return what `register` gets."""
         name, computed = insn.mnemonic, Source("computed", reads=inputs(insn))
         values = self._values(insn)
-        if name == "mrs":
+        if name == "mrs" or name in _FIRMWARE:
             return Source("input")
+        if any(operand.vector_index >= 0 for operand in insn.operands):
+            return computed  # a part of a vector
+        if name in _SHIFTS:
+            return Source("computed", reads=(insn.reg_name(insn.operands[1].reg),))
         if name in _CONSTANTS or (register == "x30" and name.startswith("bl")):
             return Source("constant")
         if _SWAPS.fullmatch(name):
-            is_got = len(values) > 1 and values[0 if name.startswith("cas") else 1] == register
-            return Source("load") if is_got else computed
+            return Source("load")
         if name.startswith("ld"):
             if register not in values:
                 return Source("computed", reads=(register,))
@@ -73,6 +92,10 @@ class Arm64:
         if values and (_STORES.fullmatch(name) or name.startswith(("swp", "cas"))):
             return [self._of(insn, one, "") for one in values]
         return [Source("computed", reads=inputs(insn))]
+
+    def _got(self, insn: Any) -> str:
+        """Return the register that an atomic instruction gets what was in memory in."""
+        return self._values(insn)[0 if insn.mnemonic.startswith("cas") else 1]
 
     def _values(self, insn: Any) -> list[str]:
         return [

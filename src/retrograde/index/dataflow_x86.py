@@ -11,14 +11,22 @@ from retrograde.index.dataflow import Slice, Source
 from retrograde.index.operands import inputs
 
 _MOVES: Final = re.compile(
-    r"v?mov(|abs|zx|sx|sxd|d|q|nti|be|ss|sd|aps|ups|apd|upd|dqa|dqu|dqa32|dqa64|dqu8|dqu16|dqu32"
-    r"|dqu64|ntps|ntpd|ntdq|ntdqa|lps|hps|lpd|hpd)|v?lddqu"
+    r"v?mov(|abs|zx|sx|sxd|d|q|nti|ss|sd|aps|ups|apd|upd|dqa|dqu|dqa32|dqa64|dqu8|dqu16|dqu32"
+    r"|dqu64|ntps|ntpd|ntdq|ntdqa)|v?lddqu"
 )
-_STRINGS: Final = re.compile(r"(rep(n?[ez])? )?(movs|stos|lods|ins)([bwdq])")
+_STRINGS: Final = re.compile(r"(rep(n?[ez])? )?(movs|stos|lods|ins|outs|scas|cmps)([bwdq])")
 _ZEROING: Final = frozenset({"xor", "sub", "pxor", "vpxor", "xorps", "vxorps", "xorpd"})
 _MACHINE: Final = frozenset(
-    {"rdtsc", "rdtscp", "rdmsr", "rdpmc", "rdrand", "rdseed", "cpuid", "xgetbv", "in", "sgdt"}
+    {
+        *("rdtsc", "rdtscp", "rdmsr", "rdpmc", "rdrand", "rdseed", "rdfsbase", "rdgsbase"),
+        *("cpuid", "xgetbv", "in", "lar", "lsl", "str", "sldt", "smsw"),
+    }
 )
+_UNTOLD: Final = {"syscall": ("rcx", "r11"), "enter": ("rbp", "rsp")}
+"""What Capstone does not say that these write."""
+
+_OF_THE_SYSTEM: Final = re.compile(r"[cdefgs]s|[cd]r\d+")
+_SWAPS: Final = frozenset({"xchg", "xadd"})
 _STACK: Final = frozenset({"push", "pop", "call", "ret", "leave", "enter"})
 _PARTS: Final = {
     **{f"{wide}{c}x": (f"r{c}x", 0, size) for c in "abcd" for wide, size in (("r", 8), ("e", 4))},
@@ -52,8 +60,8 @@ class X86:
 
     def written(self, insn: Any) -> list[Slice]:
         """Return what the instruction writes; 32 bits of a general register clear the rest."""
-        if insn.mnemonic == "syscall":  # Capstone names none
-            return [Slice("rcx", 0, 8), Slice("r11", 0, 8)]
+        if insn.mnemonic in _UNTOLD:
+            return [Slice(register, 0, 8) for register in _UNTOLD[insn.mnemonic]]
         _, writes = insn.regs_access()
         slices = [self.slice_of(insn.reg_name(register)) for register in writes]
         if _name(insn) == "cmpxchg":  # the same here
@@ -82,9 +90,8 @@ class X86:
         if name == "cmpxchg" and register == "rax":
             return Source("load", is_maybe=True)
         if not is_named:
-            if name in ("xchg", "xadd") and self._register(insn, operands[1]) == register:
-                return self._of(insn, operands[0])
-            return computed
+            is_second = len(operands) > 1 and self._register(insn, operands[1]) == register
+            return self._of(insn, operands[0]) if name in _SWAPS and is_second else computed
         if name in _ZEROING and len({self._register(insn, one) for one in operands[-2:]}) == 1:
             return Source("constant")
         if name == "lea":
@@ -92,7 +99,11 @@ class X86:
         if name.startswith("cmov"):
             source = self._of(insn, operands[1])
             return Source(source.kind, source.copied, is_maybe=True)
-        if _MOVES.fullmatch(name) or name == "xchg":
+        if name == "xchg" and self._register(insn, operands[1]) == register:
+            return computed  # halves of one register
+        # Between vector registers some keep what they do not move, and take it from a third.
+        is_merged = name.endswith(("ss", "sd")) and operands[-1].type == x86.X86_OP_REG
+        if name == "xchg" or (_MOVES.fullmatch(name) and not is_merged):
             return self._of(insn, operands[-1])
         return computed
 
@@ -106,6 +117,8 @@ class X86:
             return [Source("constant")]
         if name == "push":
             return [self._of(insn, operands[0])]
+        if name == "pop":
+            return [Source("load")]
         if name in ("xchg", "cmpxchg") or (_MOVES.fullmatch(name) and len(operands) > 1):
             # Of an exchange with memory either operand may be written first.
             registers = [one for one in operands if one.type != x86.X86_OP_MEM]
@@ -114,7 +127,10 @@ class X86:
 
     def _of(self, insn: Any, operand: Any) -> Source:
         if operand.type == x86.X86_OP_REG:
-            return Source("copy", self.slice_of(insn.reg_name(operand.reg)))
+            register = insn.reg_name(operand.reg)
+            if _OF_THE_SYSTEM.fullmatch(register):
+                return Source("input")
+            return Source("copy", self.slice_of(register))
         if operand.type == x86.X86_OP_IMM:
             return Source("constant")
         return Source("load")

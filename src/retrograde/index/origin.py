@@ -39,7 +39,7 @@ MOST: Final = 50
 FIRST_TRACE: Final = 20_000
 """Positions traced at a time at first; each time nothing is found, eight times as many."""
 
-PATIENCE: Final = 100_000_000
+PATIENCE: Final = 20_000_000
 """Positions gone back for the instruction that set a register, at most."""
 
 
