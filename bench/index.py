@@ -24,7 +24,9 @@ import retrograde
 from retrograde.index.build import build
 from retrograde.index.hints import IndexHints
 from retrograde.index.lastwrite import last_write
+from retrograde.index.origin import origin
 from retrograde.index.store import IndexStore
+from retrograde.index.writes import build_writes
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe_request import Breakpoint
 from retrograde.machine.replayer import Replayer
@@ -33,13 +35,14 @@ from retrograde.timeline.search import Stops
 from retrograde.timeline.timeline import Timeline
 
 FAR = 1_000_000_000
+STRETCH = 100_000_000
 Result = TypeVar("Result")
 
 
-def cpu_seconds() -> float:
-    """Return the CPU time of all our children that ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def cpu_seconds(*, ours: bool = False) -> float:
+    """Return the CPU time of all our children that ended, with `ours` also our own."""
+    kinds = (resource.RUSAGE_CHILDREN, *([resource.RUSAGE_SELF] if ours else []))
+    return sum(sum(resource.getrusage(kind)[:2]) for kind in kinds)
 
 
 async def timed(work: Awaitable[Result]) -> tuple[Result, float]:
@@ -51,11 +54,11 @@ def line(what: str, measured: str, target: str) -> None:
     print(f"| {what} | {measured} | {target} |", flush=True)
 
 
-async def plain(recording: Recording) -> tuple[float, float]:
-    """Return the CPU and wall time of one plain replay."""
+async def plain(recording: Recording, stop: int | None = None) -> tuple[float, float]:
+    """Return the CPU and wall time of one plain replay, up to `stop`."""
     cpu, began = cpu_seconds(), time.perf_counter()
     async with await Replayer.start(recording, qemu_for(recording)) as replayer:
-        await replayer.run_to(recording.end - 1)
+        await replayer.run_to(stop or recording.end - 1)
     return cpu_seconds() - cpu, time.perf_counter() - began
 
 
@@ -119,6 +122,29 @@ async def gains(recording: Recording) -> None:
         line(f"last-write, median (over {distance:_})", f"{seconds:.2f} s", "≤ 0.3 s")
 
 
+async def traces(recording: Recording) -> None:
+    """Trace all stores of a stretch, and follow values of variables written last near the end."""
+    first, last = recording.end // 2, recording.end // 2 + STRETCH
+    replayed = (await plain(recording, last))[0] - (await plain(recording, first))[0]
+    began = cpu_seconds(ours=True)
+    report = await build_writes(recording, qemu_for(recording), None, (first, last))
+    used = cpu_seconds(ours=True) - began
+    line(f"all {report.rows:_} stores of {STRETCH:_}, CPU / plain", f"{used / replayed:.1f}", "")
+    line("  instructions a second of CPU time", f"{STRETCH / used:_.0f}", "≥ 100_000_000")
+    with IndexStore(recording).connect() as rows:
+        places = rows.execute(
+            "SELECT paddr FROM writes WHERE size = 8 GROUP BY 1 ORDER BY hash(paddr) LIMIT 20"
+        ).fetchall()
+    async with await Timeline.open(recording, at=last, replayers=1) as timeline:
+        timeline.hints, taken = IndexHints.of(recording), []
+        for (place,) in places:
+            await timeline.seek(last)
+            steps, seconds = await timed(origin(timeline, place, 8, "physical", most=10))
+            taken.append((seconds, len(steps)))
+    seconds, steps = sorted(taken)[len(taken) // 2]
+    line(f"origin of {len(taken)} values, median ({steps} steps)", f"{seconds:.2f} s", "≤ 3 s")
+
+
 def calls(recording: Recording) -> None:
     """Ask for the calls of functions called some times, and very often."""
     asked = retrograde.open(recording.path)
@@ -154,6 +180,7 @@ def main() -> None:
         if not options.keep:
             asyncio.run(costs(recording))
         asyncio.run(gains(recording))
+        asyncio.run(traces(recording))
         calls(recording)
 
 

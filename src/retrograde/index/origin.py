@@ -36,8 +36,8 @@ Kind: TypeAlias = Moved | Ended
 MOST: Final = 50
 """Steps, unless said otherwise."""
 
-FIRST_TRACE: Final = 20_000
-"""Positions traced at a time at first; each time nothing is found, eight times as many."""
+FIRST_TRACE: Final = 200_000
+"""Positions traced at a time at first; LONGEST where nothing is found there."""
 
 PATIENCE: Final = 20_000_000
 """Positions gone back for the instruction that set a register, at most."""
@@ -170,7 +170,7 @@ class _Walk:
                 stretch = self._stretch = await self._ending_at(before, span)
             found = await stretch.last_writer(part, before)
             if found is None:
-                before, span = stretch.trace.start, min(LONGEST, span * 8)
+                before, span = stretch.trace.start, LONGEST
                 continue
             position, written = found
             insn = await stretch.instruction(position)

@@ -95,7 +95,7 @@ async def stores_to(
     pieces = await pieces_of(timeline, address, count, space)
     spans = [(0, stop)]
     if isinstance(hints, IndexHints):
-        spans = [(first, last) for first, last, _ in reversed(changes(hints, pieces, stop))]
+        spans = _joined([(low, high) for low, high, _ in reversed(changes(hints, pieces, stop))])
     watches = tuple(Watch(piece.physical, piece.count, physical=True) for piece in pieces)
     found: list[Hit] = []
     for first, last in spans:
@@ -118,6 +118,16 @@ async def _all(
                 done = found.last
         if done < last:
             yield Stores(done, last, np.zeros(0, RECORD))
+
+
+def _joined(spans: Sequence[Interval]) -> list[Interval]:
+    """Return `spans`, which rise, with neighbours as one: each needs a load."""
+    joined: list[Interval] = []
+    for first, last in spans:
+        if joined and joined[-1][1] == first:
+            first = joined.pop()[0]
+        joined.append((first, last))
+    return joined
 
 
 def _gaps(done: Sequence[Interval], span: Interval) -> list[Interval]:
