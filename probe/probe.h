@@ -71,7 +71,7 @@ struct isa {
     const struct opcode *opcodes; /* the first that fits; ends with a mask of 0; NULL on x86 */
     const char *const *general;   /* in the order of QEMU's CPU state */
     uint8_t generals, word;       /* how many, and bytes of each */
-    bool pc_follows;              /* behind them, in the CPU state, comes the pc */
+    const char *pc;               /* comes behind them in the CPU state; NULL: it does not */
     uint8_t pushes;               /* bytes a call pushes; 0: it has a link register */
     uint8_t sp, arguments[6];     /* numbers of general registers */
     const char *space;            /* NULL: calls and context are not known */

@@ -18,7 +18,7 @@ static uint8_t last_value[MAX_REGISTERS][MAX_REGISTER_BYTES];
 static int last_size[MAX_REGISTERS];
 
 static bool is_x86_64;
-static struct qemu_plugin_register *eflags, *efer, *cr0, *ss, *general[MAX_GENERAL];
+static struct qemu_plugin_register *pc, *eflags, *efer, *cr0, *ss, *general[MAX_GENERAL];
 static struct qemu_plugin_register *space, *level, *wide, *order, *bank[3];
 static struct qemu_plugin_register *saved_pc[MAX_SAVED], *saved_status[MAX_SAVED];
 static const uint8_t *env, *env_candidate;
@@ -217,13 +217,26 @@ static void find_env(void)
     memcpy(candidate_values, values, size);
 }
 
-/* In 64-bit code, where addresses are offsets too, have the pc read in place. */
+/* In 64-bit code, where addresses are offsets too, have the pc read in place: behind the
+ * general registers, or behind as many again, which x86 has since QEMU 11.1 and does not show. */
 void track_pc(bool wide)
 {
-    if (isa->pc_follows && !env) {
+    size_t bytes = isa->generals * isa->word;
+    bool readable;
+
+    pc_at = NULL;
+    if (!wide || !isa->pc) {
+        return;
+    }
+    if (!env) {
         find_env();
     }
-    pc_at = wide && isa->pc_follows && env ? env + isa->generals * isa->word : NULL;
+    for (size_t at = bytes; env && !pc_at && at <= 2 * bytes; at += bytes) {
+        uint64_t value;
+
+        memcpy(&value, env + at, sizeof(value));
+        pc_at = value == value_of(pc, &readable) ? env + at : NULL;
+    }
 }
 
 /* A general register by its number in isa.c. Right where a block begins. */
@@ -342,6 +355,7 @@ void take_over_registers(void)
     for (size_t i = 0; i < isa->generals; i++) {
         general[i] = find_register(known, isa->general[i]);
     }
+    pc = find_register(known, isa->pc);
     eflags = find_register(known, "eflags");
     efer = find_register(known, "efer");
     cr0 = find_register(known, "cr0");

@@ -10,8 +10,9 @@
 #define PAGE_BYTES 4096
 #define LINES_OF_PAGE (PAGE_BYTES / LINE_BYTES)
 
-/* Part of no plugin API: where a page of virtual memory lies now, or ~0 (QEMU's
- * include/hw/core/cpu.h). */
+/* Where virtual memory lies now. The first is of the API since version 5, the second, of
+ * pages and ~0 where there is none, of no API (QEMU's include/hw/core/cpu.h) and gone in 11.1. */
+extern bool qemu_plugin_translate_vaddr(uint64_t vaddr, uint64_t *paddr) __attribute__((weak));
 extern uint64_t cpu_get_phys_page_debug(void *vcpu, uint64_t address) __attribute__((weak));
 
 static uint64_t *lines, *touched;
@@ -88,19 +89,29 @@ void forget_lines(void)
     memset(recent, 0, sizeof(recent));
 }
 
+/* Return the physical address of `vaddr`, ~0 where there is none. */
+static uint64_t physical(uint64_t vaddr)
+{
+    uint64_t paddr = ~UINT64_C(0), offset = vaddr & (PAGE_BYTES - 1);
+
+    if (qemu_plugin_translate_vaddr) {
+        return qemu_plugin_translate_vaddr(vaddr, &paddr) ? paddr : ~UINT64_C(0);
+    }
+    if (cpu_get_phys_page_debug && this_vcpu()) {
+        paddr = cpu_get_phys_page_debug(this_vcpu(), vaddr - offset);
+    }
+    return paddr == ~UINT64_C(0) ? paddr : (paddr & -(uint64_t)PAGE_BYTES) | offset;
+}
+
 /* A word an interrupt or exception pushed; it does not cross a line. */
 void mark_delivered(uint64_t vaddr, unsigned size)
 {
-    uint64_t paddr = ~UINT64_C(0);
+    uint64_t paddr = physical(vaddr);
 
-    if (cpu_get_phys_page_debug && this_vcpu()) {
-        paddr = cpu_get_phys_page_debug(this_vcpu(), vaddr & -(uint64_t)PAGE_BYTES);
-    }
     if (paddr == ~UINT64_C(0)) {
         page->unplaced++;
         return;
     }
-    paddr = (paddr & -(uint64_t)PAGE_BYTES) | (vaddr & (PAGE_BYTES - 1));
     mark(paddr, paddr + size - 1);
 }
 

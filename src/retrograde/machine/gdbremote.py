@@ -227,10 +227,20 @@ class GdbRemote:
     async def register_layout(
         self, isa: Isa, *, seconds: float = DEFAULT_SECONDS
     ) -> RegisterLayout:
-        """Return the registers of this machine, from QEMU or, where it is silent, from `isa`."""
-        if isa.bare:
-            return RegisterLayout.bare(isa.bare)
-        return RegisterLayout.parse(await self.target_description(seconds=seconds))
+        """Return the registers of this machine, from QEMU or, where it is silent, from `isa`.
+
+        Raises QemuRefused where 'g' ends before the pc, as sparc's does in QEMU 11.1.
+        """
+        if not isa.bare:
+            return RegisterLayout.parse(await self.target_description(seconds=seconds))
+        layout = RegisterLayout.bare(isa.bare)
+        packet = await self.read_registers(seconds=seconds)
+        if isa.pc not in layout.within(len(packet) // 2).names:
+            raise QemuRefused(
+                f"This QEMU's gdbstub leaves {isa.pc} out of the registers it sends together.",
+                f"Use QEMU 10.0 for {isa.target}.",
+            )
+        return layout
 
     async def close(self) -> None:
         """Close the link. The machine stays as it is: QEMU resumes only when told to detach."""

@@ -29,7 +29,17 @@ def create_image(fd: int, size: int = VMSTATE_BYTES, snapshot: str = "") -> None
         _qemu_img(fd, "snapshot", "-q", "-c", snapshot, path)
 
 
-def _qemu_img(fd: int, *words: str) -> None:
+def drop_snapshot(fd: int, snapshot: str) -> None:
+    """Remove a snapshot, if it is there, from the qcow2 image in `fd`, which no QEMU has open.
+
+    Raises as `create_image`.
+    """
+    path = f"/dev/fd/{fd}"
+    if f" {snapshot} " in _qemu_img(fd, "snapshot", "-l", path):
+        _qemu_img(fd, "snapshot", "-q", "-d", snapshot, path)
+
+
+def _qemu_img(fd: int, *words: str) -> str:
     try:
         answer = subprocess.run(
             ["qemu-img", *words],
@@ -51,3 +61,4 @@ def _qemu_img(fd: int, *words: str) -> None:
         )
     if answer.returncode != 0:
         raise QemuRefused(f"qemu-img {words[0]} failed.", detail=answer.stderr)
+    return answer.stdout

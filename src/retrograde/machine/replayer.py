@@ -19,6 +19,7 @@ from typing import Self
 from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
 from retrograde.machine.command import INITIAL, replay_command
 from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.image import drop_snapshot
 from retrograde.machine.isa import isa_for
 from retrograde.machine.mipscounter import follows_branch, restart_counter
 from retrograde.machine.monitor import Monitor
@@ -38,6 +39,12 @@ LOOK_SECONDS = 0.5
 
 SAVE_TRIES = 200
 """QEMU refuses a snapshot while asynchronous events are queued (replay-snapshot.c)."""
+
+GDB_SNAPSHOT = "start_debugging"
+"""What QEMU calls the snapshot it saves when gdb attaches (replay/replay-debugging.c)."""
+
+TRIAL = "-trial"
+"""Ends the name of a snapshot that was saved to see what loading it changes."""
 
 
 class Replayer:
@@ -227,9 +234,10 @@ class Replayer:
 
         Runs nothing: the position stays. Raises QemuRefused when QEMU does not agree.
         """
-        await self._save(tag)
         if any(quirk.inverts for quirk in self._quirks) and self._wiring.ram is not None:
             await self._save_inverted(tag)
+        else:
+            await self._save(tag)
 
     async def load(
         self,
@@ -267,10 +275,16 @@ class Replayer:
 
     def copy_images(self, folder: Path) -> None:
         """Copy the images with all snapshots saved so far; the machine must be parked."""
+        # A replay that began without a snapshot saves one at the start, for gdb. Where it is
+        # there already it is deleted first, which aborts QEMU 11.1 (docs/quirks.md).
+        of_gdb = not self.recording.manifest.snapshot
         for name, fd in self._images.items():
-            with os.fdopen(os.dup(fd), "rb") as source, (folder / name).open("wb") as copy:
+            with os.fdopen(os.dup(fd), "rb") as source, (folder / name).open("w+b") as copy:
                 source.seek(0)
                 shutil.copyfileobj(source, copy, 1 << 20)
+                copy.flush()
+                if of_gdb:
+                    drop_snapshot(copy.fileno(), GDB_SNAPSHOT)
 
     async def close(self) -> None:
         """End QEMU and give everything back. Safe to repeat."""
@@ -358,7 +372,7 @@ class Replayer:
         raise QemuRefused(f"QEMU refused savevm at {self._position:_}: {answer.rstrip('.')}.")
 
     async def _save_inverted(self, tag: str) -> None:
-        """Save again where the first load of `tag` does not give back what was saved.
+        """Save `tag` so that it loads as the machine is, where loading changes something.
 
         It inverts MSR.ME on PowerPC: cpu_post_load in QEMU's target/ppc/machine.c inverts
         the msr to have all of it stored anew, and guests cannot store that bit. What is
@@ -369,10 +383,12 @@ class Replayer:
         def fill(ram_again: GuestRam) -> None:
             ram_again.view()[:] = ram
 
+        trial = f"{tag}{TRIAL}"  # no snapshot is saved twice: that aborts QEMU 11.1
         before = await gdb.read_registers()
-        await self.load(tag, position, fill)
+        await self._save(trial)
+        await self.load(trial, position, fill)
+        await self._save(tag)
         if await gdb.read_registers() != before:
-            await self._save(tag)
             await self.load(tag, position, fill)
 
     async def _settle_flash(self) -> None:
