@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import capstone
 import pytest
 
+from retrograde.errors import EnvironmentLacks
 from retrograde.index.dataflow import Slice, Source
 from retrograde.index.dataflow_arm64 import Arm64
 from retrograde.index.dataflow_x86 import X86
+from retrograde.index.stretch import dataflow_for
 
 
 def decoded(code: str, arch: int, mode: int) -> capstone.CsInsn:
@@ -169,3 +173,19 @@ def test_arm64_stores(code: str, expected: list[str]) -> None:
 def test_arm64_that_writes_nothing(code: str) -> None:
     """cmp x0, x22; tst x0, x1; svc #0; cbz x0."""
     assert Arm64().written(arm64(code)) == []
+
+
+def test_without_capstone_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("dataflow_x86", "dataflow_arm64", "operands"):
+        monkeypatch.delitem(sys.modules, f"retrograde.index.{module}")
+        monkeypatch.delattr(f"retrograde.index.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "capstone", None)
+    with pytest.raises(EnvironmentLacks, match=r"capstone") as error:
+        dataflow_for("x86_64")
+    assert "retrograde[index]" in error.value.remedy
+
+
+@pytest.mark.parametrize("target", ["riscv64", "ppc64", "s390x"])
+def test_other_targets(target: str) -> None:
+    with pytest.raises(EnvironmentLacks, match=target):
+        dataflow_for(target)

@@ -135,6 +135,7 @@ def test_the_command(copied: Callable[..., object], labels: dict[str, int]) -> N
     assert shown.status == 0
     assert "0x1234" in shown.stdout.decode()
     command.assert_error(command.retrograde("origin", path, "0x1000:9"), 2, "9 bytes")
+    command.assert_error(command.retrograde("origin", path, "0x40000000:8"), 2, "not mapped")
 
 
 def test_other_targets_are_refused(recorded: Callable[..., Recording]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retrograde.errors import QemuRefused, UsageError
+from retrograde.errors import UsageError
 from retrograde.index.hints import IndexHints, lines_of
 from retrograde.machine.probe_page import PAGE_BYTES
 from retrograde.machine.probe_request import Watch
@@ -53,8 +53,8 @@ async def last_write(
     """Return the last write to any of `count` bytes before the cursor; None: there is none.
 
     The cursor moves. Uses `timeline.hints` where they are of an index, and replays all
-    otherwise. Raises QemuRefused when part of the range is not mapped there, UsageError
-    for what is no range or has too many pages to be watched.
+    otherwise. Raises UsageError where part of the range is not mapped there, for what is
+    no range, and for more pages than can be watched.
     """
     pieces = await pieces_of(timeline, address, count, space)
     return await _Question(timeline, pieces, timeline.position).answer()
@@ -85,7 +85,10 @@ async def pieces_of(timeline: Timeline, address: int, count: int, space: Space) 
         here = min(PAGE_BYTES - at % PAGE_BYTES, address + count - at)
         physical = at if space == "physical" else await timeline.physical(at)
         if physical is None:
-            raise QemuRefused(f"{at:#x} is not mapped at {timeline.position:_}.")
+            raise UsageError(
+                f"{at:#x} is not mapped at {timeline.position:_}.",
+                "Choose a position at which it is, or give a physical address.",
+            )
         pieces.append(Piece(physical, here))
         at += here
     return pieces
