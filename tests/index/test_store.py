@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -94,15 +96,18 @@ def test_half_written_files_do_not_count(recording: Recording) -> None:
     store = IndexStore(recording)
     store.write("context", 0, 9, contexts((1, "space", 1)))
     whole = next((store.folder / "context").iterdir())
-    # Of a process that is gone, and of one that writes right now.
-    gone = whole.with_name(f"{whole.stem}.{2**22 + 1}.part")
-    writing = whole.with_name(f"{whole.stem}.{os.getppid()}.part")
-    for path in (gone, writing):
+    # Of a process that is gone, of one that writes right now, and of another machine's.
+    place = f"{whole.stem}.{re.sub('[^A-Za-z0-9_]', '-', platform.node())}"
+    gone = whole.with_name(f"{place}.{2**22 + 1}.part")
+    writing = whole.with_name(f"{place}.{os.getppid()}.part")
+    elsewhere = whole.with_name(f"{whole.stem}.other-machine.{2**22 + 1}.part")
+    for path in (gone, writing, elsewhere):
         path.write_bytes(whole.read_bytes()[:50])
     again = IndexStore(recording)
     assert again.done("context") == [(0, 9)]
     assert not gone.exists()
     assert writing.exists()
+    assert elsewhere.exists()
 
 
 def test_another_recording_under_this_name(recording: Recording, tmp_path: Path) -> None:

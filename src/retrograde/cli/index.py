@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     show_default="one a core",
     help="Processes that replay side by side.",
 )
+@click.option(
+    "--cluster",
+    metavar="tcp://HOST:PORT",
+    help="Have the workers of this dask scheduler replay, which see the recording too.",
+)
 @click.option("--tables", metavar="NAME,…", help="Only these tables; default: all.")
 @click.option(
     "--writes",
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 def command(
     recording: Recording,
     jobs: int,
+    cluster: str | None,
     tables: str | None,
     writes: str | None,
     physical: bool,
@@ -79,6 +85,7 @@ def command(
                 recording,
                 program,
                 jobs=jobs,
+                cluster=cluster,
                 tables=chosen,
                 surveying=surveying,
                 progress=indexing,

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from retrograde import errors
-from retrograde.errors import EnvironmentLacks, InternalError, RetrogradeError, UsageError
+from retrograde.errors import EnvironmentLacks, InternalError, UsageError
 from retrograde.index import plan, worker
+from retrograde.index.cluster import connected
 from retrograde.index.interval import REPLAYED
 from retrograde.index.logtables import LOG_TABLES, build_log_tables
 from retrograde.index.store import IndexStore, Interval
@@ -51,15 +51,18 @@ async def build(
     qemu: Qemu | None = None,
     *,
     jobs: int = 1,
+    cluster: str | None = None,
     tables: Sequence[str] = (*LOG_TABLES, *REPLAYED),
     surveying: Progress | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Make what the index of `recording` lacks of `tables`, in `jobs` processes.
 
+    With `cluster`, the address of a dask scheduler, its workers replay instead; they must
+    see the recording under the same path.
     Without checkpoints, these are made first; `surveying` is told that replay's position.
     Raises UsageError for an unknown table, EnvironmentLacks without the probe or when the
-    disk is full; what is done stays.
+    disk is full or the cluster cannot be used; what is done stays.
     """
     unknown = set(tables) - {*LOG_TABLES, *REPLAYED}
     if unknown:
@@ -71,8 +74,9 @@ async def build(
     report.troubles += build_log_tables(index, recording, tables)
     wanted = [name for name in REPLAYED if name in tables]
     if wanted:
+        workers = jobs if cluster is None else cluster
         await _replay(
-            recording, qemu, index, [*wanted, "intervals"], jobs, report, surveying, progress
+            recording, qemu, index, [*wanted, "intervals"], workers, report, surveying, progress
         )
     report.troubles += index.dropped
     return report
@@ -83,7 +87,7 @@ async def _replay(
     qemu: Qemu | None,
     index: IndexStore,
     tables: Sequence[str],
-    jobs: int,
+    workers: int | str,
     report: Report,
     surveying: Progress | None,
     progress: Progress | None,
@@ -110,9 +114,16 @@ async def _replay(
     report.already = recording.end - sum(last - first for first, last in either)
     if progress:
         progress(report.already)
-    runs = plan.runs(stretches, either, trusted, jobs)
-    tasks = deque(_task(run, missing) for run in runs)
-    await _Pool(recording, qemu, tasks, either, report, progress).work(min(jobs, len(runs)))
+    count = _Count(either, report, progress)
+
+    def tasks(jobs: int) -> list[worker.Task]:
+        return [_task(run, missing) for run in plan.runs(stretches, either, trusted, jobs)]
+
+    if isinstance(workers, str):
+        async with connected(workers) as cluster:
+            await cluster.work(recording, qemu, tasks(await cluster.slots()), count)
+    else:
+        await _Pool(recording, qemu, deque(tasks(workers)), count).work(workers)
 
 
 def _task(run: list[Interval], missing: dict[str, list[Interval]]) -> worker.Task:
@@ -120,6 +131,24 @@ def _task(run: list[Interval], missing: dict[str, list[Interval]]) -> worker.Tas
     return worker.Task(
         run, {name: [one for one in those if one in inside] for name, those in missing.items()}
     )
+
+
+class _Count:
+    """Told each interval that is done, counts those wanted, once."""
+
+    def __init__(self, wanted: set[Interval], report: Report, progress: Progress | None) -> None:
+        self._left = wanted
+        self._report = report
+        self._progress = progress
+        self._done = report.already
+
+    def __call__(self, interval: Interval) -> None:
+        if interval in self._left:
+            self._left.remove(interval)
+            self._report.intervals += 1
+            self._done += interval[1] - interval[0]
+            if self._progress:
+                self._progress(self._done)
 
 
 class _Pool:
@@ -130,24 +159,19 @@ class _Pool:
         recording: Recording,
         qemu: Qemu,
         tasks: deque[worker.Task],
-        wanted: set[Interval],
-        report: Report,
-        progress: Progress | None,
+        count: Callable[[Interval], None],
     ) -> None:
         self._recording = recording
         self._qemu = qemu
         self._tasks = tasks
-        self._left = wanted
-        self._report = report
-        self._progress = progress
+        self._count = count
         self._deaths = 0
-        self._done = report.already
 
     async def work(self, workers: int) -> None:
-        """Have all tasks done by so many processes."""
+        """Have all tasks done by so many processes, or fewer."""
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(workers):
+                for _ in range(min(workers, len(self._tasks))):
                     group.create_task(self._worker())
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -175,7 +199,7 @@ class _Pool:
         while line := await process.stdout.readline():
             answer = msgspec.json.decode(line, type=worker.Done | worker.Failure)
             if isinstance(answer, worker.Failure):
-                raise _error(answer)
+                raise answer.error()
             if answer.interval is None:
                 return True
             self._count(answer.interval)
@@ -187,21 +211,6 @@ class _Pool:
                 "If memory was short, use fewer --jobs; what is done stays.",
             )
         return False
-
-    def _count(self, interval: Interval) -> None:
-        if interval in self._left:
-            self._left.remove(interval)
-            self._report.intervals += 1
-            self._done += interval[1] - interval[0]
-            if self._progress:
-                self._progress(self._done)
-
-
-def _error(failure: worker.Failure) -> RetrogradeError:
-    """Return the error that a worker met."""
-    kind = getattr(errors, failure.kind, InternalError)
-    error: RetrogradeError = kind(failure.what, failure.remedy, failure.detail)
-    return error
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

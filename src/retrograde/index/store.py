@@ -17,6 +17,7 @@ import errno
 import fcntl
 import functools
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +107,7 @@ class IndexStore:
         if set(columns) != {column.name for column in schema.columns}:
             raise InternalError(f"The columns of {table} cannot be {sorted(columns)}.")
         final = self.folder / table / f"{first:0{_DIGITS}}-{last:0{_DIGITS}}.parquet"
-        part = final.with_suffix(f".{os.getpid()}{_TEMPORARY}")
+        part = final.with_suffix(f".{_host()}.{os.getpid()}{_TEMPORARY}")
         engine = import_duckdb()
         try:
             final.parent.mkdir(exist_ok=True)
@@ -237,8 +238,8 @@ class IndexStore:
         self._write_meta(meta)
 
     def _sweep(self) -> None:
-        """Remove what processes that died left under temporary names."""
-        for path in self.folder.glob(f"*/*{_TEMPORARY}"):
+        """Remove what processes of this machine that died left under temporary names."""
+        for path in self.folder.glob(f"*/*.{_host()}.*{_TEMPORARY}"):
             pid = path.name.split(".")[-2]
             if not Path("/proc", pid).exists():
                 path.unlink(missing_ok=True)
@@ -266,6 +267,11 @@ class IndexStore:
             yield
         finally:
             os.close(fd)
+
+
+def _host() -> str:
+    """Return the name of this machine: the folder may be shared with others."""
+    return re.sub(r"\W", "-", platform.node()) or "here"
 
 
 def has_table(recording: Recording, table: str) -> bool:

@@ -18,7 +18,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from retrograde.errors import EnvironmentLacks, RetrogradeError
+from retrograde import errors
+from retrograde.errors import EnvironmentLacks, InternalError, RetrogradeError
 from retrograde.index.interval import Columns, sweep
 from retrograde.index.store import IndexStore, Interval
 from retrograde.machine.compat import qemu_for
@@ -54,6 +55,17 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     remedy: str
     detail: str
 
+    @classmethod
+    def of(cls, error: RetrogradeError) -> Failure:
+        """Put an error in words, to be sent."""
+        return cls(type(error).__name__, error.what, error.remedy, error.detail)
+
+    def error(self) -> RetrogradeError:
+        """Return the error that was met."""
+        kind = getattr(errors, self.kind, InternalError)
+        error: RetrogradeError = kind(self.what, self.remedy, self.detail)
+        return error
+
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """An interval that is on disk; None at the end of a run."""
@@ -81,7 +93,7 @@ def main() -> None:
     try:
         asyncio.run(_serve(Path(path), program, answer))
     except RetrogradeError as error:
-        answer(Failure(type(error).__name__, error.what, error.remedy, error.detail))
+        answer(Failure.of(error))
     except (BrokenPipeError, asyncio.CancelledError):
         pass  # nobody wants the answers any more
 
