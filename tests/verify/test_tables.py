@@ -47,8 +47,9 @@ def test_tables_of_each_isa(recorded: Record, target: str) -> None:
 def test_a_wrong_row_is_found(recorded: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     right = interval._calls
 
-    def wrong(calls):  # type: ignore[no-untyped-def]
-        return {**right(calls), "depth": right(calls)["depth"] + 1}
+    def wrong(*seen: object):  # type: ignore[no-untyped-def]
+        made = right(*seen)
+        return {**made, "depth": made["depth"] + 1}
 
     monkeypatch.setattr(interval, "_calls", wrong)
     with pytest.raises(Divergence, match="The table calls differs at"):

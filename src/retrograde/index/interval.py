@@ -111,8 +111,6 @@ def unexplained(
 def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
     """Return the columns of each table; `later` is what was seen after the interval."""
     first, last = ran.interval
-    calls = ran.covered.calls[ran.covered.calls["position"] >= first]
-    late_calls = later.calls[later.calls["position"] < last]
     blocks = ran.covered.blocks
     blocks = blocks[np.lexsort((blocks["size"], blocks["pc"]))]
     executed = int((blocks["count"] * blocks["instructions"]).sum())
@@ -121,7 +119,7 @@ def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
     missing = ran.covered.unplaced
     missing += 0 if target in PUSHES_NOTHING else ran.covered.deliveries_missed
     return {
-        "calls": _calls(np.concatenate([calls, late_calls])),
+        "calls": _calls(ran, later),
         "blocks": _blocks(first, blocks),
         "written": _written(first, ran),
         "context": _context(ran, later),
@@ -134,19 +132,30 @@ def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
     }
 
 
-def _calls(calls: NDArray[Any]) -> Columns:
-    """Return the calls of each function together: one asked for is in few groups of rows."""
-    order = np.argsort(calls["target"], kind="stable")
-    sorted_by_target = {name: calls[name][order] for name in calls.dtype.names or ()}
+def _calls(ran: _Ran, later: Covered) -> Columns:
+    """Return the calls of each function together: one asked for is in few groups of rows.
+
+    Column by column: all rows of a busy interval at once are 100 MB, twice.
+    """
+    first, last = ran.interval
+    # That by the last instruction before shows here, and is in the interval before.
+    begin = np.searchsorted(ran.covered.calls["position"], first)
+    parts = (ran.covered.calls[begin:], later.calls[later.calls["position"] < last])
+    order = np.argsort(np.concatenate([part["target"] for part in parts]), kind="stable")
+
+    def column(name: str) -> NDArray[Any]:
+        return np.concatenate([part[name] for part in parts])[order]
+
+    arguments = column("arguments")
     return {
-        "position": sorted_by_target["position"].astype(np.int64),
-        "pc": sorted_by_target["pc"],
-        "target": sorted_by_target["target"],
-        "return_position": np.ma.masked_equal(sorted_by_target["returned"].astype(np.int64), 0),
-        "depth": sorted_by_target["depth"].astype(np.int32),
-        "sp": sorted_by_target["sp"],
-        "space": sorted_by_target["space"],
-        **{f"arg{n}": sorted_by_target["arguments"][:, n] for n in range(6)},
+        "position": column("position").astype(np.int64),
+        "pc": column("pc"),
+        "target": column("target"),
+        "return_position": np.ma.masked_equal(column("returned").astype(np.int64), 0),
+        "depth": column("depth").astype(np.int32),
+        "sp": column("sp"),
+        "space": column("space"),
+        **{f"arg{n}": arguments[:, n] for n in range(6)},
     }
 
 
