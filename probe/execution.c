@@ -1,9 +1,17 @@
 /*
  * Which instructions run: breakpoints with conditions, and the log of all steps.
  *
+ * QEMU runs a translation wherever its page is mapped (CF_PCREL, on x86 and Arm). So an
+ * instruction may be at any breakpoint that is as far into its page as itself.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <string.h>
+
 #include "probe.h"
+
+#define PAGE 4096u
+static uint64_t places[PAGE / 64]; /* a bit for each place in a page where a breakpoint is */
 
 static uint64_t operand(const struct condition *condition, bool *readable)
 {
@@ -68,6 +76,52 @@ static void at_suspect_breakpoint(unsigned vcpu, void *which)
     breakpoint_reached((uintptr_t)which, attempt);
 }
 
+static int breakpoint_index(uint64_t pc)
+{
+    const struct breakpoint *sorted = table(&page->breakpoints);
+    size_t low = 0, high = page->breakpoints.total;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (sorted[middle].pc < pc) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < page->breakpoints.total && sorted[low].pc == pc ? (int)low : -1;
+}
+
+/* Where the instruction that was translated at `pc` runs now. In a block the pc lags behind,
+ * but not further than its beginning, in the same page. */
+static uint64_t place_of(uint64_t pc)
+{
+    uint64_t lagging = current_pc();
+
+    return lagging + (pc - lagging) % PAGE;
+}
+
+static void reached_anywhere(uint64_t pc, bool faulting)
+{
+    int which = breakpoint_index(place_of(pc));
+
+    if (which >= 0) {
+        breakpoint_reached(which, faulting);
+    }
+}
+
+static void at_place(unsigned vcpu, void *pc)
+{
+    (void)vcpu;
+    reached_anywhere((uintptr_t)pc, false);
+}
+
+static void at_suspect_place(unsigned vcpu, void *pc)
+{
+    (void)vcpu;
+    reached_anywhere((uintptr_t)pc, attempt);
+}
+
 static void put_step(uint64_t position, uint64_t pc)
 {
     if (recording_at(position)) {
@@ -88,34 +142,64 @@ static void on_suspect_step(unsigned vcpu, void *pc)
     put_step(*count + attempt, (uintptr_t)pc);
 }
 
-static int breakpoint_index(uint64_t pc)
+static void on_step_anywhere(unsigned vcpu, void *pc)
 {
-    const struct breakpoint *sorted = table(&page->breakpoints);
-    size_t low = 0, high = page->breakpoints.total;
+    (void)vcpu;
+    put_step(*count, place_of((uintptr_t)pc));
+}
 
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (sorted[middle].pc < pc) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+static void on_suspect_step_anywhere(unsigned vcpu, void *pc)
+{
+    (void)vcpu;
+    put_step(*count + attempt, place_of((uintptr_t)pc));
+}
+
+static void log_step(struct qemu_plugin_insn *insn, uint64_t pc, bool suspect)
+{
+    bool anywhere = runs_anywhere();
+    plugin_exec_callback fixed = suspect ? on_suspect_step : on_step;
+    plugin_exec_callback asking = suspect ? on_suspect_step_anywhere : on_step_anywhere;
+
+    qemu_plugin_register_vcpu_insn_exec_cb(insn, anywhere ? asking : fixed,
+                                           anywhere ? CALLBACK_READS_REGS : CALLBACK_NO_REGS,
+                                           (void *)(uintptr_t)pc);
+}
+
+void take_over_breakpoints(void)
+{
+    const struct breakpoint *all = table(&page->breakpoints);
+
+    memset(places, 0, sizeof(places));
+    for (size_t i = 0; i < page->breakpoints.total; i++) {
+        places[all[i].pc % PAGE / 64] |= UINT64_C(1) << all[i].pc % 64;
     }
-    return low < page->breakpoints.total && sorted[low].pc == pc ? (int)low : -1;
+}
+
+static void log_breakpoint(struct qemu_plugin_insn *insn, uint64_t pc, bool suspect)
+{
+    int which;
+
+    if (!(places[pc % PAGE / 64] >> pc % 64 & 1)) {
+        return;
+    }
+    if (runs_anywhere()) {
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, suspect ? at_suspect_place : at_place,
+                                               CALLBACK_READS_REGS, (void *)(uintptr_t)pc);
+    } else if ((which = breakpoint_index(pc)) >= 0) {
+        qemu_plugin_register_vcpu_insn_exec_cb(insn,
+                                               suspect ? at_suspect_breakpoint : at_breakpoint,
+                                               CALLBACK_READS_REGS, (void *)(uintptr_t)which);
+    }
 }
 
 void log_execution(struct qemu_plugin_insn *insn, bool suspect)
 {
     uint64_t pc = qemu_plugin_insn_vaddr(insn);
-    int which;
 
     if (page->features & FEATURE_STEPS) {
-        qemu_plugin_register_vcpu_insn_exec_cb(insn, suspect ? on_suspect_step : on_step,
-                                               CALLBACK_NO_REGS, (void *)(uintptr_t)pc);
+        log_step(insn, pc, suspect);
     }
-    if (page->features & FEATURE_BREAK && (which = breakpoint_index(pc)) >= 0) {
-        qemu_plugin_register_vcpu_insn_exec_cb(insn,
-                                               suspect ? at_suspect_breakpoint : at_breakpoint,
-                                               CALLBACK_READS_REGS, (void *)(uintptr_t)which);
+    if (page->features & FEATURE_BREAK) {
+        log_breakpoint(insn, pc, suspect);
     }
 }

@@ -75,6 +75,7 @@ static void settle(void)
     } else {
         mode = MODE_ACTIVE;
     }
+    take_over_breakpoints();
     take_over_watches();
     take_over_registers();
     take_over_deliveries();

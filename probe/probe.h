@@ -127,6 +127,8 @@ uint64_t general_register(unsigned number);
 uint64_t address_space(void);
 unsigned privilege(void);
 bool in_wide_code(void);
+bool runs_anywhere(void);
+uint64_t current_pc(void);
 void track_pc(bool wide);
 extern const uint8_t *pc_at; /* where the pc of a block that begins is to be read, or NULL */
 bool is_big_endian(void);
@@ -134,6 +136,7 @@ void find_interrupted(uint64_t handler, unsigned frames, uint64_t *pc, uint64_t 
 void log_registers(struct qemu_plugin_insn *insn, bool suspect);
 
 /* execution.c, memory.c, delivery.c */
+void take_over_breakpoints(void);
 void log_execution(struct qemu_plugin_insn *insn, bool suspect);
 void take_over_watches(void);
 void log_accesses(struct qemu_plugin_insn *insn, bool suspect);

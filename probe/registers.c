@@ -146,6 +146,19 @@ bool in_wide_code(void)
     return !wide || (ordered_value(wide) >> isa->wide.shift & isa->wide.mask) == isa->wide_value;
 }
 
+/* Whether the code that runs now is translated for wherever its page is mapped, and the pc of
+ * gdb's view is a linear address. */
+bool runs_anywhere(void)
+{
+    return isa->pc && in_wide_code();
+}
+
+/* Where the block that runs begins, or a later instruction of it, up to the one that runs. */
+uint64_t current_pc(void)
+{
+    return ordered_value(pc);
+}
+
 /* Not on x86: where the first of `frames` interrupts or exceptions at once was taken. Of two
  * the second is of a higher level, and the first left its own registers behind. */
 void find_interrupted(uint64_t handler, unsigned frames, uint64_t *pc, uint64_t *sp)
@@ -225,7 +238,7 @@ void track_pc(bool wide)
     bool readable;
 
     pc_at = NULL;
-    if (!wide || !isa->pc) {
+    if (!wide) {
         return;
     }
     if (!env) {

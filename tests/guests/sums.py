@@ -77,6 +77,31 @@ def moves() -> int:
     return mix(mix(mix(0, value), part), value + part)
 
 
+ALIASES = (0x102000, 0x40003000, 0x40008000)
+"""Where the guest of that name has its page of code: in the image, and mapped."""
+
+
+def aliases() -> int:
+    x, total = 0x1234567, 0
+    for _ in range(3000):
+        x = xorshift(x)
+        for place in (ALIASES[0], *ALIASES[1 : 1 + x % 2], ALIASES[2]):
+            total = mix(total, place)
+            for _turn in range(4):
+                total = mix(total, x)
+            total += not x & 2
+    return total & _MASK
+
+
+def calls_of_alias() -> int:
+    """Return how often the place in the middle is called: where the others always are."""
+    x, calls = 0x1234567, 0
+    for _ in range(3000):
+        x = xorshift(x)
+        calls += x % 2
+    return calls
+
+
 def stacks() -> int:
     total = 0
     for thread in (1, 2, 3):

@@ -25,6 +25,7 @@ _SUMS = {
     "hot": sums.hot,
     "stacks": sums.stacks,
     "moves": sums.moves,
+    "aliases": sums.aliases,
     "unaligned": lambda: 0x1D685FD08F4DDF27,
 }
 _RAM_BASE = {

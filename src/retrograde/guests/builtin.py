@@ -81,6 +81,7 @@ _DESCRIPTIONS = {
     "hot": "three addresses reached a million times each",
     "stacks": "preempted threads, recursion and interrupt stacks",
     "moves": "a value moved through registers, memory and stacks, with timer ticks",
+    "aliases": "one page of code at three addresses, with timer ticks",
     "unaligned": "unaligned, page-crossing and aliased accesses of every size",
 }
 
