@@ -154,18 +154,20 @@ def test_reconnecting_keeps_position_and_gdbs_breakpoints(gdb, served):
 
 
 @pytest.mark.parametrize("sysroot", ["target:", ""])
-def test_a_client_without_a_file_gets_the_guests(served, sysroot):
+def test_a_client_without_a_file_gets_the_guests(gdb, served, sysroot):
     """Read through the server, or where the server says it is."""
-    first, path, _recording = served
-    first.command("disconnect")
-    with GdbMi() as gdb:
-        gdb.command(f"set sysroot {sysroot}")
+    _gdb, path, _recording = served
+    gdb.command("disconnect")
+    try:
+        with GdbMi() as other:
+            other.command(f"set sysroot {sysroot}")
+            other.connect(path)
+            assert ("target:" in other.command("info files")) == bool(sysroot)
+            assert function(other)
+            assert "Breakpoint" in other.command("break putc")
+            other.command("disconnect")
+    finally:
         gdb.connect(path)
-        assert ("target:" in gdb.command("info files")) == bool(sysroot)
-        assert function(gdb)
-        assert "Breakpoint" in gdb.command("break putc")
-        gdb.command("disconnect")
-    first.connect(path)
 
 
 def test_random_scripts_agree_with_the_timeline(gdb, served):
