@@ -111,14 +111,10 @@ class Recording(bundle.Recording):
 
     def _ask(self, question: Callable[[Timeline], Awaitable[Result]], at: str | int) -> Result:
         """Ask a timeline with its cursor at `at`, which knows what the index knows."""
-        from retrograde.index.hints import IndexHints
-        from retrograde.timeline.timeline import Timeline
+        from retrograde.index.hints import open_hinted
 
         async def ask() -> Result:
-            hints = IndexHints.of(self)
-            # With an index one interval is replayed at a time, and nothing is stepped through.
-            async with await Timeline.open(self, at=at, replayers=1 if hints else 2) as timeline:
-                timeline.hints = hints
+            async with await open_hinted(self, at=at) as timeline:
                 return await question(timeline)
 
         return _run(ask())

@@ -82,15 +82,8 @@ async def _ask(
     physical: bool,
     show: Progress,
 ) -> Write | None:
-    from retrograde.index.hints import IndexHints
+    from retrograde.index.hints import open_hinted
     from retrograde.index.lastwrite import last_write
-    from retrograde.timeline.timeline import Timeline
 
-    hints = IndexHints.of(recording)
-    # With an index one interval is replayed at a time, and nothing is stepped through.
-    replayers = 1 if hints else 2
-    async with await Timeline.open(
-        recording, qemu, at=at, replayers=replayers, progress=show
-    ) as timeline:
-        timeline.hints = hints
+    async with await open_hinted(recording, qemu, at=at, progress=show) as timeline:
         return await last_write(timeline, address, count, "physical" if physical else "virtual")

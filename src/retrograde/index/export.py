@@ -30,6 +30,7 @@ LONGEST_CALLS: Final = 200_000
 """Calls taken, if not said otherwise: what ui.perfetto.dev shows without a wait."""
 
 _MACHINE, _CONSOLE, _INTERRUPTS, _EXCEPTIONS = 1, 2, 3, 4
+_TITLES: Final = {_CONSOLE: "console", _INTERRUPTS: "interrupts", _EXCEPTIONS: "exceptions"}
 _FIRST_SPACE: Final = 16
 
 
@@ -95,28 +96,19 @@ def export(
         ]
     names = _Names()
     placed, described = _lanes(table, Symbols.load(store), names)
-    marks = (
-        (_INTERRUPTS, names.number("interrupt")),
-        (_EXCEPTIONS, names.number("exception")),
-    )
-    texts = [(position, names.number(text or " ")) for position, text in lines]
+    instants = [(at, _CONSOLE, names.number(text or " ")) for at, text in lines]
+    for track, name, positions in zip(
+        (_INTERRUPTS, _EXCEPTIONS), ("interrupt", "exception"), kinds, strict=True
+    ):
+        instants += [(at, track, names.number(name)) for at in positions.tolist()]
     try:
         with path.open("wb") as file:
             file.write(perfetto.names((number, name) for name, number in names.known.items()))
             file.write(perfetto.process(_MACHINE, 1, f"{recording.name} (1 instruction = 1 ns)"))
-            for uuid, title in (
-                (_CONSOLE, "console"),
-                (_INTERRUPTS, "interrupts"),
-                (_EXCEPTIONS, "exceptions"),
-            ):
+            for uuid, title in _TITLES.items():
                 file.write(perfetto.track(uuid, _MACHINE, title))
-            for packet in described:
-                file.write(packet)
-            for position, text in texts:
-                file.write(perfetto.instant(position, _CONSOLE, text))
-            for (track, name), positions in zip(marks, kinds, strict=True):
-                for position in positions.tolist():
-                    file.write(perfetto.instant(position, track, name))
+            file.writelines(described)
+            file.writelines(perfetto.instant(*one) for one in instants)
             _write_slices(file, placed)
     except OSError as error:
         raise UsageError(

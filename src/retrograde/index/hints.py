@@ -16,8 +16,10 @@ from retrograde.errors import EnvironmentLacks
 from retrograde.index.store import IndexStore, Interval, has_table
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
 from retrograde.machine.probe_request import Watch
+from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.search import Stops
+from retrograde.timeline.timeline import Progress, Timeline
 
 MOST_PAGES: Final = 64
 """Pages of a physical watchpoint up to which each is looked up."""
@@ -153,3 +155,23 @@ def lines_of(start: int, end: int, page: int) -> int:
     first = max(start, page * PAGE_BYTES) % PAGE_BYTES // LINE_BYTES
     last = (min(end, (page + 1) * PAGE_BYTES) - 1) % PAGE_BYTES // LINE_BYTES
     return (1 << last + 1) - (1 << first)
+
+
+async def open_hinted(
+    recording: Recording,
+    qemu: Qemu | None = None,
+    *,
+    at: str | int,
+    progress: Progress | None = None,
+) -> Timeline:
+    """Open a timeline at `at` for a question, which knows what the index knows.
+
+    Raises as `Timeline.open` does.
+    """
+    hints = IndexHints.of(recording)
+    # With an index one interval is replayed at a time, and nothing is stepped through.
+    timeline = await Timeline.open(
+        recording, qemu, at=at, replayers=1 if hints else 2, progress=progress
+    )
+    timeline.hints = hints
+    return timeline
