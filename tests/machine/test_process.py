@@ -16,7 +16,7 @@ import pytest
 from retrograde.errors import QemuDied, QemuRefused, QemuTimeout
 from retrograde.machine import process as module
 from retrograde.machine.monitor import Monitor
-from retrograde.machine.process import QemuProcess, wipe_environment
+from retrograde.machine.process import QemuProcess, finished, wipe_environment
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.wiring import Wiring
 from tests.system.test_endings import runs
@@ -165,3 +165,19 @@ async def test_monitor_has_a_deadline(qemu: Qemu) -> None:
         os.kill(monitor._process.pid, signal.SIGSTOP)
         with pytest.raises(QemuTimeout, match=r"query-status within 0\.2 s"):
             await monitor.execute("query-status")
+
+
+async def test_what_must_finish_does_before_it_is_cancelled() -> None:
+    done = []
+
+    async def give_back() -> None:
+        await asyncio.sleep(0.05)
+        done.append(True)
+
+    task = asyncio.create_task(finished(give_back()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [True]

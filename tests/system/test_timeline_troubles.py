@@ -65,6 +65,22 @@ async def test_a_killed_qemu_is_replaced_and_the_answer_is_right(recording):
             assert timeline.position == max(0, position - 3)
 
 
+@pytest.mark.parametrize("turns", (1, 2, 3, 4, 6, 8, 12, 20))
+async def test_a_replacement_cancelled_at_any_moment_leaves_nothing(recording, turns):
+    async with await Timeline.open(recording, replayers=1) as timeline:
+        seat = timeline._seats[0]
+        with pytest.raises(ValueError), seat.unsettled():
+            raise ValueError
+        seeking = asyncio.create_task(timeline.seek(recording.end // 2))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        seeking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await seeking
+    # What was under way is no task that dies with the event loop, its QEMU alive.
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_qemu_killed_during_a_search_is_replaced(recording, probe):
     async with await Timeline.open(recording, at="90%") as timeline:
         stack = (await timeline.registers())["rsp"]

@@ -22,6 +22,7 @@ from retrograde.index.logtables import LOG_TABLES, build_log_tables
 from retrograde.index.store import IndexStore, Interval
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe_support import require_probe
+from retrograde.machine.process import finished
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
@@ -188,7 +189,7 @@ class _Pool:
                 while self._tasks and await self._give(process):
                     pass
             finally:
-                await asyncio.shield(_end(process))
+                await finished(_end(process))
 
     async def _give(self, process: asyncio.subprocess.Process) -> bool:
         """Have `process` do the next task; returns False when it died over it."""

@@ -14,10 +14,13 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from retrograde.errors import QemuDied, QemuTimeout
+
+Result = TypeVar("Result")
 
 STDERR_KEPT = 8192
 """Bytes of QEMU's last words that go into an error."""
@@ -34,6 +37,24 @@ def wipe_environment() -> dict[str, str]:
     """
     dropped = ("QEMU_", "LD_", "MALLOC_", "G_MESSAGES")
     return {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+
+
+async def finished(work: Awaitable[Result]) -> Result:
+    """Do `work` to its end even when cancelled, and be cancelled only then.
+
+    For what gives something back. Shielding alone would leave the rest of it to a task
+    that nobody waits for and that dies with the event loop.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
 
 
 class QemuProcess:
@@ -135,8 +156,7 @@ class QemuProcess:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-        # Shielded: a cancelled caller must still not leave a zombie.
-        await asyncio.shield(self._process.wait())
+        await finished(self._process.wait())
 
     def close(self) -> None:
         """Forget QEMU's stderr; the process must have ended."""

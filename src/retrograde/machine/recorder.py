@@ -23,7 +23,7 @@ from retrograde.machine.arguments import UserMachine, parse_arguments
 from retrograde.machine.command import INITIAL, Chardev, Launch, RamFile, record_command
 from retrograde.machine.image import NO_SPACE, create_image
 from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
-from retrograde.machine.process import EXIT_SECONDS, QemuProcess
+from retrograde.machine.process import EXIT_SECONDS, QemuProcess, finished
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_for
 from retrograde.machine.wiring import Wiring, fd_path
@@ -179,7 +179,7 @@ class _Recorder:
             trouble = error
         except BaseException:  # cancelled, or `progress` failed: still a recording
             with contextlib.suppress(RetrogradeError):
-                await asyncio.shield(self._conclude(process, monitor, "interrupted", None))
+                await finished(self._conclude(process, monitor, "interrupted", None))
             raise
         return await self._conclude(process, monitor, ending, trouble)
 

@@ -23,7 +23,7 @@ from retrograde.machine.image import drop_snapshot
 from retrograde.machine.isa import isa_for
 from retrograde.machine.mipscounter import follows_branch, restart_counter
 from retrograde.machine.monitor import Monitor
-from retrograde.machine.process import QemuProcess
+from retrograde.machine.process import QemuProcess, finished
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
@@ -59,6 +59,7 @@ class Replayer:
         self.monitor = Monitor(process)
         self._wiring = wiring
         self._gdb: GdbRemote | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._position = 0
         self._at_end = False
         self._moving = False
@@ -287,7 +288,12 @@ class Replayer:
                     drop_snapshot(copy.fileno(), GDB_SNAPSHOT)
 
     async def close(self) -> None:
-        """End QEMU and give everything back. Safe to repeat."""
+        """End QEMU and give everything back, also when cancelled. Safe to repeat."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await finished(self._closing)
+
+    async def _close(self) -> None:
         if self._gdb is not None:
             await self._gdb.close()
             self._gdb = None

@@ -211,8 +211,8 @@ class Seat:
     async def close(self) -> None:
         """End the process. Safe to repeat."""
         if self._replayer is not None:
-            replayer, self._replayer = self._replayer, None
-            await asyncio.shield(replayer.close())
+            await self._replayer.close()
+            self._replayer = None
 
     @property
     def _parked(self) -> Replayer:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.machine.process import finished
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer
@@ -127,7 +128,7 @@ async def _pass(
     except OSError:
         return  # the disk is full: what was kept is whole
     finally:
-        await asyncio.shield(keeper.settle())
+        await finished(keeper.settle())
 
 
 async def _find_savable(replayer: Replayer, facts: LogFacts) -> None:

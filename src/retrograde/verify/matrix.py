@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from retrograde.machine.process import finished
 from retrograde.verify.matrixmodel import Began, Cell, Check, Found, Learned, Line, Subject
 
 GRACE_SECONDS = 10.0
@@ -123,7 +124,7 @@ async def _run_trial(
             status, stderr = said.result(), _tail(Path(folder, "stderr"))
             return (f"The trial itself ended with status {status}.", stderr) if status else None
         finally:
-            await asyncio.shield(_end(process))
+            await finished(_end(process))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
