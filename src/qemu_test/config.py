@@ -7,6 +7,7 @@ expect of a build directory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -40,13 +41,14 @@ def prepare_build_folder() -> None:
     Replay tests run `./scripts/replay-dump.py` on their logs; QEMU's own is not installed
     with QEMU, so ours stands in for it.
     """
-    if not BUILD_DIR.exists():
-        BUILD_DIR.mkdir(parents=True)
+    # Several test processes may come here at once, and one may use it already.
+    BUILD_DIR.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        BUILD_DIR.mkdir()
         (BUILD_DIR / ".gitignore").write_text("*\n")
     script = BUILD_DIR / "scripts" / "replay-dump.py"
     if not script.exists():
         script.parent.mkdir(exist_ok=True)
-        # Several test processes may come here at once, and one may run it already.
         draft = script.with_name(f".replay-dump.{os.getpid()}")
         draft.write_text(_REPLAY_DUMP)
         draft.chmod(0o755)
