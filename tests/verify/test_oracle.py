@@ -161,3 +161,9 @@ def test_claims_about_states_name_what_differs():
         with pytest.raises(Divergence, match=what):
             StateClaim("after a seek", 9, wrong).check(truth, decode)
     StateClaim("after a seek", 9, truth).check(truth, decode)
+    other = State(b"00" * 7 + b"06", 5, "bb", {read: b"ab"})
+    mixed = StateClaim("after a seek", 9, State(truth.packet, 5, "bb", {read: b"ab"}))
+    mixed.check(truth, decode, also=other)
+    mixed.check(other, decode, also=truth)
+    with pytest.raises(Divergence, match="must be"):
+        mixed.check(other, decode)

@@ -17,7 +17,7 @@ Stepping shows through in one place. QEMU clears RF, set by an `iret` out of a f
 handler, at the end of a block of translated code and not after one instruction (gen_eob
 in target/i386/tcg/translate.c): an `int n` in that block pushes flags with RF when run
 and without when stepped, or stopped at, in between. Both are what QEMU makes of the
-recording; `straight` tells the other.
+recording; `straight` tells the other, and what was pushed stays in RAM.
 """
 
 from __future__ import annotations

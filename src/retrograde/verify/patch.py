@@ -88,7 +88,8 @@ class Patch:
             claim.check(stepped, oracle.decode)
         except Divergence:
             reads = tuple(claim.state.memory)
-            claim.check(await oracle.straight(claim.position, reads), oracle.decode)
+            straight = await oracle.straight(claim.position, reads)
+            claim.check(straight, oracle.decode, also=stepped)
 
     def _possible(self, timeline: Timeline) -> list[str]:
         here = timeline.position
