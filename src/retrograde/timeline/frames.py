@@ -1,6 +1,6 @@
-"""Out of the current function, in either direction, by the stack pointer alone.
+"""Out of the current function on x86, in either direction, by the stack pointer alone.
 
-No symbols are needed. On x86 a call pushes one word and a return pops one, so while a
+No symbols are needed. A call pushes one word and a return pops one, so while a
 function runs the stack pointer stays at or below where it was on entry. The return that
 leaves is the first one to above all the stack pointers seen since; the call that entered
 is the last one down to at or above all of them.
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from retrograde.errors import UsageError
-from retrograde.machine.isa import LONG_MODE, X86
+from retrograde.machine.isa import LONG_MODE
 
 if TYPE_CHECKING:
     from retrograde.timeline.timeline import Timeline
@@ -25,8 +24,6 @@ _RETURNS: Final = frozenset(bytes.fromhex("c2 c3 ca cb cf"))
 _CALLS: Final = frozenset(bytes.fromhex("9a cc cd ce e8"))
 """Opcodes (Intel SDM volume 2, appendix A). ff is a call where bits 3 to 5 of the byte after
 it are 2 or 3."""
-
-"""EFER.LMA: Intel SDM volume 3, 2.2.1."""
 
 FARTHEST: Final = 1 << 19
 """Positions looked at before giving up: some seconds' worth."""
@@ -41,11 +38,6 @@ class _Frames:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._isa = timeline.view.isa
-        if self._isa.target not in X86:
-            raise UsageError(
-                f"Leaving a function by the stack pointer is not known for {self._isa.target}.",
-                "Run to its return address instead.",
-            )
         self.highest = -1
         self.word = 8
 

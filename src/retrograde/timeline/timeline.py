@@ -20,13 +20,14 @@ from typing import NoReturn, Self, TypeVar
 
 from retrograde.errors import UsageError
 from retrograde.machine.compat import qemu_for
+from retrograde.machine.isa import X86
 from retrograde.machine.probe_request import Access, Breakpoint
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
-from retrograde.timeline import frames, search
+from retrograde.timeline import frames, links, search
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
@@ -230,12 +231,24 @@ class Timeline:
         return hit
 
     async def finish(self) -> int | None:
-        """Run forward out of the current function; None when it never returns (x86)."""
-        return await frames.finish(self)
+        """Run forward out of the current function; None when it does not return.
+
+        On x86, AArch64, RISC-V and Power; raises UsageError elsewhere.
+        """
+        leave = frames.finish if self._is_x86 else links.finish
+        return await leave(self)
 
     async def finish_back(self) -> int | None:
-        """Run backward to the current function's call; None when there was none (x86)."""
-        return await frames.finish_back(self)
+        """Run backward to the current function's call; None when there was none.
+
+        Where `finish` is known.
+        """
+        leave = frames.finish_back if self._is_x86 else links.finish_back
+        return await leave(self)
+
+    @property
+    def _is_x86(self) -> bool:
+        return self._view.isa.target in X86
 
     # -- looking -----------------------------------------------------------------------
 
