@@ -34,4 +34,5 @@
     sw \register, \place
     .endm
 
+    .include "../riscv64/tiny.inc.S"
     .include "../riscv64/common.inc.S"

@@ -1,9 +1,10 @@
-# The tiny guests for `-M virt -bios none` in 32 and 64 bits: M mode, 16550 UART, ACLINT timer,
-# test finisher. The work is the same as in ../aarch64/tiny.S.
+# What all guests for `-M virt -bios none` in 32 and 64 bits have in common: M mode, 16550 UART,
+# ACLINT timer, test finisher.
 #
-# Who includes this defines SLOT operation, register, number: to or from a place on the stack;
-# PUT_DEADLINE: the time in t1 into the 64-bit register at t0, t2 is free; and, in 32 bits,
-# the instructions on words that only RV64 has.
+# Who includes this defines NAME, an .ascii, and WORK, which leaves the checksum in s1; SLOT
+# operation, register, number: to or from a place on the stack; PUT_DEADLINE: the time in t1
+# into the 64-bit register at t0, t2 is free; and, in 32 bits, the instructions on words that
+# only RV64 has.
 
     .equ UART,     0x10000000
     .equ MTIMECMP, 0x02004000
@@ -11,10 +12,6 @@
     .equ FINISHER, 0x00100000
     .equ PERIOD,   10000            # 1 ms at 10 MHz
     .equ PATTERN,  0x80200000
-    .equ SCRATCH,  0x80400000
-    .equ PHASES,   4
-    .equ WORK,     250000
-    .equ IDLE,     50
 
     .option norelax
     .text
@@ -41,41 +38,7 @@ start:
     csrw mie, t0
     csrsi mstatus, 8                # mstatus.MIE
 
-    li s0, 1                        # x
-    li s1, 0                        # sum
-    li s2, PHASES
-    li s3, 1664525
-    li s4, 1013904223
-    li s5, SCRATCH
-    li s7, 0xffffc
-phase:
-    li s6, WORK
-work:
-    mulw s0, s0, s3
-    addw s0, s0, s4
-    srliw t0, s0, 10
-    and t0, t0, s7
-    add t0, t0, s5
-    sw s0, 0(t0)
-    addi s6, s6, -1
-    bnez s6, work
-    slliw t0, s1, 7
-    srliw t1, s1, 25
-    or t0, t0, t1
-    addw s1, t0, s0
-    la a0, phase_text
-    call puts
-    addi s2, s2, -1
-    bnez s2, phase
-
-    la s2, ticks
-    ld s3, 0(s2)
-    addi s3, s3, IDLE
-idle:
-    wfi
-    ld t0, 0(s2)
-    bltu t0, s3, idle
-    csrci mstatus, 8
+    WORK                            # sum in s1
 
     la a0, sum_text
     call puts
@@ -159,11 +122,20 @@ puthex:
     ret
 
     .data
-start_text:      .asciz "TINY-START\n"
-phase_text:      .asciz "TINY-PHASE\n"
-sum_text:        .asciz "TINY-SUM "
-done_text:       .asciz "\nTINY-DONE\n"
-unexpected_text: .asciz "\nTINY-UNEXPECTED "
+start_text:
+    NAME
+    .asciz "-START\n"
+sum_text:
+    NAME
+    .asciz "-SUM "
+done_text:
+    .ascii "\n"
+    NAME
+    .asciz "-DONE\n"
+unexpected_text:
+    .ascii "\n"
+    NAME
+    .asciz "-UNEXPECTED "
 
     .bss
     .balign 16

@@ -1,9 +1,4 @@
-    .macro SLOT operation, register, number
-    \operation \register, 8*\number(sp)
-    .endm
-
-    .macro PUT_DEADLINE
-    sd t1, 0(t0)
-    .endm
-
+# The tiny guest in 64 bits.
+    .include "words.inc.S"
+    .include "tiny.inc.S"
     .include "common.inc.S"

@@ -77,15 +77,21 @@ def moves() -> int:
     return mix(mix(mix(0, value), part), value + part)
 
 
-ALIASES = (0x102000, 0x40003000, 0x40008000)
-"""Where the guest of that name has its page of code: in the image, and mapped."""
+ALIASES = {
+    "x86_64": (0x102000, 0x40003000, 0x40008000),
+    "i386": (0x102000, 0x40003000, 0x40008000),
+    "arm": (0x40101000, 0x70003000, 0x70008000),
+    "riscv64": (0x80001000, 0x40003000, 0x40008000),
+}
+"""Where the guests of that name have their page of code: in the image, and mapped."""
 
 
 def aliases() -> int:
+    first, second, third = ALIASES["x86_64"]
     x, total = 0x1234567, 0
     for _ in range(3000):
         x = xorshift(x)
-        for place in (ALIASES[0], *ALIASES[1 : 1 + x % 2], ALIASES[2]):
+        for place in (first, *[second] * (x % 2), third):
             total = mix(total, place)
             for _turn in range(4):
                 total = mix(total, x)
@@ -93,12 +99,26 @@ def aliases() -> int:
     return total & _MASK
 
 
-def calls_of_alias() -> int:
+def portable_aliases(target: str) -> int:
+    """What aliases computes on every target but x86_64, in 32 bits."""
+    first, second, third = ALIASES[target]
+    x, total = 0x1234567, 0
+    for _ in range(3000):
+        x = congruence(x)
+        for place in (first, *[second] * (x >> 16 & 1), third):
+            total = _mix32(total, place)
+            for _turn in range(4):
+                total = _mix32(total, x)
+            total = total + (not x & 0x20000) & 0xFFFFFFFF
+    return total
+
+
+def calls_of_alias(target: str) -> int:
     """Return how often the place in the middle is called: where the others always are."""
     x, calls = 0x1234567, 0
     for _ in range(3000):
-        x = xorshift(x)
-        calls += x % 2
+        x = xorshift(x) if target == "x86_64" else congruence(x)
+        calls += x % 2 if target == "x86_64" else x >> 16 & 1
     return calls
 
 
@@ -161,11 +181,19 @@ def rep() -> int:
     return total
 
 
+def congruence(x: int) -> int:
+    return x * 1664525 + 1013904223 & 0xFFFFFFFF
+
+
+def _mix32(total: int, value: int) -> int:
+    return (total << 7 | total >> 25) + value & 0xFFFFFFFF
+
+
 def portable() -> int:
     """What tiny computes on every target but x86_64, in 32 bits."""
     x, total = 1, 0
     for _phase in range(4):
         for _ in range(250_000):
-            x = x * 1664525 + 1013904223 & 0xFFFFFFFF
-        total = (total << 7 | total >> 25) + x & 0xFFFFFFFF
+            x = congruence(x)
+        total = _mix32(total, x)
     return total
