@@ -186,5 +186,5 @@ void look_at_context(uint64_t position)
     }
     is_known = true;
     counts_calls = in_wide_code();
-    track_pc(runs_anywhere());
+    track_pc();
 }

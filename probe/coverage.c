@@ -154,10 +154,14 @@ static inline const struct piece *at_its_place(struct piece *known)
 {
     uint64_t pc;
 
-    if (!pc_at) {
+    if (!asks_pc) {
         return known;
     }
-    memcpy(&pc, pc_at, sizeof(pc));
+    if (pc_at) {
+        memcpy(&pc, pc_at, sizeof(pc));
+    } else {
+        pc = current_pc();
+    }
     return pc == known->pc ? known : alias_of(known, pc);
 }
 

@@ -10,8 +10,7 @@
 
 #include "probe.h"
 
-#define PAGE 4096u
-static uint64_t places[PAGE / 64]; /* a bit for each place in a page where a breakpoint is */
+static uint64_t places[PAGE_BYTES / 64]; /* a bit for each place in a page where a breakpoint is */
 
 static uint64_t operand(const struct condition *condition, bool *readable)
 {
@@ -98,7 +97,7 @@ static uint64_t place_of(uint64_t pc)
 {
     uint64_t lagging = current_pc();
 
-    return lagging + (pc - lagging) % PAGE;
+    return lagging + (pc - lagging) % PAGE_BYTES;
 }
 
 static void reached_anywhere(uint64_t pc, bool faulting)
@@ -156,7 +155,7 @@ static void on_suspect_step_anywhere(unsigned vcpu, void *pc)
 
 static void log_step(struct qemu_plugin_insn *insn, uint64_t pc, bool suspect)
 {
-    bool anywhere = runs_anywhere();
+    bool anywhere = runs_anywhere(pc);
     plugin_exec_callback fixed = suspect ? on_suspect_step : on_step;
     plugin_exec_callback asking = suspect ? on_suspect_step_anywhere : on_step_anywhere;
 
@@ -171,7 +170,7 @@ void take_over_breakpoints(void)
 
     memset(places, 0, sizeof(places));
     for (size_t i = 0; i < page->breakpoints.total; i++) {
-        places[all[i].pc % PAGE / 64] |= UINT64_C(1) << all[i].pc % 64;
+        places[all[i].pc % PAGE_BYTES / 64] |= UINT64_C(1) << all[i].pc % 64;
     }
 }
 
@@ -179,10 +178,10 @@ static void log_breakpoint(struct qemu_plugin_insn *insn, uint64_t pc, bool susp
 {
     int which;
 
-    if (!(places[pc % PAGE / 64] >> pc % 64 & 1)) {
+    if (!(places[pc % PAGE_BYTES / 64] >> pc % 64 & 1)) {
         return;
     }
-    if (runs_anywhere()) {
+    if (runs_anywhere(pc)) {
         qemu_plugin_register_vcpu_insn_exec_cb(insn, suspect ? at_suspect_place : at_place,
                                                CALLBACK_READS_REGS, (void *)(uintptr_t)pc);
     } else if ((which = breakpoint_index(pc)) >= 0) {

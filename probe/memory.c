@@ -7,9 +7,6 @@
 
 #include "probe.h"
 
-/* The smallest page of any target; a piece may end early elsewhere, which is harmless. */
-#define PAGE_BYTES 4096
-
 static uint64_t watched_pages[1024]; /* a set of hashed page numbers (or lines), one bit each */
 static uint64_t watched_low, watched_high;
 static bool watching_physical;

@@ -63,6 +63,7 @@ struct field {
     uint8_t shift, mask;
 };
 
+#define PAGE_BYTES 4096 /* the smallest page of any target; others lie on its borders too */
 #define MAX_GENERAL 32
 #define MAX_SAVED 3
 
@@ -127,10 +128,11 @@ uint64_t general_register(unsigned number);
 uint64_t address_space(void);
 unsigned privilege(void);
 bool in_wide_code(void);
-bool runs_anywhere(void);
+bool runs_anywhere(uint64_t at);
 uint64_t current_pc(void);
-void track_pc(bool wide);
-extern const uint8_t *pc_at; /* where the pc of a block that begins is to be read, or NULL */
+void track_pc(void);
+extern bool asks_pc; /* whether a block that begins may be at another address than translated */
+extern const uint8_t *pc_at; /* where its pc is to be read, or NULL: by current_pc */
 bool is_big_endian(void);
 void find_interrupted(uint64_t handler, unsigned frames, uint64_t *pc, uint64_t *sp);
 void log_registers(struct qemu_plugin_insn *insn, bool suspect);

@@ -10,6 +10,8 @@
 
 #include "probe.h"
 
+#define MAX_CANDIDATES 16
+
 /* x86 keeps its arithmetic flags unevaluated; see find_env. */
 extern uint32_t helper_read_eflags(void *env) __attribute__((weak));
 
@@ -23,6 +25,7 @@ static struct qemu_plugin_register *space, *level, *wide, *order, *bank[3];
 static struct qemu_plugin_register *saved_pc[MAX_SAVED], *saved_status[MAX_SAVED];
 static const uint8_t *env, *env_candidate;
 const uint8_t *pc_at;
+bool asks_pc;
 static uint8_t candidate_values[MAX_GENERAL * 8];
 
 /* The first 8 bytes in `buffer`, read as a number of the guest. */
@@ -146,11 +149,12 @@ bool in_wide_code(void)
     return !wide || (ordered_value(wide) >> isa->wide.shift & isa->wide.mask) == isa->wide_value;
 }
 
-/* Whether the code that runs now is translated for wherever its page is mapped, and the pc of
- * gdb's view is a linear address. */
-bool runs_anywhere(void)
+/* Whether the instruction at `at`, being translated, will run wherever its page is mapped, and
+ * gdb's view of the pc tells where. It does not on x86 where code has a segment's base, and
+ * for AArch32 on aarch64 it is another register: then it is not where the block begins. */
+bool runs_anywhere(uint64_t at)
 {
-    return isa->pc && in_wide_code();
+    return isa->pc && at - current_pc() < PAGE_BYTES;
 }
 
 /* Where the block that runs begins, or a later instruction of it, up to the one that runs. */
@@ -230,26 +234,53 @@ static void find_env(void)
     memcpy(candidate_values, values, size);
 }
 
-/* In 64-bit code, where addresses are offsets too, have the pc read in place: behind the
- * general registers, or behind as many again, which x86 has since QEMU 11.1 and does not show. */
-void track_pc(bool wide)
+/* Find the one place behind the general registers that holds the pc at two moments. */
+static const uint8_t *find_pc(void)
 {
-    size_t bytes = isa->generals * isa->word;
-    bool readable;
+    static const uint8_t *candidates[MAX_CANDIDATES];
+    static unsigned total;
+    static uint64_t first;
+    const uint8_t *end = (uint8_t *)this_vcpu() + malloc_usable_size(this_vcpu());
+    uint64_t value = current_pc(), held;
+    unsigned left = 0;
 
-    pc_at = NULL;
-    if (!wide) {
-        return;
+    if (total && value == first) {
+        return NULL;
     }
-    if (!env) {
+    for (unsigned i = 0; i < total; i++) {
+        memcpy(&held, candidates[i], sizeof(held));
+        if (held == value) {
+            candidates[left++] = candidates[i];
+        }
+    }
+    if (left == 1) {
+        return candidates[0];
+    }
+    first = value;
+    total = 0;
+    for (const uint8_t *at = env; at + sizeof(held) <= end && total < MAX_CANDIDATES; at += 8) {
+        memcpy(&held, at, sizeof(held));
+        if (held == value) {
+            candidates[total++] = at;
+        }
+    }
+    return NULL;
+}
+
+/* In 64-bit code, where addresses are offsets too, have the pc of each block asked for: in
+ * place as soon as that is known. */
+void track_pc(void)
+{
+    static const uint8_t *place;
+
+    asks_pc = isa->pc && in_wide_code();
+    if (asks_pc && !env) {
         find_env();
     }
-    for (size_t at = bytes; env && !pc_at && at <= 2 * bytes; at += bytes) {
-        uint64_t value;
-
-        memcpy(&value, env + at, sizeof(value));
-        pc_at = value == value_of(pc, &readable) ? env + at : NULL;
+    if (asks_pc && env && !place) {
+        place = find_pc();
     }
+    pc_at = asks_pc ? place : NULL;
 }
 
 /* A general register by its number in isa.c. Right where a block begins. */

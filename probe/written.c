@@ -7,7 +7,6 @@
 
 #include "probe.h"
 
-#define PAGE_BYTES 4096
 #define LINES_OF_PAGE (PAGE_BYTES / LINE_BYTES)
 
 /* Where virtual memory lies now. The first is of the API since version 5, the second, of
