@@ -199,6 +199,7 @@ void log_execution(struct qemu_plugin_insn *insn, bool suspect)
         log_step(insn, pc, suspect);
     }
     if (page->features & FEATURE_BREAK) {
+        look_for_flags(insn);
         log_breakpoint(insn, pc, suspect);
     }
 }

@@ -119,6 +119,7 @@ void mark_delivered(uint64_t vaddr, unsigned size);
 /* registers.c */
 void take_over_registers(void);
 uint64_t register_value(uint32_t index, bool *readable);
+void look_for_flags(struct qemu_plugin_insn *insn);
 uint64_t memory_value(uint64_t address, unsigned size, bool *readable);
 bool in_long_mode(void);
 bool in_real_mode(void);

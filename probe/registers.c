@@ -76,11 +76,6 @@ static uint64_t ordered_value(struct qemu_plugin_register *handle)
     return page->big_endian && !is_big_endian() ? __builtin_bswap64(value) : value;
 }
 
-uint64_t register_value(uint32_t index, bool *readable)
-{
-    return value_of(registers[index], readable);
-}
-
 uint64_t memory_value(uint64_t address, unsigned size, bool *readable)
 {
     *readable = qemu_plugin_read_memory_vaddr(address, buffer, size);
@@ -313,6 +308,38 @@ static void complete_flags(void)
     memcpy(&flags, buffer->data, 4);
     flags = (flags & ~arithmetic) | (helper_read_eflags((void *)env) & arithmetic);
     memcpy(buffer->data, &flags, 4);
+}
+
+uint64_t register_value(uint32_t index, bool *readable)
+{
+    unsigned size = read_register(registers[index]);
+
+    if (size == 4 && registers[index] == eflags) {
+        complete_flags();
+    }
+    *readable = size > 0;
+    return *readable ? buffer_value(size) : 0;
+}
+
+static void learn_flags(unsigned vcpu, void *unused)
+{
+    (void)vcpu, (void)unused;
+    if (!env) {
+        find_env();
+    }
+}
+
+/* Where conditions read the flags, find out where QEMU keeps them before one does. */
+void look_for_flags(struct qemu_plugin_insn *insn)
+{
+    const struct condition *conditions = table(&page->conditions);
+
+    for (size_t i = 0; !env && i < page->conditions.total; i++) {
+        if (!conditions[i].in_memory && registers[conditions[i].reg] == eflags && eflags) {
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, learn_flags, CALLBACK_READS_REGS, NULL);
+            return;
+        }
+    }
 }
 
 static void put_changes(uint64_t position)

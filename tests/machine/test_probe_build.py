@@ -110,7 +110,7 @@ def test_closed_twice(probe):
         {"breakpoints": [Breakpoint(1 << 64)]},
         {"breakpoints": [Breakpoint(1, (Condition("rax", "==", 0, size=9),))]},
         {"breakpoints": [Breakpoint(1, (Condition(1 << 64, "==", 0),))]},
-        {"breakpoints": [Breakpoint(1, (Condition("eflags", "==", 0),))]},
+        {"breakpoints": [Breakpoint(1, (Condition("rip", "==", 0),))]},
         {"registers": [""]},
         {"registers": ["r" * 32]},
     ],

@@ -25,7 +25,7 @@ from retrograde.gdbserver.agent import (
     compute,
     signed,
 )
-from retrograde.machine.probe_request import STALE, Comparison, Condition
+from retrograde.machine.probe_request import LAZY, PCS, Comparison, Condition
 
 MAX_STEPS: Final = 500
 NEGATED: Final[dict[Comparison, Comparison]] = {
@@ -105,7 +105,8 @@ class _Walk:
         op = step.op
         if op is Op.REG:
             name = self._name(step.operand)
-            if name is None or name in STALE:
+            # Few hits are evaluated sooner than a search in short blocks is done.
+            if name is None or name in PCS | LAZY:
                 raise _NotForTheProbe
             stack.append(_Unknown(name, 8, 64))
         elif op in REFERENCES:

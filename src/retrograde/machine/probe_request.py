@@ -22,8 +22,11 @@ COMPARISONS: Final[tuple[Comparison, ...]] = ("==", "!=", "<", "<=", ">", ">=")
 ACCESSES: Final[dict[Access, int]] = {"r": 1, "w": 2, "rw": 3}
 WORD: Final = (1 << 64) - 1
 
-STALE: Final = frozenset({"eflags", "rip", "eip", "pc"})
-"""Registers QEMU does not keep up to date inside a block of translated code."""
+PCS: Final = frozenset({"rip", "eip", "pc"})
+"""Program counters. A breakpoint's own address says what they are."""
+
+LAZY: Final = frozenset({"eflags"})
+"""Registers that are up to date only in blocks of one instruction (`one-insn-per-tb on`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Condition:
 
     `operand` is a register's name as in QEMU's target description, or a virtual address
     of `size` bytes (1 to 8, in the guest's byte order). Memory that cannot be read makes
-    the condition false. Registers in `STALE` are refused.
+    the condition false. Those in `PCS` are refused, those in `LAZY` need short blocks.
     """
 
     operand: str | int
@@ -48,6 +51,11 @@ class Breakpoint:
 
     pc: int
     conditions: tuple[Condition, ...] = ()
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether a condition reads a register in `LAZY`."""
+        return any(one.operand in LAZY for one in self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +109,10 @@ def _condition(condition: Condition, names: list[str]) -> tuple[int, ...]:
         raise UsageError(f"A condition cannot compare {condition.size} bytes.", "Give 1 to 8.")
     register = address = 0
     if isinstance(condition.operand, str):
-        if condition.operand in STALE:
+        if condition.operand in PCS:
             raise UsageError(
-                f"{condition.operand} is not up to date while the guest runs.",
-                "Evaluate this condition after a seek to each hit.",
+                f"A condition cannot be on {condition.operand}.",
+                "The breakpoint's address says what it is.",
             )
         if condition.operand not in names:
             names.append(condition.operand)

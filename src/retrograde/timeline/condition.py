@@ -19,7 +19,7 @@ from collections.abc import Collection
 from typing import Final, NoReturn
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_request import COMPARISONS, STALE, WORD, Condition
+from retrograde.machine.probe_request import COMPARISONS, PCS, WORD, Condition
 
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>-?(?:0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)\b)|(?P<name>\$?[A-Za-z_][A-Za-z0-9_.]*)"
@@ -31,8 +31,7 @@ _FORM: Final = "Write it like: rax == 5 and [0xffffffff82000000]:4 & 0xff > 7"
 def parse_conditions(text: str, registers: Collection[str]) -> tuple[Condition, ...]:
     """Read a condition; `registers` are the names QEMU lists for the machine.
 
-    Raises UsageError for what does not parse, and for registers that there are not or
-    that the probe cannot read while the guest runs.
+    Raises UsageError for what does not parse, and for registers that there are not.
     """
     return tuple(_Parser(text, registers).conditions())
 
@@ -71,8 +70,8 @@ class _Parser:
         name = self._take().removeprefix("$")
         if name not in self._registers:
             self._refuse(f"this machine has no register {name!r}")
-        if name in STALE:
-            self._refuse(f"{name} is not up to date while the guest runs, so it cannot be used")
+        if name in PCS:
+            self._refuse(f"the breakpoint's address says what {name} is")
         return name, 8
 
     def _memory(self) -> tuple[int, int]:

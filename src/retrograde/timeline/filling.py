@@ -14,15 +14,11 @@ from retrograde.machine.isa import X86
 from retrograde.machine.probe import Probe
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.timeline.machineview import MachineView
-from retrograde.timeline.seat import Seat
+from retrograde.timeline.seat import LEAD, Seat
 from retrograde.timeline.window import Window, Writes
 
 SLICE = 16
 """Bytes of a register that one change record holds (machine.probe_page.CHANGE)."""
-
-LEAD = 4096
-"""Positions before a window from which blocks hold one instruction: the probe begins to
-compile its work in about 2000 early, and registers are right only in such blocks."""
 
 
 async def fill(seat: Seat, view: MachineView, start: int, end: int) -> Window:
@@ -64,13 +60,11 @@ async def _by_probe(
     stop = min(seat.facts.clear_from(end + 1), seat.recording.end)
     probe.arm(registers=names, writes=True, steps=view.isa.target in X86, span=(clear, stop))
     await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
-    with seat.unsettled():
-        await seat.human("one-insn-per-tb on")
+    async with seat.short_blocks():
         await seat.run_on(clear)
         base = await seat.mark() if view.ranges else None
         # The instruction at `end` must begin for its registers to be seen.
         await seat.run_on(stop)
-        await seat.human("one-insn-per-tb off")
     if not probe.facts().registers_exact:
         probe.disarm()
         return None

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.machine.probe import Probe
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_request import Breakpoint, Watch
-from retrograde.timeline.seat import Seat
+from retrograde.timeline.seat import LEAD, Seat
 from retrograde.timeline.store import CheckpointStore
 
 Records = NDArray[np.void]
@@ -37,6 +38,11 @@ class Stops:
 
     def __bool__(self) -> bool:
         return bool(self.breakpoints or self.watches)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether they can be looked for only where QEMU runs one instruction a block."""
+        return any(one.is_lazy for one in self.breakpoints)
 
 
 @dataclass(frozen=True)
@@ -225,9 +231,7 @@ async def _look(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[Record
             "Searching needs the probe, which this QEMU cannot load.",
             "Use QEMU 10.0 or later with plugins, and install a C compiler.",
         )
-    probe.arm(breakpoints=stops.breakpoints, watches=stops.watches, span=(start, stop + 1))
-    await seat.go(seat.facts.clear_before(start + 1), load=True)
-    await seat.run_on(min(seat.facts.clear_from(stop + 1), seat.recording.end))
+    await _run_through(seat, probe, stops, start, stop)
     records = probe.hits()
     is_whole = probe.kept_all("hits")
     records = records[(records["flags"] & RecordFlag.ATTEMPT) == 0].copy()
@@ -235,6 +239,27 @@ async def _look(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[Record
     probe.disarm()
     inside = (records["position"] >= start) & (records["position"] < stop)
     return records[inside], is_whole
+
+
+async def _run_through(seat: Seat, probe: Probe, stops: Stops, start: int, stop: int) -> None:
+    until = min(seat.facts.clear_from(stop + 1), seat.recording.end)
+    for _ in range(2):
+        probe.arm(breakpoints=stops.breakpoints, watches=stops.watches, span=(start, stop + 1))
+        if not stops.is_lazy:
+            await seat.go(seat.facts.clear_before(start + 1), load=True)
+            await seat.run_on(until)
+            return
+        await seat.go(seat.facts.clear_before(max(1, start + 1 - LEAD)), load=True)
+        async with seat.short_blocks():
+            await seat.run_on(until)
+        if probe.facts().registers_exact:
+            return
+        # It learns where QEMU keeps the flags from the instructions before those it is to
+        # tell them of, and at the start of a recording there are none.
+    raise EnvironmentLacks(
+        "This QEMU does not let the probe tell the flags.",
+        "Leave them out of the condition, and look at them after a seek to each hit.",
+    )
 
 
 async def _first_answer(

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -47,6 +47,10 @@ UNREACHED = -1
 
 RACES = 20
 """How often a position is gone to, to have a race in QEMU end as it is to end."""
+
+LEAD = 4096
+"""Positions ahead of those that need short blocks from which they are made: the probe begins
+to compile its work in about 2000 early."""
 
 REVIVALS = 2
 """How often a dead QEMU is replaced within one piece of work before that is an error."""
@@ -172,6 +176,14 @@ class Seat:
         self._stands_at = None
         yield
         self._adrift = before
+
+    @contextlib.asynccontextmanager
+    async def short_blocks(self) -> AsyncIterator[None]:
+        """Have QEMU run one instruction a block: in such blocks all registers are right."""
+        with self.unsettled():
+            await self.human("one-insn-per-tb on")
+            yield
+            await self.human("one-insn-per-tb off")
 
     async def run_on(self, position: int, progress: Progress | None = None) -> None:
         """Run forward to `position` without a shortcut: for a probe that must see it all.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_request import STALE, Access, Breakpoint, Condition, Watch
+from retrograde.machine.probe_request import PCS, Access, Breakpoint, Condition, Watch
 from retrograde.timeline.condition import parse_conditions
 from retrograde.timeline.search import Stops
 
@@ -59,10 +59,10 @@ class StopTable:
 
     def _check(self, condition: Condition) -> None:
         name = condition.operand
-        if isinstance(name, str) and (name in STALE or name not in self._registers):
+        if isinstance(name, str) and (name in PCS or name not in self._registers):
             raise UsageError(
                 f"The register {name!r} cannot be in a condition.",
-                "It must be one QEMU lists, and up to date while the guest runs.",
+                "It must be one QEMU lists, and not the program counter.",
             )
 
 
