@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from retrograde.errors import PositionError
+from retrograde.guests import builtin_guest
 from retrograde.testing.cpu import Instruction, Program, execute
 from retrograde.testing.machine import packet_of
 from retrograde.testing.model import model_timeline
@@ -37,6 +38,8 @@ LOOP = (
     Instruction("return"),
 )
 
+PATTERN = builtin_guest().pattern.address + 16
+
 GUESTS = ("tiny", "pagefault", "syscall", "stacks", "exceptions")
 
 
@@ -46,6 +49,8 @@ class Machine:
     start: int
     end: int
     packets: dict[int, bytes]
+    quiet: int
+    """Address of memory that is written long before."""
 
     async def here(self):
         return self.timeline.position, await self.timeline.packet()
@@ -66,7 +71,7 @@ async def model(folder):
     async with model_timeline(program, folder, checkpoints=(500, 1980, 2010, 3000)) as timeline:
         span = range(2000 - REACH, 2000 + REACH + 1)
         packets = {at: packet_of(execution.registers[execution.last[at]]) for at in span}
-        yield Machine(timeline, span[0], span[-1], packets)
+        yield Machine(timeline, span[0], span[-1], packets, quiet=80)
 
 
 @contextlib.asynccontextmanager
@@ -75,7 +80,7 @@ async def qemu_machine(recording, qemu, walked):
         walked[recording.path] = await walk(recording, qemu)
     packets = walked[recording.path]
     async with await Timeline.open(recording, qemu) as timeline:
-        yield Machine(timeline, min(packets), max(packets), packets)
+        yield Machine(timeline, min(packets), max(packets), packets, quiet=PATTERN)
 
 
 async def walk(recording, qemu):
@@ -183,9 +188,14 @@ async def test_memory_out_of_a_window_is_memory_of_a_machine(machine):
             await it.timeline.step_back(it.timeline.position - position)
             stack = (await it.timeline.registers())[sp]
             held = await it.timeline.read(stack, 8)
+            # Written by nobody here: from the second time on its page is at hand.
+            again = [await it.timeline.read(it.quiet + offset, 4) for offset in (0, 0, 1)]
             seat = it.timeline._seats[0]
             await seat.go(position)
-            assert await (await seat.gdb()).read_memory(stack, 8) == held
+            gdb = await seat.gdb()
+            assert await gdb.read_memory(stack, 8) == held
+            read = await gdb.read_memory(it.quiet, 5)
+            assert again == [read[:4], read[:4], read[1:]]
 
 
 async def test_positions_end_where_the_recording_does(machine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -27,6 +28,9 @@ from retrograde.wire.rsp import (
 WAITING: Final = 64
 """Requests kept while one is being answered. No debugger sends a second; the rest of a
 flood is read, so that a vanished client is noticed, and dropped."""
+
+LINGER: Final = 100e-6
+"""Seconds. gdb 13 asks on after some 50 microseconds."""
 
 _TEXT: Final = 1 << 14
 """Bytes of text in one packet of output."""
@@ -52,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._is_haltable = self._halted = False
         self._gone = False
+        self._ready = select.poll()
         self._last = b""
         self._answering = b""
         self._interrupt_due = False
@@ -95,6 +100,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         link = transport.get_extra_info("socket")
+        self._ready.register(link.fileno(), select.POLLIN)
         if link.family != socket.AF_UNIX:
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._accept(self)
@@ -148,6 +154,17 @@ class Connection(asyncio.Protocol):
         self._answering = b""
         self._last = encode(answer)
         self._transport.write(self._last)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Look for the next request for a moment, awake.
+
+        Being woken takes longer than a debugger takes to ask on: its `reverse-next` is
+        some thousand requests, each after the answer to the last.
+        """
+        until = time.perf_counter() + LINGER
+        while not self._ready.poll(0) and time.perf_counter() < until:
+            pass
 
     async def _unless_halted(self, work: Coroutine[Any, Any, bytes]) -> bytes | None:
         """Return what `work` does; None when the client interrupted it or went away.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,17 @@ class MachineView:
         if seat.recording.manifest.ram.shared:
             ranges = _ranges(await seat.human("info mtree -f"), isa)
         return cls(isa, layout, described, ranges, _remapped(ranges, isa))
+
+    @cached_property
+    def _mapping(self) -> slice:
+        if self.isa.target not in X86:
+            return slice(0, 0)
+        first, last = self.layout.register("cr0"), self.layout.register("efer")
+        return slice(2 * first.offset, 2 * (last.offset + last.size))
+
+    def mapping(self, packet: bytes) -> bytes:
+        """Return the part of a `g` packet that all registers of the paging are in."""
+        return packet[self._mapping]
 
     @property
     def conditional(self) -> tuple[str, ...]:

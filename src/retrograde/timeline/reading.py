@@ -51,11 +51,7 @@ class _Piece:
 
 
 def read_held(
-    window: Window,
-    view: MachineView,
-    registers: Mapping[str, int],
-    position: int,
-    wanted: Range,
+    window: Window, view: MachineView, packet: bytes, position: int, wanted: Range
 ) -> bytes | None:
     """Return memory at `position` in `window`; None when only a machine can tell.
 
@@ -64,13 +60,21 @@ def read_held(
     writes = window.writes
     if writes is None or position >= writes.until:
         return None
+    # A debugger looks at the same code again and again, a byte at a time.
+    start = wanted.address % PAGE
+    key = wanted.address - start, view.mapping(packet)
+    if wanted.space == "virtual" and start + wanted.count <= PAGE and key in window.quiet:
+        return window.quiet[key][start : start + wanted.count]
+    registers = view.decode(packet)
     if wanted.space == "physical":
         return _held(writes, view, None, position, wanted)
     if not can_translate(view.isa.target):
         return None
     # Mostly the page tables do not change in the window: those are read only once in it.
-    data = _held(writes, view, _quiet_space(window, writes, view, registers), position, wanted)
+    space = _quiet_space(window, writes, view, registers)
+    data = _held(writes, view, space, position, wanted)
     if data is not None:
+        _keep_quiet(window, writes, view, space, key)
         return data
 
     def read(physical: int, count: int) -> bytes | None:
@@ -105,6 +109,17 @@ def _quiet_space(
     if key not in window.spaces:
         window.spaces[key] = AddressSpace(registers, read)
     return window.spaces[key]
+
+
+def _keep_quiet(
+    window: Window, writes: Writes, view: MachineView, space: AddressSpace, key: tuple[int, bytes]
+) -> None:
+    """Keep a page for the next reads if it is mapped and the same all over the window."""
+    mapped = space.translate(key[0])
+    offset = view.offset(mapped.physical, PAGE) if mapped else None
+    page = writes.read_quiet(offset, PAGE) if offset is not None else None
+    if page is not None:
+        window.quiet[key] = page
 
 
 async def read_parked(

@@ -292,11 +292,12 @@ class Timeline:
         if count == 0:
             return b""
         wanted = Range(address, count, space)
-        position, view, registers = self._position, self._view, await self.registers()
+        position, view, packet = self._position, self._view, await self.packet()
         if window := self._windows.held(position):
-            held = read_held(window, view, registers, position, wanted)
+            held = read_held(window, view, packet, position, wanted)
             if held is not None:
                 return held
+        registers = view.decode(packet)
         return await self._parked(lambda seat: read_parked(seat, view, registers, wanted))
 
     async def physical(self, address: int) -> int | None:

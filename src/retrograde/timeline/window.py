@@ -174,6 +174,9 @@ class Window:
     pcs: NDArray[np.uint64] | None = None
     spaces: dict[tuple[int, ...], AddressSpace] = field(default_factory=dict, compare=False)
     """How addresses are mapped all over the window, by `paging_registers`."""
+    quiet: dict[tuple[int, bytes], bytes] = field(default_factory=dict, compare=False)
+    """Pages that do not change in the window, by virtual address and what maps it there
+    (MachineView.mapping)."""
 
     @property
     def end(self) -> int:

@@ -36,7 +36,10 @@ class Windows:
 
     def held(self, position: int) -> Window | None:
         """Return the window that holds `position`, if one does."""
-        return next((window for window in self._kept if position in window), None)
+        for window in self._kept:
+            if position in window:
+                return window
+        return None
 
     async def packet(self, position: int) -> bytes:
         """Return the registers at `position` as QEMU's `g` packet, hex digits."""
