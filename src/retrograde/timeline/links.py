@@ -131,7 +131,7 @@ class _Way:
         after = self._here = await self._look()
         if not self._is_plain(before, after):
             await self._timeline.step_back()
-            kind = await self._kind(before[0])
+            kind = await self._kind(before.pc)
             await self._timeline.step()
             return self._told(kind, before, after, self._timeline.position)
         return _PLAIN
@@ -142,7 +142,7 @@ class _Way:
         await self._timeline.step_back()
         before = self._here = await self._look()
         if not self._is_plain(before, after):
-            return self._told(await self._kind(before[0]), before, after, at)
+            return self._told(await self._kind(before.pc), before, after, at)
         return _PLAIN
 
     def _is_plain(self, before: _Place, after: _Place) -> bool:
