@@ -118,6 +118,32 @@ async def test_aarch64(recorded: Callable[..., Recording]) -> None:
     assert ways[2] == ["store str w2, [x0], #4", "computed add w2, w2, w1"]
 
 
+async def test_riscv64(recorded: Callable[..., Recording]) -> None:
+    """Working, the guest is interrupted; the handler saves t0, t1, t2 and ra on the stack.
+
+    The work has just set t0, from s0. t2 it does not use: it is as the first call of
+    what sets the timer left it, and each handler since saved and restored it.
+    """
+    file = read_symbol_file(builtin_guest("tiny", "riscv64").files[0])
+    top = next(symbol.address for symbol in file.symbols if symbol.name == "stack_top")
+    async with await Timeline.open(recorded("tiny", "riscv64")) as timeline:
+        ways = []
+        for saved, count in ((top - 32, 8), (top - 16, 8), (top - 8, 8), (0x80200004, 4)):
+            await timeline.seek(timeline.resolve("console:PHASE"))
+            steps = await origin(timeline, saved, count, "physical", most=1000)
+            ways.append([f"{step.kind} {step.instruction}" for step in steps])
+    assert [way[0] for way in ways[:3]] == [
+        f"store c.sdsp {register}, {at}(sp)"
+        for register, at in (("t0", "0"), ("t2", "0x10"), ("ra", "0x18"))
+    ]
+    ticks = len(ways[1]) // 2
+    assert ticks >= 40
+    store, load = ways[1][:2]
+    assert ways[1] == [*[store, load] * (ticks - 1), store, "computed addiw t2, t2, 0x710"]
+    assert ways[2][-1].startswith("constant jalr ra")
+    assert ways[3] == ["store sw t2, 0(t0)", "computed addw t2, t2, t1"]
+
+
 async def test_what_cannot_be_followed(copied: Callable[..., object]) -> None:
     recording = Recording.open(str(copied("moves")))
     async with await Timeline.open(recording, at="end") as timeline:
@@ -139,6 +165,6 @@ def test_the_command(copied: Callable[..., object], labels: dict[str, int]) -> N
 
 
 def test_other_targets_are_refused(recorded: Callable[..., Recording]) -> None:
-    path = recorded("tiny", "riscv64").path
-    done = command.retrograde("origin", path, "0x80200000:4")
-    command.assert_error(done, 3, "riscv64", "last-write")
+    path = recorded("tiny", "arm").path
+    done = command.retrograde("origin", path, "0x40200000:4")
+    command.assert_error(done, 3, "arm", "last-write")

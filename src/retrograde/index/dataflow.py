@@ -1,8 +1,8 @@
 """What an instruction does with values: where what it stores, or puts in a register, is from.
 
 Pure: of one instruction as Capstone decodes it. Which bytes it moved is the probe's to
-tell; here is told what kind of thing it does. The tables of the two families of ISAs are
-in `dataflow_x86` and `dataflow_arm64`.
+tell; here is told what kind of thing it does. The tables of the families of ISAs are
+in `dataflow_x86`, `dataflow_arm64` and `dataflow_riscv`.
 """
 
 from __future__ import annotations

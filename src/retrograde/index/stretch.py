@@ -113,7 +113,7 @@ class Stretch:
 def dataflow_for(target: str) -> Dataflow:
     """Return what is known of a target's instructions; raises EnvironmentLacks."""
     try:
-        from retrograde.index import dataflow_arm64, dataflow_x86
+        from retrograde.index import dataflow_arm64, dataflow_riscv, dataflow_x86
     except ImportError as error:
         raise EnvironmentLacks(
             "Following values needs the Python package capstone.",
@@ -123,9 +123,11 @@ def dataflow_for(target: str) -> Dataflow:
         return dataflow_x86.X86()
     if target == "aarch64":
         return dataflow_arm64.Arm64()
+    if target == "riscv64":
+        return dataflow_riscv.Riscv()
     raise EnvironmentLacks(
         f"What the instructions of {target} do with values is not known.",
-        "Values can be followed on x86_64, i386 and aarch64; last-write works on all.",
+        "Values can be followed on x86_64, i386, aarch64 and riscv64; last-write works on all.",
     )
 
 
@@ -133,7 +135,10 @@ def _decoder_for(target: str, registers: Mapping[str, int]) -> Any:
     """Return Capstone for the mode the machine is in."""
     import capstone  # type: ignore[import-untyped]
 
-    if target not in X86:
+    if target == "riscv64":
+        mode = capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC
+        decoder = capstone.Cs(capstone.CS_ARCH_RISCV, mode)
+    elif target not in X86:
         decoder = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
     elif registers.get("efer", 0) & LONG_MODE:
         decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
