@@ -14,7 +14,7 @@ from retrograde.timeline.logfacts import LogFacts
 from retrograde.verify.gdbmi import GdbMi
 from retrograde.verify.oracle import Oracle
 from retrograde.verify.randomly import compare_randomly
-from tests.conftest import find_qemu
+from tests.conftest import qemu_that_replays
 from tests.system.gdbs import go, seek, serving, where
 
 pytestmark = pytest.mark.qemu
@@ -30,14 +30,6 @@ saved" instead of reporting a stop."""
 
 PATCH = 150
 """Positions around the middle of each script: what the oracle walks through."""
-
-
-def qemu_that_replays(target):
-    """QEMU 7.2 cannot replay these from a snapshot: "Missing ... event" (docs/quirks.md)."""
-    qemu = find_qemu(target)
-    if target.startswith(("ppc64", "mips")) and qemu.version < (8,):
-        pytest.skip(f"this QEMU does not replay {target} from a snapshot")
-    return qemu
 
 
 @pytest.mark.parametrize("target", TARGETS[1:] + ALSO_EXACT)

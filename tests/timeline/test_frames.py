@@ -9,6 +9,7 @@ from retrograde.testing.cpu import Instruction, Program
 from retrograde.testing.model import model_timeline
 from retrograde.timeline import links
 from retrograde.timeline.timeline import Timeline
+from tests.conftest import qemu_that_replays
 
 
 @pytest.mark.qemu
@@ -31,6 +32,7 @@ LINKING = ("aarch64", "riscv64", "riscv32", "ppc64")
 @pytest.mark.qemu
 @pytest.mark.parametrize("target", LINKING)
 async def test_out_of_a_handler_on_machines_with_a_link_register(recorded, target):
+    qemu_that_replays(target)
     async with await Timeline.open(recorded("tiny", target)) as timeline:
         for taken in timeline.facts.interrupts[5:7].tolist():
             await timeline.seek(taken - 1)
@@ -49,6 +51,7 @@ async def test_out_of_a_handler_on_machines_with_a_link_register(recorded, targe
 @pytest.mark.parametrize("target", LINKING)
 async def test_out_of_a_function_and_back_on_machines_with_a_link_register(recorded, target):
     """Where the console gets a byte the guest is in a function that calls none."""
+    qemu_that_replays(target)
     async with await Timeline.open(recorded("tiny", target)) as timeline:
         inside = timeline.resolve("console:-START")
         await timeline.seek(inside)
