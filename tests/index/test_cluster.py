@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,22 +20,25 @@ from retrograde.errors import EnvironmentLacks
 from retrograde.index import cluster as cluster_module
 from retrograde.index.build import build
 from retrograde.index.store import IndexStore
+from retrograde.recording.archive import pack
 from retrograde.recording.bundle import Recording
 from tests import leftovers
 from tests.command import assert_error, retrograde
 from tests.index.test_build import DENSE, files
+from tests.system.test_disk import cannot_mount
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("probe")]
 
 SCHEDULER = (*("-m", "distributed.cli.dask_scheduler"), *("--host", "127.0.0.1", "--port", "0"))
 QUIET = ("--no-dashboard",)
+HIDE = 'mount -t tmpfs none "$0" && exec "$@"'
 
 BUILD = """
 import asyncio, os, signal, sys
 from retrograde.index.build import build
 from retrograde.recording.bundle import Recording
 
-path, address, victim = sys.argv[1:]
+path, address, victim, *fetch = sys.argv[1:]
 seen = []
 
 def progress(position):
@@ -40,7 +46,8 @@ def progress(position):
     if len(seen) == 2:  # the first tells what was done before
         os.kill(int(victim), signal.SIGKILL)
 
-report = asyncio.run(build(Recording.open(path), cluster=address, progress=progress))
+recording, url = Recording.open(path), fetch[0] if fetch else None
+report = asyncio.run(build(recording, cluster=address, fetch=url, progress=progress))
 assert seen == sorted(seen), seen
 print(report.intervals)
 """
@@ -49,8 +56,12 @@ print(report.intervals)
 class Running:
     """A process of the cluster, ended with the test."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, hidden: Path | None = None, **environment: str) -> None:
         command = [sys.executable, *arguments]
+        if hidden:
+            if reason := cannot_mount():
+                pytest.skip(f"nothing can be hidden here: {reason}")
+            command = [*("unshare", "-rm", "sh", "-c", HIDE), str(hidden), *command]
         surroundings = {**os.environ, **environment}
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=surroundings
@@ -75,17 +86,22 @@ class Running:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Callable[..., tuple[str, list[int]]]]:
-    """`cluster(2, PATH=…)`: the address of a scheduler, and the pids of its workers."""
+    """`cluster(2, PATH=…)`: the address of a scheduler, and the pids of its workers.
+
+    These do not see what is in the folder `hidden`.
+    """
     running: list[Running] = []
 
-    def start(workers: int, **environment: str) -> tuple[str, list[int]]:
+    def start(
+        workers: int, hidden: Path | None = None, **environment: str
+    ) -> tuple[str, list[int]]:
         running.append(Running(*SCHEDULER, *QUIET))
         address = running[0].wait_for(r"Scheduler at:\s+(tcp://\S+)")
         for number in range(workers):
             folder = str(tmp_path / f"worker{number}")
             command = (*("-m", "distributed.cli.dask_worker", address), "--no-nanny", *QUIET)
             options = ("--nthreads", "1", "--local-directory", folder)
-            running.append(Running(*command, *options, **environment))
+            running.append(Running(*command, *options, hidden=hidden, **environment))
         for worker in running[1:]:
             worker.wait_for("Registered to")
         return address, [worker.process.pid for worker in running[1:]]
@@ -125,6 +141,59 @@ def test_a_worker_that_dies_costs_nothing(
     assert leftovers.settled_qemus() == []
 
 
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str, list[str]]]:
+    """A folder, the URL it is served at, and the requests so far."""
+    folder, requests = tmp_path / "web", list[str]()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_: object) -> None:
+            requests.append(self.path)
+
+    folder.mkdir()
+    serve = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
+        thread.join()
+
+
+def test_workers_that_do_not_see_the_recording_fetch_it(
+    original: Path,
+    fresh: Path,
+    cluster: Callable[..., tuple[str, list[int]]],
+    web: tuple[Path, str, list[str]],
+    tmp_path: Path,
+) -> None:
+    folder, url, requests = web
+    pack(Recording.open(fresh), folder / "some.tar.zst")
+    address, _workers = cluster(2, hidden=fresh)
+    assert_error(retrograde("index", fresh, "--cluster", address), 2, "is not a recording")
+    missing = retrograde("index", fresh, "--cluster", address, "--fetch", f"{url}/none.tar.zst")
+    assert_error(missing, 2, "none.tar.zst cannot be read: it is not there")
+    requests.clear()
+    run = retrograde("index", fresh, "--cluster", address, "--fetch", f"{url}/some.tar.zst")
+    assert run.status == 0, run.stderr
+    assert requests in (["/some.tar.zst"], ["/some.tar.zst"] * 2)  # each worker once at most
+    assert files(fresh) == files(original)
+    assert not list(tmp_path.glob("worker*/**/tmp*"))
+
+
+def test_a_worker_that_fetched_dies(
+    original: Path, fresh: Path, cluster: Callable[..., tuple[str, list[int]]], tmp_path: Path
+) -> None:
+    there = shutil.copytree(fresh, tmp_path / "there", ignore=shutil.ignore_patterns("cache"))
+    address, workers = cluster(2, hidden=fresh)
+    command = [sys.executable, "-c", BUILD, fresh, address, str(workers[0]), f"file://{there}"]
+    told = subprocess.run(command, check=True, timeout=240, stdout=subprocess.PIPE).stdout
+    assert int(told) == len(IndexStore(Recording.open(fresh)).done("blocks")) > 3
+    assert not Path(f"/proc/{workers[0]}/exe").exists()
+    assert files(fresh) == files(original)
+    assert leftovers.settled_qemus() == []
+
+
 def test_another_qemu_is_refused(
     fresh: Path, tmp_path: Path, cluster: Callable[..., tuple[str, list[int]]]
 ) -> None:
@@ -142,6 +211,9 @@ async def test_a_cluster_that_is_not_there(
     fresh: Path, cluster: Callable[..., tuple[str, list[int]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_error(retrograde("index", fresh, "--cluster", "localhost"), 2, "is no scheduler")
+    assert_error(retrograde("index", fresh, "--fetch", "file:///x"), 2, "Give --cluster")
+    traced = retrograde("index", fresh, "--writes", "all", "--cluster", "tcp://127.0.0.1:1")
+    assert_error(traced, 2, "Leave --cluster")
     monkeypatch.setattr(cluster_module, "SECONDS", 1)
     with pytest.raises(EnvironmentLacks, match="No scheduler answers"):
         await build(Recording.open(fresh), cluster="tcp://127.0.0.1:1")

@@ -11,6 +11,7 @@ import click
 
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_facts, print_json, progress, warn
+from retrograde.errors import UsageError
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     metavar="tcp://HOST:PORT",
     help="Have the workers of this dask scheduler replay, which see the recording too.",
 )
+@click.option(
+    "--fetch",
+    metavar="URL",
+    help="Where those workers get the recording, packed or not, if they do not see it.",
+)
 @click.option("--tables", metavar="NAME,…", help="Only these tables; default: all.")
 @click.option(
     "--writes",
@@ -47,6 +53,7 @@ def command(
     recording: Recording,
     jobs: int,
     cluster: str | None,
+    fetch: str | None,
     tables: str | None,
     writes: str | None,
     physical: bool,
@@ -69,6 +76,8 @@ def command(
     from retrograde.machine.compat import qemu_for
 
     if writes:
+        if cluster or fetch:
+            raise UsageError("--writes replays here.", "Leave --cluster and --fetch out.")
         span = recording.resolve(start), recording.resolve(stop)
         _add_writes(
             recording, qemu_for(recording, qemu, force=force), writes, physical, span, as_json
@@ -86,6 +95,7 @@ def command(
                 program,
                 jobs=jobs,
                 cluster=cluster,
+                fetch=fetch,
                 tables=chosen,
                 surveying=surveying,
                 progress=indexing,

@@ -9,8 +9,6 @@ import click
 from retrograde.cli.output import JSON_OPTION, print_json
 from retrograde.errors import UsageError
 
-SUFFIX = ".tar.zst"
-
 
 @click.command("unpack")
 @click.argument("archive", type=click.Path(path_type=Path))
@@ -20,7 +18,7 @@ SUFFIX = ".tar.zst"
 @JSON_OPTION
 def command(archive: Path, output: Path | None, as_json: bool) -> None:
     """Restore a packed recording; every digest is checked before it takes its name."""
-    from retrograde.recording.archive import unpack
+    from retrograde.recording.archive import SUFFIX, unpack
 
     if output is None:
         if not archive.name.endswith(SUFFIX):

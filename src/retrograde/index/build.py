@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from retrograde.errors import EnvironmentLacks, InternalError, UsageError
-from retrograde.index import plan, worker
+from retrograde.index import plan, remote, worker
 from retrograde.index.cluster import connected
 from retrograde.index.interval import REPLAYED
 from retrograde.index.logtables import LOG_TABLES, build_log_tables
@@ -53,6 +53,7 @@ async def build(
     *,
     jobs: int = 1,
     cluster: str | None = None,
+    fetch: str | None = None,
     tables: Sequence[str] = (*LOG_TABLES, *REPLAYED),
     surveying: Progress | None = None,
     progress: Progress | None = None,
@@ -60,11 +61,15 @@ async def build(
     """Make what the index of `recording` lacks of `tables`, in `jobs` processes.
 
     With `cluster`, the address of a dask scheduler, its workers replay instead; they must
-    see the recording under the same path.
+    see the recording under the same path, or get it from the URL `fetch` (see remote).
     Without checkpoints, these are made first; `surveying` is told that replay's position.
     Raises UsageError for an unknown table, EnvironmentLacks without the probe or when the
-    disk is full or the cluster cannot be used; what is done stays.
+    disk is full or the cluster cannot be used, and what `remote.Source.of` does; what is
+    done stays.
     """
+    if fetch and not cluster:
+        raise UsageError("Only the workers of a cluster fetch the recording.", "Give --cluster.")
+    source = remote.Source.of(recording, fetch) if fetch else None
     unknown = set(tables) - {*LOG_TABLES, *REPLAYED}
     if unknown:
         raise UsageError(
@@ -76,9 +81,8 @@ async def build(
     wanted = [name for name in REPLAYED if name in tables]
     if wanted:
         workers = jobs if cluster is None else cluster
-        await _replay(
-            recording, qemu, index, [*wanted, "intervals"], workers, report, surveying, progress
-        )
+        made = [*wanted, "intervals"]
+        await _replay(recording, qemu, index, made, workers, source, report, surveying, progress)
     report.troubles += index.dropped
     return report
 
@@ -89,6 +93,7 @@ async def _replay(
     index: IndexStore,
     tables: Sequence[str],
     workers: int | str,
+    source: remote.Source | None,
     report: Report,
     surveying: Progress | None,
     progress: Progress | None,
@@ -122,7 +127,8 @@ async def _replay(
 
     if isinstance(workers, str):
         async with connected(workers) as cluster:
-            await cluster.work(recording, qemu, tasks(await cluster.slots()), count)
+            shares = tasks(await cluster.slots())
+            await cluster.work(recording, qemu, index, shares, count, source)
     else:
         await _Pool(recording, qemu, deque(tasks(workers)), count).work(workers)
 

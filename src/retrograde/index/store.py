@@ -106,17 +106,34 @@ class IndexStore:
         schema = TABLES[table]
         if set(columns) != {column.name for column in schema.columns}:
             raise InternalError(f"The columns of {table} cannot be {sorted(columns)}.")
-        final = self.folder / table / f"{first:0{_DIGITS}}-{last:0{_DIGITS}}.parquet"
-        part = final.with_suffix(f".{_host()}.{os.getpid()}{_TEMPORARY}")
-        engine = import_duckdb()
-        try:
-            final.parent.mkdir(exist_ok=True)
+        with self._replacing(self._path(table, first, last)) as part:
             rows = {c.name: _array(columns[c.name], c.type) for c in schema.columns}
             self._writer.register("rows", rows)
             self._writer.execute(
                 f"COPY (SELECT {_cast(schema)} FROM rows) TO '{_quoted(part)}' ({_OPTIONS})"
             )
             self._writer.unregister("rows")
+
+    def packed(self, table: str, interval: Interval) -> bytes:
+        """Return the rows of an interval that is done, as they are on disk."""
+        return self._path(table, *interval).read_bytes()
+
+    def put(self, table: str, interval: Interval, packed: bytes) -> None:
+        """Write rows that `packed` of another store returned; raises as `write` does."""
+        with self._replacing(self._path(table, *interval)) as part:
+            part.write_bytes(packed)
+
+    def _path(self, table: str, first: int, last: int) -> Path:
+        return self.folder / table / f"{first:0{_DIGITS}}-{last:0{_DIGITS}}.parquet"
+
+    @contextlib.contextmanager
+    def _replacing(self, final: Path) -> Iterator[Path]:
+        """Yield the temporary name of a file, which takes its own when it is whole."""
+        part = final.with_suffix(f".{_host()}.{os.getpid()}{_TEMPORARY}")
+        engine = import_duckdb()
+        try:
+            final.parent.mkdir(exist_ok=True)
+            yield part
             part.replace(final)
         except (OSError, engine.IOException) as error:
             with contextlib.suppress(OSError):

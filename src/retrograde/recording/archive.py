@@ -31,9 +31,12 @@ from retrograde.recording.bundle import (
 from retrograde.recording.manifest import MANIFEST_LIMIT, decode_manifest, encode_manifest
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
-    from backports import zstd
+    from backports import zstd as zstd  # "as": others take it from here
 else:
     from compression import zstd
+
+SUFFIX = ".tar.zst"
+"""What names of packed recordings end in."""
 
 LEVEL = 10
 """zstd level: 10 packs a Linux boot to a few MB in about a second."""
