@@ -59,6 +59,29 @@ async def test_running_to_where_it_stands_is_not_lost(recording: Recording, qemu
             await replayer.run_to(999)
 
 
+async def test_ram_without_content_takes_no_memory(recording: Recording, qemu: Qemu) -> None:
+    async with await Replayer.start(recording, qemu) as replayer:
+        for _ in range(2):
+            assert replayer.ram.present().sum() < 8  # of 32 MiB
+            await replayer.run_to(recording.end // 2)
+            present = replayer.ram.present()
+            assert 1 < present.sum() < 16
+            for number in present.nonzero()[0]:
+                assert replayer.ram.array()[number << 20 : (number + 1) << 20].any()
+            await replayer.rewind()
+
+
+def test_only_zeros_are_released() -> None:
+    ram = GuestRam(5 << 20)
+    ram.view()[3 << 20] = 7
+    assert not any(ram.view()[: 2 << 20])  # looked at, and so allocated
+    assert ram.present().tolist() == [True, True, False, True, False]
+    ram.release_zeros()
+    assert ram.present().tolist() == [False, False, False, True, False]
+    assert ram.view()[3 << 20] == 7
+    ram.close()
+
+
 async def test_no_network_card_will_announce_itself(recording: Recording, qemu: Qemu) -> None:
     # With QEMU's default of 5 rounds an active virtio-net card arms a timer when it is
     # loaded, and the replay stalls at once (docs/quirks.md).

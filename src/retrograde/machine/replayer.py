@@ -114,6 +114,7 @@ class Replayer:
             await replayer.monitor.connect(wiring.monitor_link)
             await replayer._announce_nothing()
             await replayer.ask_position()
+            replayer._release_zeros()
         except BaseException:
             await replayer.close()
             raise
@@ -267,6 +268,8 @@ class Replayer:
         self._kept_code = await self._code_flushes() == self._flushes
         if fill:
             (mend or fill)(self.ram)
+        else:
+            self._release_zeros()
         await self.ask_position()
         if self.must_prove:
             await restart_counter(await self.gdb(), self._isa)
@@ -396,6 +399,11 @@ class Replayer:
         await self._save(tag)
         if await gdb.read_registers() != before:
             await self.load(tag, position, fill)
+
+    def _release_zeros(self) -> None:
+        """Have RAM sparse again behind a snapshot that holds RAM: we go through what is there."""
+        if self._wiring.ram is not None:
+            self._wiring.ram.release_zeros()
 
     async def _settle_flash(self) -> None:
         """Run a machine with flash memory before it is loaded a second time.

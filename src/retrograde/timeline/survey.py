@@ -17,7 +17,7 @@ import numpy as np
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.process import finished
 from retrograde.machine.qemu import Qemu
-from retrograde.machine.ram import GuestRam
+from retrograde.machine.ram import MIB, GuestRam
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording, disk_errors_named
 from retrograde.timeline.logfacts import LogFacts
@@ -154,7 +154,10 @@ class _Keeper:
         if self._copy is None:
             self._add(checkpoint, self._store.pages.put(self._ram.array(), self._table, present))
             return
-        np.copyto(self._copy, self._ram.array())
+        ram = self._ram.array()
+        for number in np.flatnonzero(present).tolist():
+            part = slice(number * MIB, (number + 1) * MIB)
+            self._copy[part] = ram[part]
         put = asyncio.to_thread(self._store.pages.put, self._copy, self._table, present)
         self._pending = checkpoint, asyncio.ensure_future(put)
 
