@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -73,12 +72,17 @@ def check_related(first: Recording, second: Recording) -> None:
             f"{first.name} and {second.name} are recordings of different machines.",
             "Compare two runs of one machine, recorded with the same arguments.",
         )
-    for one, other in zip(ours.inputs, theirs.inputs, strict=True):
-        if one.sha256 != other.sha256:
-            raise UsageError(
-                f"{first.name} and {second.name} were started with another {one.name}.",
-                "Compare two runs with the same kernel, initrd, firmware and disks.",
-            )
+    if other := other_inputs(first, second):
+        raise UsageError(
+            f"{first.name} and {second.name} were started with another {other[0]}.",
+            "Compare two runs with the same kernel, initrd, firmware and disks.",
+        )
+
+
+def other_inputs(first: Recording, second: Recording) -> list[str]:
+    """Return the names of the inputs (kernel, disks) that differ in contents, or are in one."""
+    ours, theirs = ({i.name: i.sha256 for i in r.manifest.inputs} for r in (first, second))
+    return sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
 
 
 def first_input(first: Recording, second: Recording) -> int | None:
@@ -122,7 +126,7 @@ def first_call(first: Recording, second: Recording, start: int) -> tuple[int, in
     """
     stores = IndexStore(first), IndexStore(second)
     end = min(first.end, second.end)
-    if not all(_is_whole(store, end) for store in stores):
+    if not all(store.covers("calls", end) for store in stores):
         return None
     last = start
     for begin in range(start, end, _AT_ONCE):
@@ -220,13 +224,6 @@ async def _pcs(timeline: Timeline, first: int, last: int) -> list[int]:
         await timeline.step()
         found.append(await timeline.pc())
     return found
-
-
-def _is_whole(store: IndexStore, end: int) -> bool:
-    """Whether the calls of all positions before `end` are on disk."""
-    done = store.done("calls")
-    joined = all(one[1] == other[0] for one, other in pairwise(done))
-    return bool(done) and joined and done[0][0] == 0 and done[-1][1] >= end
 
 
 def _calls(store: IndexStore, start: int, stop: int) -> NDArray[np.uint64]:

@@ -21,6 +21,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -143,6 +144,12 @@ class IndexStore:
     def done(self, table: str) -> list[Interval]:
         """Return the intervals of `table` that are on disk, by position."""
         return [interval for interval, _ in self._files(table)]
+
+    def covers(self, table: str, end: int) -> bool:
+        """Whether the rows of `table` at all positions before `end` are on disk."""
+        done = self.done(table)
+        joined = all(one[1] == other[0] for one, other in pairwise(done))
+        return bool(done) and joined and done[0][0] == 0 and done[-1][1] >= end
 
     def missing(self, table: str, intervals: Sequence[Interval]) -> list[Interval]:
         """Return those of `intervals` that are not on disk as they are."""
