@@ -168,6 +168,14 @@ def test_runs_that_have_nothing_in_common(tmp_path: Path) -> None:
         compare_calls(first, second)
 
 
+def test_runs_with_stacks_elsewhere(tmp_path: Path) -> None:
+    first, second = (make_recording(tmp_path / f"{name}.retro") for name in "ab")
+    write_calls(first, [(5, 1, 2), (9, 1, 2)], sp=0x1000)
+    write_calls(second, [(5, 1, 2), (9, 1, 2)], sp=0x5000)
+    with pytest.raises(UsageError, match="addresses that the other does not use"):
+        compare_calls(first, second)
+
+
 def test_recordings_of_other_targets(indexed: Make) -> None:
     both = [indexed("stacks").path, indexed("tiny", "riscv64").path]
     assert_error(retrograde("diff", *both, "--align", "calls"), 2, "riscv64")

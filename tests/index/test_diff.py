@@ -113,11 +113,12 @@ def test_the_first_byte_that_differs(
     assert diff._first_byte(tmp_path / "b", tmp_path / "a", 1) == expected
 
 
-def write_calls(recording: Recording, rows: list[tuple[int, int, int]]) -> None:
+def write_calls(recording: Recording, rows: list[tuple[int, int, int]], sp: int = 0) -> None:
     zero = np.zeros(len(rows), np.int64)
     columns = {column.name: zero for column in TABLES["calls"].columns}
     for number, name in enumerate(("position", "pc", "target")):
         columns[name] = np.array([row[number] for row in rows], np.int64)
+    columns["sp"] = np.full(len(rows), sp, np.int64)
     IndexStore(recording).write("calls", 0, recording.end, columns)
 
 

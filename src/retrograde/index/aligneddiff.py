@@ -21,6 +21,8 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline.timeline import Timeline
 
 Progress = Callable[[str], None]
+Both = tuple[Recording, Recording]
+Sizes = dict[Stack, int]
 
 AT_ONCE: Final = 4_000_000
 """Calls of each recording in memory at once, unless a single stack has more."""
@@ -77,7 +79,7 @@ def compare_calls(
     """Compare the calls of two recordings; interrupts may have come at other positions.
 
     Raises UsageError for recordings of different targets, or of which one has no index, or
-    no calls, or that have no call in common.
+    no calls, or that have no call in common, or few stacks.
     """
     targets = [recording.manifest.machine.target for recording in (first, second)]
     if targets[0] != targets[1]:
@@ -88,13 +90,8 @@ def compare_calls(
     with CallStacks(first) as ours, CallStacks(second) as theirs:
         progress("counting calls")
         sizes = ours.sizes(), theirs.sizes()
-        for recording, size in zip((first, second), sizes, strict=True):
-            if not size:
-                raise UsageError(
-                    f"{recording.name} has no calls to compare.",
-                    "Calls are told on aarch64, ppc64, riscv64, and in 64-bit code on x86_64.",
-                )
-        both = sorted(sizes[0].keys() & sizes[1].keys(), key=list(sizes[0]).index)
+        both = [stack for stack in sizes[0] if stack in sizes[1]]
+        calls, shared = _counted((first, second), sizes, both)
         found: list[tuple[Alignment, Parting | None]] = []
         for part in _batches(both, sizes):
             progress(f"comparing calls: {len(found)} of {len(both)} pages of stack")
@@ -108,16 +105,35 @@ def compare_calls(
         )
     partings = [parting for _, parting in found if parting]
     skipped = np.sum([alignment.skipped for alignment, _ in found], axis=0).tolist()
-    totals = [sum(size.values()) for size in sizes]
-    shared = [sum(size[stack] for stack in both) for size in sizes]
     return Comparison(
-        calls=(totals[0], totals[1]),
+        calls=calls,
         common=common,
         skipped=(skipped[0], skipped[1]),
-        alone=(totals[0] - shared[0], totals[1] - shared[1]),
+        alone=(calls[0] - shared[0], calls[1] - shared[1]),
         stacks=len(both),
         partings=sorted(partings, key=lambda parting: parting.calls[0].position),
     )
+
+
+def _counted(
+    recordings: Both, sizes: tuple[Sizes, Sizes], both: Sequence[Stack]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return how many calls each has, and how many on stacks that both have."""
+    for recording, size in zip(recordings, sizes, strict=True):
+        if not size:
+            raise UsageError(
+                f"{recording.name} has no calls to compare.",
+                "Calls are told on aarch64, ppc64, riscv64, and in 64-bit code on x86_64.",
+            )
+    ours, theirs = (sum(size.values()) for size in sizes)
+    shared = tuple(sum(size[stack] for stack in both) for size in sizes)
+    if shared[0] < ours / 2 and shared[1] < theirs / 2:
+        raise UsageError(
+            f"Most calls of {recordings[0].name} and {recordings[1].name} are on stacks at "
+            "addresses that the other does not use.",
+            "Record both with the same addresses: Linux takes nokaslr and norandmaps.",
+        )
+    return (ours, theirs), (shared[0], shared[1])
 
 
 async def registers_at(recording: Recording, position: int) -> RegisterValues:
@@ -127,9 +143,7 @@ async def registers_at(recording: Recording, position: int) -> RegisterValues:
         return await timeline.registers()
 
 
-def _batches(
-    stacks: Sequence[Stack], sizes: tuple[dict[Stack, int], dict[Stack, int]]
-) -> Iterator[list[Stack]]:
+def _batches(stacks: Sequence[Stack], sizes: tuple[Sizes, Sizes]) -> Iterator[list[Stack]]:
     batch: list[Stack] = []
     calls = 0
     for stack in stacks:
