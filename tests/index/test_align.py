@@ -73,7 +73,7 @@ def interrupted(
     for before, row in zip([None, *rows], rows, strict=False):
         if before and chance.random() < share:
             # By what called last, what it called, or whatever returned until the next call.
-            sp = chance.randrange(before[2] - FRAME, row[2] + 1, FRAME)
+            sp = chance.randrange(min(before[2] - FRAME, row[2]), row[2] + 1, FRAME)
             for _ in range(chance.randint(1, 3)):
                 ran += handler(chance, sp)
         own.append(len(ran))
