@@ -83,8 +83,8 @@ def _by_calls(both: Both, as_json: bool) -> int:
     from retrograde.index.aligneddiff import compare_calls, registers_at
     from retrograde.index.diff import other_inputs
 
-    for name in other_inputs(*both):
-        warn(f"They were started with another {name}: addresses are compared as they are.")
+    if other := " and ".join(other_inputs(*both)):
+        warn(f"They were started with another {other}: addresses are compared as they are.")
     with status("comparing calls") as show:
         found = compare_calls(*both, show)
         parting = found.partings[0] if found.partings else None
