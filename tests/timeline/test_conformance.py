@@ -40,7 +40,8 @@ LOOP = (
 
 PATTERN = builtin_guest().pattern.address + 16
 
-GUESTS = ("tiny", "pagefault", "syscall", "stacks", "exceptions")
+GUESTS = ("tiny", "pagefault", "exceptions")
+MORE_GUESTS = ("syscall", "stacks")
 
 
 @dataclass
@@ -98,7 +99,13 @@ def walked():
     return {}
 
 
-@pytest.fixture(params=["model", *(pytest.param(g, marks=pytest.mark.qemu) for g in GUESTS)])
+@pytest.fixture(
+    params=[
+        "model",
+        *(pytest.param(name, marks=pytest.mark.qemu) for name in GUESTS),
+        *(pytest.param(name, marks=(pytest.mark.qemu, pytest.mark.slow)) for name in MORE_GUESTS),
+    ]
+)
 def machine(request, tmp_path):
     """A context manager that makes the machine, in the loop of the test."""
     if request.param == "model":
