@@ -159,20 +159,7 @@ pic_setup_end:
 serial_setup:                       # register, value
     .byte 3, 0x80, 0, 1, 1, 0, 3, 3, 2, 7, 4, 0x0b, 1, 0
 digits:          .ascii "0123456789abcdef"
-start_text:
-    NAME
-    .asciz "-START\n"
-sum_text:
-    NAME
-    .asciz "-SUM "
-done_text:
-    .ascii "\n"
-    NAME
-    .asciz "-DONE\n"
-unexpected_text:
-    .ascii "\n"
-    NAME
-    .asciz "-UNEXPECTED "
+    .include "../texts.inc.S"
     .balign 8
 gdt:
     .quad 0

@@ -122,20 +122,7 @@ puthex:
     ret
 
     .data
-start_text:
-    NAME
-    .asciz "-START\n"
-sum_text:
-    NAME
-    .asciz "-SUM "
-done_text:
-    .ascii "\n"
-    NAME
-    .asciz "-DONE\n"
-unexpected_text:
-    .ascii "\n"
-    NAME
-    .asciz "-UNEXPECTED "
+    .include "../texts.inc.S"
 
     .bss
     .balign 16
