@@ -20,7 +20,7 @@ from retrograde.timeline.paging import (
     paging_registers,
 )
 from retrograde.timeline.seat import Seat
-from retrograde.timeline.window import Window, Writes
+from retrograde.timeline.window import PAGES_KEPT, Window, Writes
 
 Space = Literal["virtual", "physical"]
 
@@ -62,8 +62,9 @@ def read_held(
         return None
     # A debugger looks at the same code again and again, a byte at a time.
     start = wanted.address % PAGE
+    is_within = wanted.space == "virtual" and start + wanted.count <= PAGE
     key = wanted.address - start, view.mapping(packet)
-    if wanted.space == "virtual" and start + wanted.count <= PAGE and key in window.quiet:
+    if is_within and key in window.quiet:
         return window.quiet[key][start : start + wanted.count]
     registers = view.decode(packet)
     if wanted.space == "physical":
@@ -74,7 +75,8 @@ def read_held(
     space = _quiet_space(window, writes, view, registers)
     data = _held(writes, view, space, position, wanted)
     if data is not None:
-        _keep_quiet(window, writes, view, space, key)
+        if is_within:
+            _keep_quiet(window, writes, view, space, key)
         return data
 
     def read(physical: int, count: int) -> bytes | None:
@@ -120,6 +122,8 @@ def _keep_quiet(
     page = writes.read_quiet(offset, PAGE) if offset is not None else None
     if page is not None:
         window.quiet[key] = page
+        if len(window.quiet) > PAGES_KEPT:
+            window.quiet.pop(next(iter(window.quiet)))
 
 
 async def read_parked(
