@@ -157,11 +157,7 @@ static inline const struct piece *at_its_place(struct piece *known)
     if (!asks_pc) {
         return known;
     }
-    if (pc_at) {
-        memcpy(&pc, pc_at, sizeof(pc));
-    } else {
-        pc = current_pc();
-    }
+    pc = current_pc();
     return pc == known->pc ? known : alias_of(known, pc);
 }
 

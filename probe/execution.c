@@ -1,7 +1,7 @@
 /*
  * Which instructions run: breakpoints with conditions, and the log of all steps.
  *
- * QEMU runs a translation wherever its page is mapped (CF_PCREL, on x86 and Arm). So an
+ * QEMU runs a translation wherever its page is mapped (CF_PCREL, on x86, Arm and RISC-V). So an
  * instruction may be at any breakpoint that is as far into its page as itself.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -7,6 +7,8 @@
 #ifndef RETROGRADE_PROBE_H
 #define RETROGRADE_PROBE_H
 
+#include <string.h>
+
 #include "probe_page.h"
 #include "qemu_plugin_abi.h"
 
@@ -130,10 +132,23 @@ uint64_t address_space(void);
 unsigned privilege(void);
 bool in_wide_code(void);
 bool runs_anywhere(uint64_t at);
-uint64_t current_pc(void);
+uint64_t viewed_pc(void);
 void track_pc(void);
 extern bool asks_pc; /* whether a block that begins may be at another address than translated */
-extern const uint8_t *pc_at; /* where its pc is to be read, or NULL: by current_pc */
+extern const uint8_t *pc_at; /* where the pc is to be read, or NULL: by viewed_pc */
+
+/* Where the block that runs begins, or a later instruction of it, up to the one that runs. */
+static inline uint64_t current_pc(void)
+{
+    uint64_t value;
+
+    if (!pc_at) {
+        return viewed_pc();
+    }
+    memcpy(&value, pc_at, sizeof(value));
+    return value;
+}
+
 bool is_big_endian(void);
 void find_interrupted(uint64_t handler, unsigned frames, uint64_t *pc, uint64_t *sp);
 void log_registers(struct qemu_plugin_insn *insn, bool suspect);

@@ -152,8 +152,8 @@ bool runs_anywhere(uint64_t at)
     return isa->pc && at - current_pc() < PAGE_BYTES;
 }
 
-/* Where the block that runs begins, or a later instruction of it, up to the one that runs. */
-uint64_t current_pc(void)
+/* Gdb's view of the pc. */
+uint64_t viewed_pc(void)
 {
     return ordered_value(pc);
 }
