@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import pytest
 
 from retrograde.machine.isa import isa_for
-from retrograde.timeline.logfacts import LogFacts
 from retrograde.verify.gdbmi import GdbMi
-from retrograde.verify.oracle import Oracle
 from retrograde.verify.randomly import compare_randomly
 from tests.conftest import qemu_that_replays
 from tests.system.gdbs import go, seek, serving, where
+from tests.system.walk import walked
 
 pytestmark = pytest.mark.qemu
 
@@ -102,13 +101,3 @@ def run_to_break(gdb, back):
     assert gdb.register("pc") == address
     assert there < here if back else there > here
     return Seen(there, address, range(min(here, there) + 1, max(here, there)))
-
-
-async def walked(recording, qemu, start, end):
-    """Return the pc at every position from `start` to `end`, by single steps."""
-    async with await Oracle.start(recording, qemu, LogFacts.read(recording.log())) as oracle:
-        walk = await oracle.walk(start, end, {}, digest=False)
-        return {
-            position: oracle.decode(state.packet)[oracle.isa.pc]
-            for position, state in walk.states.items()
-        }

@@ -14,9 +14,6 @@ PAGE: Final = 4096
 CHUNK: Final = 1 << 16
 """Bytes read at once; also the most in one answer, where each may need an escape."""
 
-ROOM_PAGES: Final = 16
-"""Unmapped pages looked for at once."""
-
 MAX_PATTERN: Final = 1 << 12
 
 
@@ -62,21 +59,22 @@ class Memory:
     async def region(self, address: int) -> tuple[int, int, bool]:
         """Return start and bytes of some range around `address`, and whether it is mapped.
 
-        Neighbours may be alike: lldb goes on asking. It puts what it computes into the
-        first unmapped room that is large enough, so that is told some pages at a time.
+        Neighbours may be alike: lldb goes on asking, through all that is mapped, for room
+        to put what it computes into. So it is told up to CHUNK bytes at a time.
         """
         start = address - address % PAGE
         mapped = await self._is_mapped(start)
-        pages = 1
-        while not mapped and pages < ROOM_PAGES and start + pages * PAGE < 1 << 64:
-            if await self._is_mapped(start + pages * PAGE):
-                break
-            pages += 1
-        return start, pages * PAGE, mapped
+        most = min(CHUNK, (1 << 64) - start)
+        if mapped and await self._is_mapped(start, most):
+            return start, most, True
+        size = PAGE
+        while size < most and await self._is_mapped(start + size) == mapped:
+            size += PAGE
+        return start, size, mapped
 
-    async def _is_mapped(self, page: int) -> bool:
+    async def _is_mapped(self, start: int, count: int = 1) -> bool:
         try:
-            await self._timeline.read(page, 1, self.space)
+            await self._timeline.read(start, count, self.space)
         except QemuRefused:
             return False
         return True

@@ -143,8 +143,10 @@ class Session:
             reply += _reason(stop)
         reply += b"thread:1;" + target.expedited(self._timeline.view, packet)
         if self._lists_threads:
-            where = f"at {format_position(self._timeline.position)}".encode().hex()
-            reply += b"threads:1;description:%s;" % where.encode()
+            reply += b"threads:1;"
+            if not stop.reason:  # lldb would take it for the number of a watchpoint
+                where = f"at {format_position(self._timeline.position)}".encode().hex()
+                reply += b"description:%s;" % where.encode()
         return reply
 
     async def _look(self, request: bytes) -> bytes:
