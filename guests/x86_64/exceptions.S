@@ -5,7 +5,7 @@
 # Each case leaves its recovery address in %r15; the handler folds the vector and the
 # error code into the checksum and goes on there.
 
-    .equ ROUNDS, 8000
+    .equ ROUNDS, 2000
     .equ NOT_CANONICAL, 0x0000800000000000
 
     .macro NAME

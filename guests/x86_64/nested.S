@@ -1,7 +1,7 @@
 # Nested interrupts: the timer handler opens interrupts and waits for the next tick until
 # DEPTH handlers are stacked, and each level also takes a serial interrupt.
 
-    .equ TICKS, 4000
+    .equ TICKS, 1500
     .equ DEPTH, 4
 
     .macro NAME

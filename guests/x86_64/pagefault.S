@@ -5,7 +5,7 @@
 # Frames are handed out in descending order, so neighbouring pages are not neighbours
 # in RAM. The checksum covers the values seen and the exact number of faults.
 
-    .equ ROUNDS, 200
+    .equ ROUNDS, 60
     .equ PAGES, 512
     .equ LAST_FRAME, SCRATCH + (PAGES - 1) * 4096
 

@@ -4,7 +4,7 @@
 # REP-CUT says how often the timer found a rep with part of its count done; the number
 # depends on timing, so it stays out of the checksum.
 
-    .equ ROUNDS, 20
+    .equ ROUNDS, 7
     .equ LENGTH, 0x10000
     .equ SOURCE, SCRATCH
     .equ TARGET, SCRATCH + 0x100000

@@ -1,6 +1,6 @@
 # Ring 3 and back: syscall/sysret, int 0x80, #GP from ring 3, timer ticks in both rings.
 
-    .equ TURNS, 150000
+    .equ TURNS, 50000
 
     .macro NAME
     .ascii "SYSCALL"

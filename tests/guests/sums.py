@@ -38,13 +38,13 @@ def hot() -> int:
 
 
 def nested() -> int:
-    ticks, deepest = 4000, 4
+    ticks, deepest = 1500, 4
     return mix(mix(mix(0, ticks), ticks), deepest)
 
 
 def syscall() -> int:
     x, total = 1, 0
-    for turn in range(150_000, 0, -1):
+    for turn in range(50_000, 0, -1):
         x = xorshift(x)
         total = mix(total, x)
         x = x + (total & 0xFFFFFFFF) & _MASK
@@ -57,7 +57,7 @@ def syscall() -> int:
 
 def smc() -> int:
     x, total, immediate = 1, 0, 0x11111111
-    for _ in range(4000):
+    for _ in range(1500):
         x = xorshift(x)
         low = x & 0xFFFFFFFF
         total = mix(total, low)
@@ -160,7 +160,7 @@ def rep() -> int:
             total = mix(total, word)
         return total
 
-    for _ in range(20):
+    for _ in range(7):
         for at in range(base, base + length, 8):
             x = xorshift(x)
             source[at : at + 8] = struct.pack("<Q", x)
