@@ -2,7 +2,7 @@
 # of the running loop, another function, code across a page border, code under a running
 # `rep movsb`, and code written through a second virtual address.
 
-    .equ ROUNDS, 1500
+    .equ ROUNDS, 4000
     .equ ACROSS, SCRATCH + 0xffd
     .equ ALIASED, SCRATCH + 0x10000
 

@@ -215,7 +215,7 @@ async def test_lldb(talk):
     assert f"triple:{b'x86_64-unknown-none'.hex()};ptrsize:8;endian:little;" in host
     assert "watchpoint_exceptions_received:after" in host
     assert "pid:1;" in await client.ask("qProcessInfo")
-    assert await client.ask("qMemoryRegionInfo:1008") == "start:1000;size:1000;permissions:rwx;"
+    assert await client.ask("qMemoryRegionInfo:1008") == "start:1000;size:10000;permissions:rwx;"
     assert await client.ask(f"qMemoryRegionInfo:{MAPPED:x}") == f"start:{MAPPED:x};size:10000;"
     top = await client.ask("qMemoryRegionInfo:ffffffffffffffff")
     assert top == "start:fffffffffffff000;size:1000;"

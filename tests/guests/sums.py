@@ -57,7 +57,7 @@ def syscall() -> int:
 
 def smc() -> int:
     x, total, immediate = 1, 0, 0x11111111
-    for _ in range(1500):
+    for _ in range(4000):
         x = xorshift(x)
         low = x & 0xFFFFFFFF
         total = mix(total, low)

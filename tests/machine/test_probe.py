@@ -34,8 +34,8 @@ def clear_of(deliveries, position):
     return position
 
 
-def busy_span(folder, length, *, part=0.5):
-    """A span of positions in the guest's own work with a delivery in its middle."""
+def busy_span(folder, length, *, part=0.8):
+    """A span of positions late in the guest's own work with a delivery in its middle."""
     deliveries = deliveries_of(folder)
     middle = int(deliveries[int(len(deliveries) * part)])
     first, last = middle - length // 2, middle + length // 2

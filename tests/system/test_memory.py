@@ -68,7 +68,7 @@ async def test_random_ranges_equal_the_stubs(recorded, qemu, guest):
 
 async def test_a_page_missing_in_the_middle_is_refused(recorded, qemu):
     recording = recorded("pagefault")
-    async with await Timeline.open(recording, qemu, at="75%") as timeline:
+    async with await Timeline.open(recording, qemu, at="90%") as timeline:
         pages = range(WINDOW, WINDOW + (1 << 21), PAGE)
         mapped = [bool((await read_all(timeline, [Read(at, 1)]))[Read(at, 1)]) for at in pages]
         edge = next(i for i in range(1, len(pages)) if mapped[i - 1] and not mapped[i])
