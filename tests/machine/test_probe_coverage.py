@@ -98,10 +98,12 @@ def cover(guest, folder, first, last, stops=()):
                 coverage.take()
             replay.run_to(last)
             seen = coverage.take()
+            calls = seen.calls.copy()
             replay.run_to(last + 1000)
-            later = coverage.take()
+            late = coverage.take().calls
+            calls = np.concatenate([calls, late[late["position"] < last]])
             ram = replay.ram.copy()
-    return seen, np.concatenate([seen.calls, later.calls[later.calls["position"] < last]]), ram
+    return seen, calls, ram
 
 
 def log_all(guest, folder, first, last):

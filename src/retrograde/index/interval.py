@@ -8,7 +8,7 @@ replay began.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -36,7 +36,10 @@ PUSHES_NOTHING: Final = frozenset({"aarch64", "arm", "riscv64", "riscv32", "ppc6
 
 @dataclass(frozen=True)
 class _Ran:
-    """An interval replayed to its end, but for what its last instruction did."""
+    """An interval replayed to its end, but for what its last instruction did.
+
+    `covered` is as `_by_function` made it.
+    """
 
     interval: Interval
     covered: Covered
@@ -60,15 +63,17 @@ async def sweep(
     before, waiting = image_at(seat, start), None
     for interval in run:
         await seat.run_on(interval[1], progress)
-        covered, after = coverage.take(), image_at(seat, interval[1])
+        covered, late = _by_function(coverage.take(), interval[0])
+        after = image_at(seat, interval[1])
         device = unexplained(covered, changed_lines(before, after, view))
         if waiting:
-            yield waiting.interval, _tables(waiting, covered, target)
+            yield waiting.interval, _tables(waiting, covered, late, target)
         before, waiting = after, _Ran(interval, covered, device)
     if stop < seat.recording.end:  # what the last instruction did shows at the next one
         await seat.run_on(min(seat.facts.clear_from(stop + 1), seat.recording.end))
     if waiting:
-        yield waiting.interval, _tables(waiting, coverage.take(), target)
+        covered, late = _by_function(coverage.take(), stop)
+        yield waiting.interval, _tables(waiting, covered, late, target)
     seat.probe.disarm()
 
 
@@ -108,8 +113,11 @@ def unexplained(
     return pages[left != 0], left[left != 0]
 
 
-def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
-    """Return the columns of each table; `later` is what was seen after the interval."""
+def _tables(ran: _Ran, later: Covered, late: NDArray[Any], target: str) -> dict[str, Columns]:
+    """Return the columns of each table.
+
+    `later` is what was seen after the interval, `late` the calls by its last instruction.
+    """
     first, last = ran.interval
     blocks = ran.covered.blocks
     blocks = blocks[np.lexsort((blocks["size"], blocks["pc"]))]
@@ -119,7 +127,7 @@ def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
     missing = ran.covered.unplaced
     missing += 0 if target in PUSHES_NOTHING else ran.covered.deliveries_missed
     return {
-        "calls": _calls(ran, later),
+        "calls": _calls(ran.covered.calls, late),
         "blocks": _blocks(first, blocks),
         "written": _written(first, ran),
         "context": _context(ran, later),
@@ -132,31 +140,42 @@ def _tables(ran: _Ran, later: Covered, target: str) -> dict[str, Columns]:
     }
 
 
-def _calls(ran: _Ran, later: Covered) -> Columns:
-    """Return the calls of each function together: one asked for is in few groups of rows.
+def _by_function(covered: Covered, first: int) -> tuple[Covered, NDArray[Any]]:
+    """Return what ran from `first` on with the calls of each function together, and the rest.
 
-    Column by column: all rows of a busy interval at once are 100 MB, twice.
+    The rest are the calls by the instruction before `first`, which show only after it. All
+    calls of a busy interval are 100 MB: they are not kept twice.
     """
-    first, last = ran.interval
-    # That by the last instruction before shows here, and is in the interval before.
-    begin = np.searchsorted(ran.covered.calls["position"], first)
-    parts = (ran.covered.calls[begin:], later.calls[later.calls["position"] < last])
-    order = np.argsort(np.concatenate([part["target"] for part in parts]), kind="stable")
+    begin = np.searchsorted(covered.calls["position"], np.uint64(first))
+    calls = covered.calls[begin:]
+    ordered = calls.take(_stable_order(calls["target"]))
+    return replace(covered, calls=ordered), covered.calls[:begin].copy()
 
-    def column(name: str) -> NDArray[Any]:
-        return np.concatenate([part[name] for part in parts])[order]
 
-    arguments = column("arguments")
+def _calls(calls: NDArray[Any], late: NDArray[Any]) -> Columns:
+    """Return the calls of each function together: one asked for is in few groups of rows."""
+    if len(late):
+        places = np.searchsorted(calls["target"], late["target"], side="right")
+        calls = np.insert(calls, places, late)
     return {
-        "position": column("position").astype(np.int64),
-        "pc": column("pc"),
-        "target": column("target"),
-        "return_position": np.ma.masked_equal(column("returned").astype(np.int64), 0),
-        "depth": column("depth").astype(np.int32),
-        "sp": column("sp"),
-        "space": column("space"),
-        **{f"arg{n}": arguments[:, n] for n in range(6)},
+        "position": calls["position"].view(np.int64),
+        "pc": calls["pc"],
+        "target": calls["target"],
+        "return_position": np.ma.masked_equal(calls["returned"].view(np.int64), 0),
+        "depth": calls["depth"].view(np.int32),
+        "sp": calls["sp"],
+        "space": calls["space"],
+        **{f"arg{n}": calls["arguments"][:, n] for n in range(6)},
     }
+
+
+def _stable_order(keys: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return what a stable `argsort` does, digit by digit: in half the time."""
+    order = np.arange(len(keys))
+    for digit in np.ascontiguousarray(keys).view(np.uint16).reshape(-1, 4).T:
+        if len(digit) and digit.min() != digit.max():
+            order = order[np.argsort(digit[order], kind="stable")]
+    return order
 
 
 def _blocks(first: int, blocks: NDArray[Any]) -> Columns:

@@ -47,7 +47,7 @@ Interval: TypeAlias = tuple[int, int]
 # third of the usual size: what is asked of one function reads less that is not of it.
 _OPTIONS: Final = (
     "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-    "ROW_GROUP_SIZE 40960"
+    "ROW_GROUP_SIZE 40960, DICTIONARY_SIZE_LIMIT 512"
 )
 
 _NAME = re.compile(r"(\d+)-(\d+)\.parquet")

@@ -40,7 +40,8 @@ def capacity_for(memory_end: int) -> Capacity:
 class Covered:
     """What ran since the interval began.
 
-    `blocks` (dtype BLOCK), `calls` (CALL) and `contexts` (CONTEXT) are the probe's records.
+    `blocks` (dtype BLOCK), `calls` (CALL) and `contexts` (CONTEXT) are the probe's records;
+    `calls`, which may be 100 MB, lie where the probe writes anew once the machine runs.
     `pages` are the numbers of the physical pages stored to, ascending, and `lines` which
     lines of each. `unplaced` stores are missing there, and what `deliveries_missed`
     interrupts and exceptions pushed.
@@ -86,7 +87,7 @@ class Coverage:
             blocks[ran],
             touched,
             self._written()[touched],
-            self._probe.rows("calls").copy(),
+            self._probe.rows("calls"),
             self._probe.rows("contexts").copy(),
             facts.unplaced,
             facts.deliveries_missed,
