@@ -129,19 +129,32 @@ class _Question:
             return changes(hints, self._pieces, self._stop)
         return [(0, self._stop, True)]
 
+    @property
+    def _watches(self) -> Stops:
+        watches = (Watch(one.physical, one.count, physical=True) for one in self._pieces)
+        return Stops(watches=tuple(watches))
+
     async def store_within(self, first: int, stop: int) -> Hit | None:
         """Return the last store from `first` to before `stop`."""
-        watches = tuple(Watch(one.physical, one.count, physical=True) for one in self._pieces)
-        return await self._timeline.last_hit(Stops(watches=watches), first, stop)
+        return await self._timeline.last_hit(self._watches, first, stop)
 
     async def _within(
         self, first: int, stop: int, final: bytes, *, by_others: bool
     ) -> Write | None:
         """Return the last write from `first` to before `stop`, after which all is `final`."""
+        before = None if by_others else self._kept(first)
+        if before is not None:
+            hits, are_all = await self._timeline.newest_hits(self._watches, first, stop)
+            if not hits:
+                return None
+            last, base = hits[-1], before if are_all else None
+            old = self._after(base, [one for one in hits if one.position < last.position])
+            if old is not None and self._after(base, hits) == final:
+                return Write(last.position, last.pc, self._pieces[0].physical, old, final)
         hit = await self.store_within(first, stop)
         if hit:
             old = await self._bytes(hit.position)
-            new = self._stored(old, hit)
+            new = self._after(old, [hit])
             if new != final:  # the instruction stored more than that, or others did afterwards
                 new = await self._bytes(hit.position + 1)
             if new == final:
@@ -151,18 +164,36 @@ class _Question:
             return await self._by_others(first, stop, final)
         return None
 
-    def _stored(self, old: bytes, hit: Hit) -> bytes:
-        """Return the bytes after the one store of `hit`."""
-        if hit.physical is None or hit.size is None or hit.value is None:
-            return b""
-        memory, at = bytearray(old), 0
-        for piece in self._pieces:
-            stored = hit.value.to_bytes(hit.size, self._timeline.view.isa.byte_order)
-            for number, byte in enumerate(stored, hit.physical - piece.physical):
-                if 0 <= number < piece.count:
-                    memory[at + number] = byte
-            at += piece.count
-        return bytes(memory)
+    def _kept(self, position: int) -> bytes | None:
+        """Return the bytes out of the checkpoint at `position`; None when it cannot tell.
+
+        Nor where one page is mapped twice in the range: a store is then to two of its bytes.
+        """
+        parts = [self._timeline.stored(position, one.physical, one.count) for one in self._pieces]
+        twice = len(set(self._addresses)) < len(self._addresses)
+        return None if twice or None in parts else b"".join(part for part in parts if part)
+
+    def _after(self, old: bytes | None, stores: Sequence[Hit]) -> bytes | None:
+        """Return the bytes after some stores, which were `old` before; None if that is unknown."""
+        places = {at: number for number, at in enumerate(self._addresses)}
+        memory: dict[int, int] = {}
+        order = self._timeline.view.isa.byte_order
+        for hit in reversed(stores):
+            if hit.physical is None or hit.size is None or hit.value is None:
+                return None
+            for at, byte in enumerate(hit.value.to_bytes(hit.size, order), hit.physical):
+                if at in places:
+                    memory.setdefault(places[at], byte)
+        if old is None and len(memory) < len(self._addresses):
+            return None
+        result = bytearray(old or len(self._addresses))
+        for number, byte in memory.items():
+            result[number] = byte
+        return bytes(result)
+
+    @property
+    def _addresses(self) -> list[int]:
+        return [at for one in self._pieces for at in range(one.physical, one.physical + one.count)]
 
     async def _by_others(self, low: int, high: int, final: bytes) -> Write:
         """Halve the way between `low`, where the bytes are not yet `final`, and `high`.

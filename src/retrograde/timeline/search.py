@@ -26,6 +26,9 @@ Records = NDArray[np.void]
 LONGEST = 8
 """Intervals between checkpoints searched in one go, at most: one to two seconds."""
 
+NEWEST = 1000
+"""Hits returned where the newest are enough."""
+
 Progress = Callable[[int], None]
 
 
@@ -138,6 +141,15 @@ async def scan(seat: Seat, stops: Stops, start: int, stop: int) -> list[Hit]:
         records, is_whole = await seat.surviving(functools.partial(look, stop + 1))
         parts.append(records)
     return [hit_of(record) for part in reversed(parts) for record in part]
+
+
+async def newest(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]:
+    """Return hits at positions from `start` to before `stop`, in order, and if they are all.
+
+    Of more than NEWEST the newest: what one replay tells.
+    """
+    records, is_whole = await seat.surviving(lambda: _look(seat, stops, start, stop))
+    return [hit_of(record) for record in records[-NEWEST:]], is_whole and len(records) <= NEWEST
 
 
 async def first_hit(

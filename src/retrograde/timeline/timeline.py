@@ -32,6 +32,7 @@ from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.opening import checkpoints_of, probes_for
+from retrograde.timeline.pages import RamImage
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.search import Hints, Hit, Stops
@@ -305,6 +306,17 @@ class Timeline:
         answer = await self._parked(lambda seat: seat.human(f"gva2gpa {address:#x}"))
         return int(answer.split()[-1], 16) if answer.startswith("gpa: ") else None
 
+    def stored(self, position: int, address: int, count: int) -> bytes | None:
+        """Return physical memory out of the checkpoint at `position`, without a machine.
+
+        None where there is no checkpoint, and for what is not RAM at all positions.
+        """
+        store, offset = self._seats[0].store, self._view.offset(address, count)
+        checkpoint = store.before(position)
+        if offset is None or checkpoint is None or checkpoint.position != position:
+            return None
+        return bytes(RamImage(store.pages, store.table(checkpoint)).read(offset, count))
+
     def write(self, *_what: object) -> NoReturn:
         """Refuse: raises UsageError, whatever register or memory was to be written."""
         raise UsageError(
@@ -339,6 +351,13 @@ class Timeline:
     async def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
         """Return the last hit of `stops` at a position from `start` to before `stop`."""
         return await search.last_hit(await self._free_seats(), stops, start, stop, hints=self.hints)
+
+    async def newest_hits(self, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]:
+        """Return hits of `stops` from `start` to before `stop`, in order, and if they are all.
+
+        Takes one replay; of many, the newest are returned.
+        """
+        return await search.newest((await self._free_seats())[0], stops, start, stop)
 
     async def trace(self, start: int, stop: int) -> Trace:
         """Return what happened at positions from `start` to before `stop`.
