@@ -9,8 +9,11 @@ import pytest
 
 from retrograde.errors import Divergence
 from retrograde.index import interval
+from retrograde.index.symbolfile import read_symbol_file
 from retrograde.machine.compat import qemu_for
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.timeline import Timeline
+from retrograde.verify import tables
 from retrograde.verify.conventions import CONVENTIONS
 from retrograde.verify.tables import compare_tables, reconcile
 
@@ -31,6 +34,29 @@ def test_tables_of_a_guest_with_interrupts(recorded: Record) -> None:
     rows = compare(recorded("stacks"))
     assert rows["blocks"] > 4
     assert rows["intervals"] == 3
+
+
+@pytest.mark.qemu
+@pytest.mark.usefixtures("probe")
+def test_a_call_that_traps(recorded: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest steps through its own code: each instruction ends in a handler."""
+    recording = recorded("exceptions")
+    call = asyncio.run(last_call_in(recording, "debug_cases"))
+    monkeypatch.setattr(tables, "choose_spans", lambda *_: [(call - 20, call + 60)])
+    assert compare(recording)["calls"] == 1
+
+
+async def last_call_in(recording: Recording, function: str) -> int:
+    """Return the position of the last call by the first call instruction of a function."""
+    file = read_symbol_file(next(recording.path.glob("inputs/*.elf")))
+    assert file is not None
+    start = next(symbol.address for symbol in file.symbols if symbol.name == function)
+    async with await Timeline.open(recording, at="end") as timeline:
+        code = await timeline.read(start, 64)
+        timeline.add_breakpoint(start + code.index(b"\xe8"))
+        hit = await timeline.run_back()
+    assert hit is not None
+    return hit.position
 
 
 @pytest.mark.qemu

@@ -32,6 +32,9 @@ Span: TypeAlias = tuple[int, int]
 LONGEST_CODE = 15
 """Bytes of an instruction, at most."""
 
+TRAP_FLAG = 1 << 8
+"""In x86's flags: a trap follows the instruction."""
+
 
 @dataclass
 class Seen:
@@ -121,9 +124,20 @@ class _Look:
         code = await self._code(pc)
         if self._isa.target != "x86_64" and order == "big":
             code = code[3::-1]
+        before = seen.states.get(position - 1, {})
         seen.states[position] = state
-        seen.arrived.setdefault(position, pc)
+        if position not in seen.arrived:
+            seen.arrived[position] = await self._led(before, state, pc)
         seen.pcs[position], seen.codes[position] = pc, code
+
+    async def _led(self, before: Mapping[str, int], state: Mapping[str, int], pc: int) -> int:
+        """Return where an instruction led: if the guest traces itself, its trap pushed that.
+
+        A single step ends in the handler then.
+        """
+        if not before.get("eflags", 0) & TRAP_FLAG or state["eflags"] & TRAP_FLAG:
+            return pc
+        return int.from_bytes(await self._gdb.read_memory(state["rsp"], 8), "little")
 
     async def _code(self, pc: int) -> bytes:
         """Return the bytes of an instruction; zeros where the next page is not mapped."""
