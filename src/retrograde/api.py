@@ -91,21 +91,24 @@ class Recording(bundle.Recording):
 
     def origin(
         self,
-        address: int,
+        where: int | str,
         count: int = 8,
         *,
         at: str | int = "end",
         physical: bool = False,
         most: int = 50,
     ) -> list[Step]:
-        """Return the way back of a value of 1 to 8 bytes as it is at the position `at`.
+        """Return the way back of a value as it is at the position `at`.
 
-        The newest of at most `most` steps comes first; see `retrograde.index.origin.Step`.
+        It is in 1 to 8 bytes from the address `where`, or in the register of that name. The
+        newest of at most `most` steps comes first; see `retrograde.index.origin.Step`.
         """
-        from retrograde.index.origin import origin
+        from retrograde.index.origin import origin, origin_of_register
 
         async def ask(timeline: Timeline) -> list[Step]:
-            return await origin(timeline, address, count, _space(physical), most=most)
+            if isinstance(where, str):
+                return await origin_of_register(timeline, where, most=most)
+            return await origin(timeline, where, count, _space(physical), most=most)
 
         return self._ask(ask, at)
 

@@ -11,7 +11,7 @@ from retrograde.errors import UsageError
 from retrograde.guests.builtin import builtin_guest
 from retrograde.index.build import build
 from retrograde.index.hints import IndexHints
-from retrograde.index.origin import Step, origin
+from retrograde.index.origin import Step, origin, origin_of_register
 from retrograde.index.symbolfile import read_symbol_file
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.timeline import Timeline
@@ -62,6 +62,13 @@ async def test_the_way_of_a_value(copied: Callable[..., object], labels: dict[st
         for step in ways[0]:
             await timeline.seek(step.position)
             assert await timeline.pc() == step.pc
+        store = ways[0][0]
+        await timeline.seek(store.position)
+        register = store.instruction.split()[-1]
+        assert await origin_of_register(timeline, register) == ways[0][1:]
+        for name in ("rip", "nonsense"):
+            with pytest.raises(UsageError, match="cannot be followed"):
+                await origin_of_register(timeline, name)
         await timeline.seek(timeline.end)
         short = await origin(timeline, labels["fourth"], 8, most=3)
         assert short == ways[0][:3]
@@ -160,6 +167,8 @@ def test_the_command(copied: Callable[..., object], labels: dict[str, int]) -> N
     shown = command.retrograde("origin", path, f"{labels['direct']:#x}:4")
     assert shown.status == 0
     assert "0x1234" in shown.stdout.decode()
+    register = command.retrograde("origin", path, "rcx", "--at", told[0]["position"], "--json")
+    assert register.json() == told[1:]
     command.assert_error(command.retrograde("origin", path, "0x1000:9"), 2, "9 bytes")
     command.assert_error(command.retrograde("origin", path, "0x40000000:8"), 2, "not mapped")
 

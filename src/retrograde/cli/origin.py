@@ -24,7 +24,7 @@ COLUMNS = (
 
 @click.command("origin")
 @RECORDING
-@click.argument("where", metavar="ADDR[:LEN]")
+@click.argument("where", metavar="ADDR[:LEN]|REGISTER")
 @click.option("--at", default="end", metavar="POSITION", help="As it is there; default: the end.")
 @click.option("--physical", is_flag=True, help="The address is a physical one.")
 @click.option(
@@ -43,19 +43,19 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Follow a value in memory back to where it came from, the newest step first.
+    """Follow a value in memory, or in a register, back to where it came from.
 
     Through stores, loads and copies, to a constant, a computation or something from
-    outside. Each position is one to go to.
+    outside; the newest step first. Each position is one to go to.
     """
     from retrograde.cli.rows import Listed, write_table
     from retrograde.index.symbols import Symbols
     from retrograde.machine.compat import qemu_for
 
-    address, count = parse_range(where)
+    value = where if where.isidentifier() else parse_range(where)
     program = qemu_for(recording, qemu, force=force)
     with progress("making checkpoints", recording.end) as show:
-        steps = asyncio.run(_ask(recording, program, address, count, at, physical, most, show))
+        steps = asyncio.run(_ask(recording, program, value, at, physical, most, show))
     symbols = Symbols.of(recording)
     names = [symbols.lookup(step.pc) if step.pc else None for step in steps]
     rows = [
@@ -71,17 +71,16 @@ def command(
 async def _ask(
     recording: Recording,
     qemu: Qemu,
-    address: int,
-    count: int,
+    value: str | tuple[int, int],
     at: str,
     physical: bool,
     most: int,
     show: Progress,
 ) -> list[Step]:
     from retrograde.index.hints import open_hinted
-    from retrograde.index.origin import origin
+    from retrograde.index.origin import origin, origin_of_register
 
     async with await open_hinted(recording, qemu, at=at, progress=show) as timeline:
-        return await origin(
-            timeline, address, count, "physical" if physical else "virtual", most=most
-        )
+        if isinstance(value, str):
+            return await origin_of_register(timeline, value, most=most)
+        return await origin(timeline, *value, "physical" if physical else "virtual", most=most)

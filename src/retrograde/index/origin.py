@@ -108,16 +108,23 @@ async def origin(
         )
     walk = _Walk(timeline)
     content = await timeline.read(pieces[0].physical, count, "physical")
-    place: Place | None = Memory(pieces[0].physical, content)
-    before, steps = timeline.position, list[Step]()
-    while place and len(steps) < most:
-        if isinstance(place, Memory):
-            step, place = await walk.stored(place, before)
-        else:
-            step, place = await walk.set(place, before)
-        before = step.position
-        steps.append(step)
-    return steps
+    return await walk.back(Memory(pieces[0].physical, content), most)
+
+
+async def origin_of_register(timeline: Timeline, name: str, *, most: int = MOST) -> list[Step]:
+    """Return the way back of the value in a register at the cursor, as `origin` does.
+
+    `name` is gdb's, or that of a part, as `eax`. Raises UsageError for what is none, and for
+    the pc, which every instruction sets.
+    """
+    walk = _Walk(timeline)
+    part = walk.dataflow.slice_of(name)
+    known = {*await timeline.registers()} - {timeline.view.isa.pc}
+    if not known & {part.register, f"e{part.register[1:]}"}:
+        raise UsageError(
+            f"{name!r} cannot be followed.", "Name a register as gdb does; the pc has no origin."
+        )
+    return await walk.back(part, most)
 
 
 class _Walk:
@@ -125,8 +132,20 @@ class _Walk:
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        self._dataflow = dataflow_for(timeline.recording.manifest.machine.target)
+        self.dataflow = dataflow_for(timeline.recording.manifest.machine.target)
         self._stretch: Stretch | None = None
+
+    async def back(self, place: Place | None, most: int) -> list[Step]:
+        """Return up to `most` steps from `place` at the cursor, the newest first."""
+        before, steps = self._timeline.position, list[Step]()
+        while place and len(steps) < most:
+            if isinstance(place, Memory):
+                step, place = await self.stored(place, before)
+            else:
+                step, place = await self.set(place, before)
+            before = step.position
+            steps.append(step)
+        return steps
 
     async def stored(self, memory: Memory, before: int) -> tuple[Step, Place | None]:
         """Return who stored what is in `memory` at `before`, and where that was before."""
@@ -144,7 +163,7 @@ class _Walk:
             what = f"an interrupt or exception pushed {memory}"
             return Step(position, "delivery", pc, "", what), None
         insn = await stretch.instruction(position)
-        flow = _part(stretch, self._dataflow.stored(insn), record, memory) if insn else None
+        flow = _part(stretch, self.dataflow.stored(insn), record, memory) if insn else None
         if flow is None:
             text = _text(insn) if insn else ""
             return Step(position, "unknown", pc, text, f"something wrote {memory}"), None
@@ -178,7 +197,7 @@ class _Walk:
                 return Step(
                     position, "computed", insn.address, _text(insn), f"part of {name}"
                 ), None
-            source = self._dataflow.source(insn, name)
+            source = self.dataflow.source(insn, name)
             if not source.is_maybe or await self._changed(name, position):
                 flow = Flow(source, part.first - written.first, part.count)
                 return _follow(stretch, position, insn, "copy", flow, name)
@@ -198,7 +217,7 @@ class _Walk:
         return values[0] != values[1]
 
     async def _ending_at(self, stop: int, span: int = FIRST_TRACE) -> Stretch:
-        return await Stretch.ending_at(self._timeline, self._dataflow, stop, span)
+        return await Stretch.ending_at(self._timeline, self.dataflow, stop, span)
 
 
 def _store(stretch: Stretch, memory: Memory, before: int) -> Any | None:
