@@ -79,13 +79,9 @@ async def sweep(
 
 def image_at(seat: Seat, position: int) -> RamImage:
     """Return the RAM at `position`, where `seat` stands: a checkpoint's if there is one."""
-    checkpoint = seat.store.before(position)
-    if checkpoint is None:
-        return seat.ram_image(seat.store.pages.empty_table())
-    table = seat.store.table(checkpoint)
-    if checkpoint.position == position:
-        return RamImage(seat.store.pages, table)
-    return seat.ram_image(table)
+    store, checkpoint = seat.store, seat.store.before(position)
+    like = store.table(checkpoint) if checkpoint else store.pages.empty_table()
+    return store.image_at(position) or seat.ram_image(like)
 
 
 def changed_lines(
@@ -171,10 +167,11 @@ def _calls(calls: NDArray[Any], late: NDArray[Any]) -> Columns:
 
 def _stable_order(keys: NDArray[np.uint64]) -> NDArray[np.intp]:
     """Return what a stable `argsort` does, digit by digit: in half the time."""
-    order = np.arange(len(keys))
-    for digit in np.ascontiguousarray(keys).view(np.uint16).reshape(-1, 4).T:
-        if len(digit) and digit.min() != digit.max():
-            order = order[np.argsort(digit[order], kind="stable")]
+    order, keys = np.arange(len(keys)), np.ascontiguousarray(keys)
+    for shift in range(0, 64, 16):
+        digits = (keys >> np.uint64(shift)).astype(np.uint16)
+        if len(digits) and digits.min() != digits.max():
+            order = order[np.argsort(digits[order], kind="stable")]
     return order
 
 

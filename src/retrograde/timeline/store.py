@@ -28,7 +28,7 @@ import numpy as np
 from retrograde.errors import InternalError
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import IMAGE, LOG, Recording
-from retrograde.timeline.pages import PageStore, Table
+from retrograde.timeline.pages import PageStore, RamImage, Table
 
 FORMAT = 2
 INDEX = "index.json"
@@ -170,6 +170,13 @@ class CheckpointStore:
         """Return the last checkpoint at or before `position`."""
         at = bisect.bisect_right(self._trusted, position, key=lambda c: c.position)
         return self._trusted[at - 1] if at else None
+
+    def image_at(self, position: int) -> RamImage | None:
+        """Return the RAM of the checkpoint at `position`; None where there is none."""
+        last = self.before(position)
+        if last is None or last.position != position:
+            return None
+        return RamImage(self.pages, self.table(last))
 
     def write_index(self) -> None:
         """Write index.json, atomically."""

@@ -221,6 +221,10 @@ class SyncTimeline:
         """Return the physical address of a virtual one at the cursor; None if not mapped."""
         return self._loop.run(self._timeline.physical(address))
 
+    def stored(self, position: int, address: int, count: int) -> bytes | None:
+        """Return physical memory out of the checkpoint at `position`; None where it has none."""
+        return self._timeline.stored(position, address, count)
+
     def last_write(
         self,
         address: int,
@@ -239,6 +243,10 @@ class SyncTimeline:
     def all_hits(self, stops: Stops, start: int, stop: int) -> list[Hit]:
         """Return all hits of `stops` at positions from `start` to before `stop`, in order."""
         return self._loop.run(self._timeline.all_hits(stops, start, stop))
+
+    def newest_hits(self, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]:
+        """Return hits of `stops`, the newest if there are many, and whether they are all."""
+        return self._loop.run(self._timeline.newest_hits(stops, start, stop))
 
     def trace(self, start: int, stop: int) -> Trace:
         """Return what happened at positions from `start` to before `stop`."""

@@ -32,7 +32,6 @@ from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.opening import checkpoints_of, probes_for
-from retrograde.timeline.pages import RamImage
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.search import Hints, Hit, Stops
@@ -311,11 +310,8 @@ class Timeline:
 
         None where there is no checkpoint, and for what is not RAM at all positions.
         """
-        store, offset = self._seats[0].store, self._view.offset(address, count)
-        checkpoint = store.before(position)
-        if offset is None or checkpoint is None or checkpoint.position != position:
-            return None
-        return bytes(RamImage(store.pages, store.table(checkpoint)).read(offset, count))
+        image, offset = self._seats[0].store.image_at(position), self._view.offset(address, count)
+        return None if image is None or offset is None else bytes(image.read(offset, count))
 
     def write(self, *_what: object) -> NoReturn:
         """Refuse: raises UsageError, whatever register or memory was to be written."""
