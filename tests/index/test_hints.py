@@ -66,6 +66,21 @@ async def test_the_same_hits_with_and_without(indexed: Recording) -> None:
             timeline.remove(number)
 
 
+async def test_the_machine_that_shows_the_hit_goes_there_meanwhile(indexed: Recording) -> None:
+    with IndexStore(indexed).connect() as rows:
+        blocks = rows.execute("SELECT pc, last FROM blocks ORDER BY last").fetchall()
+    pc, last = blocks[len(blocks) // 2]
+    async with await Timeline.open(indexed, at="end", replayers=2) as timeline:
+        timeline.hints = IndexHints.of(indexed)
+        await timeline.pc()
+        hit = await timeline.last_hit(Stops((Breakpoint(pc),)), 0, timeline.end)
+        assert hit is not None
+        assert last <= hit.position < timeline.end - 10_000
+        assert 0 <= hit.position - timeline._seats[0].position < 1000
+        await timeline.seek(hit.position)
+        assert await timeline.pc() == pc
+
+
 async def test_what_never_ran_is_nowhere(indexed: Recording) -> None:
     hints = IndexHints.of(indexed)
     assert hints is not None

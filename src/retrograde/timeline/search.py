@@ -26,6 +26,9 @@ Records = NDArray[np.void]
 LONGEST = 8
 """Intervals between checkpoints searched in one go, at most: one to two seconds."""
 
+NARROW = 10_000
+"""Positions in which hints say that a hit must be, at most."""
+
 NEWEST = 1000
 """Hits returned where the newest are enough."""
 
@@ -206,7 +209,19 @@ async def last_hit(
     if not stops:
         return None
     pieces = _pieces(seats, stops, start, stop, hints, backward=True)
-    return await _first_answer(seats, last, pieces, progress)
+    if len(seats) < 2 or not pieces or pieces[0][1] - pieces[0][0] > NARROW:
+        return await _first_answer(seats, last, pieces, progress)
+    # The hit is as good as known, and whoever asked will look at it: meanwhile the first
+    # seat, which shows what is at the cursor, goes there.
+    there = seats[0].facts.clear_before(pieces[0][0])
+    ahead = asyncio.create_task(seats[0].surviving(lambda: seats[0].go(there)))
+    try:
+        hit = await _first_answer(seats[1:], last, pieces, progress)
+        await ahead
+        return hit
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
 
 
 def _pieces(
