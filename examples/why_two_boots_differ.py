@@ -17,7 +17,9 @@ print(f"Equal for certain up to {found.input_position:_}, other code from {found
 for recording, side in zip((first, second), found.sides, strict=True):
     print(f"{recording.name} goes to {side.pc:#x}")
 ours, theirs = (side.registers for side in found.sides)
-names = [name for name in ours if ours[name] != theirs[name]]
-print(f"Registers that differ: {' '.join(names)}; what is in {names[0]} there is from")
-for step in first.origin(names[0], at=found.position):
-    print(f"{step.position:>13_}  {step.kind:9} {step.instruction:40} {step.what}")
+names = [name for name in ours if ours[name] != theirs[name] and name != "rip"]
+print("Registers that differ:", *names)
+for name in names[:1]:
+    print(f"What is in {name} there is from")
+    for step in first.origin(name, at=found.position):
+        print(f"{step.position:>13_}  {step.kind:9} {step.instruction:40} {step.what}")

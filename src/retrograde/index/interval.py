@@ -81,7 +81,7 @@ def image_at(seat: Seat, position: int) -> RamImage:
     """Return the RAM at `position`, where `seat` stands: a checkpoint's if there is one."""
     store, checkpoint = seat.store, seat.store.before(position)
     like = store.table(checkpoint) if checkpoint else store.pages.empty_table()
-    return store.image_at(position) or seat.ram_image(like)
+    return store.ram_at(position) or seat.ram_image(like)
 
 
 def changed_lines(

@@ -113,6 +113,9 @@ class _Question:
         self._timeline = timeline
         self._pieces = pieces
         self._stop = stop
+        at = [one.physical + byte for one in pieces for byte in range(one.count)]
+        self._count = len(at)
+        self._numbers = {address: number for number, address in enumerate(at)}
 
     async def answer(self) -> Write | None:
         final = await self._bytes(self._stop)
@@ -143,15 +146,13 @@ class _Question:
     ) -> Write | None:
         """Return the last write from `first` to before `stop`, after which all is `final`."""
         before = None if by_others else self._kept(first)
-        if before is not None:
+        if before is None:
+            hit = await self.store_within(first, stop)
+        else:
             hits, are_all = await self._timeline.newest_hits(self._watches, first, stop)
-            if not hits:
-                return None
-            last, base = hits[-1], before if are_all else None
-            old = self._after(base, [one for one in hits if one.position < last.position])
-            if old is not None and self._after(base, hits) == final:
-                return Write(last.position, last.pc, self._pieces[0].physical, old, final)
-        hit = await self.store_within(first, stop)
+            if write := self._told(before if are_all else None, hits, final):
+                return write
+            hit = hits[-1] if hits else None
         if hit:
             old = await self._bytes(hit.position)
             new = self._after(old, [hit])
@@ -164,36 +165,41 @@ class _Question:
             return await self._by_others(first, stop, final)
         return None
 
+    def _told(self, before: bytes | None, hits: Sequence[Hit], final: bytes) -> Write | None:
+        """Return the last write if stores alone tell it, which were to `before`."""
+        if not hits or self._after(before, hits) != final:
+            return None
+        last = hits[-1]
+        old = self._after(before, [one for one in hits if one.position < last.position])
+        if old is None:
+            return None
+        return Write(last.position, last.pc, self._pieces[0].physical, old, final)
+
     def _kept(self, position: int) -> bytes | None:
         """Return the bytes out of the checkpoint at `position`; None when it cannot tell.
 
         Nor where one page is mapped twice in the range: a store is then to two of its bytes.
         """
         parts = [self._timeline.stored(position, one.physical, one.count) for one in self._pieces]
-        twice = len(set(self._addresses)) < len(self._addresses)
-        return None if twice or None in parts else b"".join(part for part in parts if part)
+        known = b"".join(part for part in parts if part)
+        return known if len(known) == len(self._numbers) == self._count else None
 
     def _after(self, old: bytes | None, stores: Sequence[Hit]) -> bytes | None:
         """Return the bytes after some stores, which were `old` before; None if that is unknown."""
-        places = {at: number for number, at in enumerate(self._addresses)}
         memory: dict[int, int] = {}
         order = self._timeline.view.isa.byte_order
         for hit in reversed(stores):
             if hit.physical is None or hit.size is None or hit.value is None:
                 return None
             for at, byte in enumerate(hit.value.to_bytes(hit.size, order), hit.physical):
-                if at in places:
-                    memory.setdefault(places[at], byte)
-        if old is None and len(memory) < len(self._addresses):
+                if at in self._numbers:
+                    memory.setdefault(self._numbers[at], byte)
+        if old is None and len(memory) < self._count:
             return None
-        result = bytearray(old or len(self._addresses))
+        result = bytearray(old or self._count)
         for number, byte in memory.items():
             result[number] = byte
         return bytes(result)
-
-    @property
-    def _addresses(self) -> list[int]:
-        return [at for one in self._pieces for at in range(one.physical, one.physical + one.count)]
 
     async def _by_others(self, low: int, high: int, final: bytes) -> Write:
         """Halve the way between `low`, where the bytes are not yet `final`, and `high`.

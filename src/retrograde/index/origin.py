@@ -12,7 +12,7 @@ address is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -119,8 +119,9 @@ async def origin_of_register(timeline: Timeline, name: str, *, most: int = MOST)
     """
     walk = _Walk(timeline)
     part = walk.dataflow.slice_of(name)
-    known = {*await timeline.registers()} - {timeline.view.isa.pc}
-    if not known & {part.register, f"e{part.register[1:]}"}:
+    registers = {**await timeline.registers()}
+    registers.pop(timeline.view.isa.pc)
+    if _value_of(part.register, registers) is None:
         raise UsageError(
             f"{name!r} cannot be followed.", "Name a register as gdb does; the pc has no origin."
         )
@@ -211,13 +212,16 @@ class _Walk:
         values = []
         for at in (position, position + 1):
             await self._timeline.seek(at)
-            registers = await self._timeline.registers()
-            # Of 32 bits on i386.
-            values.append(registers.get(register, registers.get(f"e{register[1:]}")))
+            values.append(_value_of(register, await self._timeline.registers()))
         return values[0] != values[1]
 
     async def _ending_at(self, stop: int, span: int = FIRST_TRACE) -> Stretch:
         return await Stretch.ending_at(self._timeline, self.dataflow, stop, span)
+
+
+def _value_of(register: str, registers: Mapping[str, int]) -> int | None:
+    """Return what a register holds, which is one of 32 bits on i386; None where there is none."""
+    return registers.get(register, registers.get(f"e{register[1:]}"))
 
 
 def _store(stretch: Stretch, memory: Memory, before: int) -> Any | None:

@@ -354,8 +354,7 @@ class Seat:
 
     async def _load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint, or the one before when it is not as it was saved."""
-        table = self.store.table(checkpoint)
-        await self._load(checkpoint.tag, checkpoint.position, RamImage(self.store.pages, table))
+        await self._load(checkpoint.tag, checkpoint.position, self.store.ram_of(checkpoint))
         registers = await (await self.gdb()).read_registers()
         if registers.decode() == checkpoint.registers:
             return

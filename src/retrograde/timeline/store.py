@@ -171,12 +171,14 @@ class CheckpointStore:
         at = bisect.bisect_right(self._trusted, position, key=lambda c: c.position)
         return self._trusted[at - 1] if at else None
 
-    def image_at(self, position: int) -> RamImage | None:
+    def ram_of(self, checkpoint: Checkpoint) -> RamImage:
+        """Return the RAM of a checkpoint."""
+        return RamImage(self.pages, self.table(checkpoint))
+
+    def ram_at(self, position: int) -> RamImage | None:
         """Return the RAM of the checkpoint at `position`; None where there is none."""
         last = self.before(position)
-        if last is None or last.position != position:
-            return None
-        return RamImage(self.pages, self.table(last))
+        return self.ram_of(last) if last and last.position == position else None
 
     def write_index(self) -> None:
         """Write index.json, atomically."""

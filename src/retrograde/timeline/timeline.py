@@ -310,8 +310,8 @@ class Timeline:
 
         None where there is no checkpoint, and for what is not RAM at all positions.
         """
-        image, offset = self._seats[0].store.image_at(position), self._view.offset(address, count)
-        return None if image is None or offset is None else bytes(image.read(offset, count))
+        ram, offset = self._seats[0].store.ram_at(position), self._view.offset(address, count)
+        return None if ram is None or offset is None else bytes(ram.read(offset, count))
 
     def write(self, *_what: object) -> NoReturn:
         """Refuse: raises UsageError, whatever register or memory was to be written."""
