@@ -9,7 +9,7 @@ import pytest
 from retrograde.errors import InternalError, QemuDied
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import Replayer
+from retrograde.machine.replayer import Replayer, Snapshot
 from retrograde.recording.bundle import Recording
 from tests.conftest import Record
 
@@ -40,7 +40,7 @@ async def test_a_position_is_the_same_after_going_back(recording: Recording, qem
         def fill(target: GuestRam) -> None:
             target.view()[:] = ram
 
-        await replayer.load("here", middle, fill)
+        await replayer.load(Snapshot("here", middle, fill))
         assert await state(replayer) == at_middle
         await replayer.run_to(later)
         assert await state(replayer) == at_later

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retrograde.machine.replayer import Replayer
+from retrograde.machine.replayer import Replayer, Snapshot
 from retrograde.machine.romlist import PAGE, pages_reset_writes
 
 ROMS = """\
@@ -48,7 +48,7 @@ async def test_a_load_changes_no_other_page(recorded, qemu):
             ram.view()[:] = before
 
         await replayer.run_to(recording.end // 2 + 100_000)
-        await replayer.load("here", recording.end // 2, look)
+        await replayer.load(Snapshot("here", recording.end // 2, look))
         assert len(left) == 2
         changed = [
             page

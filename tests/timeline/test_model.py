@@ -16,7 +16,7 @@ from retrograde.errors import PositionError, QemuDied, QemuRefused
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.testing.cpu import RAM_BYTES, Instruction, Program, execute
 from retrograde.testing.machine import packet_of
-from retrograde.testing.model import model_timeline
+from retrograde.testing.model import CYCLE, model_timeline
 from tests.timeline import programs as p
 
 EXAMPLES = settings(
@@ -181,6 +181,24 @@ def test_machines_that_die_now_and_then_are_replaced(program, data, stops, seed)
 @given(p.programs(), st.data(), st.lists(p.watches, max_size=2), st.integers(1, 2))
 def test_machines_that_keep_code_are_loaded_once(program, data, stops, seats):
     drive(program, data, stops, checkpoints=[100, 200], keeps_code=True, seats=seats)
+
+
+@EXAMPLES
+@given(p.programs(), st.data(), st.lists(p.watches, max_size=2), st.booleans(), st.integers(0, 99))
+def test_no_state_is_saved_or_loaded_over_requests_in_flight(
+    program, data, stops, keeps_code, seed
+):
+    checkpoints = [at for at in (100, 200) if at % CYCLE < CYCLE // 2]
+    drive(
+        program,
+        data,
+        stops,
+        checkpoints=checkpoints,
+        disks=True,
+        keeps_code=keeps_code,
+        cancels=True,
+        seed=seed,
+    )
 
 
 def test_a_tight_loop_with_more_hits_than_the_probe_keeps(tmp_path):

@@ -39,7 +39,7 @@ class Column:
 class Table:
     """A table. Rows written under another `version` are removed and made anew.
 
-    Raise `version` whenever a column is added or changes its meaning.
+    Raise `version` whenever a column is added or changes its meaning, or rows may be wrong.
     """
 
     name: str
@@ -101,7 +101,7 @@ _ALL = (
     ),
     Table(
         "calls",
-        2,
+        3,
         "replay",
         "Calls of functions.",
         (
@@ -122,7 +122,7 @@ _ALL = (
     ),
     Table(
         "blocks",
-        1,
+        2,
         "replay",
         "Code that ran in an interval, by translated block.",
         (
@@ -137,7 +137,7 @@ _ALL = (
     ),
     Table(
         "written",
-        3,
+        4,
         "replay",
         "Physical memory that was written in an interval.",
         (
@@ -153,7 +153,7 @@ _ALL = (
     ),
     Table(
         "writes",
-        1,
+        2,
         "choice",
         "Stores: all, or those to chosen addresses, at the positions chosen so far.",
         (
@@ -167,7 +167,7 @@ _ALL = (
     ),
     Table(
         "context",
-        2,
+        3,
         "replay",
         "Changes of address space and privilege.",
         (
@@ -197,7 +197,7 @@ _ALL = (
     ),
     Table(
         "intervals",
-        1,
+        2,
         "replay",
         "The intervals replayed so far.",
         (

@@ -15,9 +15,10 @@ tells what is exact and what the probe cannot see.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -199,6 +200,19 @@ class Probe:
     def disarm(self) -> None:
         """Do nothing from the next load on: QEMU then runs at its plain speed."""
         self._change_features(0)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[bool]:
+        """Have QEMU run without the probe; what is armed begins at the next load after that.
+
+        Gives whether this QEMU does so: it has to drop the code that has the probe in it.
+        """
+        features = int(self._get("features"))
+        self._set(features=0)
+        try:
+            yield self.drop_code()
+        finally:
+            self._set(features=features)
 
     def reset(self) -> None:
         """Forget all records; what is armed stays."""

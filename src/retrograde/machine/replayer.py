@@ -12,6 +12,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,7 @@ from retrograde.machine.mipscounter import follows_branch, restart_counter
 from retrograde.machine.monitor import Monitor
 from retrograde.machine.process import QemuProcess, finished
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replaylaunch import lay_out, private_images
@@ -37,14 +39,30 @@ STALL_SECONDS = 20.0
 LOOK_SECONDS = 0.5
 """How often a running replay is asked for its position."""
 
-SAVE_TRIES = 200
-"""QEMU refuses a snapshot while asynchronous events are queued (replay-snapshot.c)."""
-
 GDB_SNAPSHOT = "start_debugging"
 """What QEMU calls the snapshot it saves when gdb attaches (replay/replay-debugging.c)."""
 
 TRIAL = "-trial"
 """Ends the name of a snapshot that was saved to see what loading it changes."""
+
+
+Fill = Callable[[GuestRam], None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved state to be loaded: QEMU's snapshot `tag`, made at `position`.
+
+    `fill` puts the guest RAM in place that goes with a snapshot that left it out: before
+    loading, because devices look into RAM while they are loaded (virtio rings), and after,
+    because the reset that precedes loading writes into it (romlist). `mend` puts back only
+    what the reset wrote, for callers who know what that is.
+    """
+
+    tag: str
+    position: int
+    fill: Fill | None = None
+    mend: Fill | None = None
 
 
 class Replayer:
@@ -65,9 +83,11 @@ class Replayer:
         self._moving = False
         self._leaves_out_ram = False
         self._has_run = not recording.manifest.snapshot
+        self._has_loaded = False
         self._has_flash: bool | None = None
         self._flushes = ""
         self._kept_code = False
+        self._has_disks = any(recording.manifest.machine.disks())
         self._quirks = quirks_named(recording.manifest.quirks)
         self._isa = isa_for(recording.manifest.machine.target)
 
@@ -147,6 +167,11 @@ class Replayer:
         return self._moving
 
     @property
+    def has_loaded(self) -> bool:
+        """Whether a snapshot was loaded since the process was started."""
+        return self._has_loaded
+
+    @property
     def can_load(self) -> bool:
         """Whether a snapshot taken on the way loads as it was saved."""
         return not any(quirk.no_checkpoints for quirk in self._quirks)
@@ -222,10 +247,14 @@ class Replayer:
         return self._position
 
     async def rewind(self) -> None:
-        """Go back to position 0 by loading the snapshot made there."""
+        """Go back to position 0 by loading the snapshot made there; raises as `load`."""
         if self._position == 0 and not self._at_end:
             return
-        await self.load(INITIAL, 0)
+        await self.load(Snapshot(INITIAL, 0))
+
+    async def is_quiet(self) -> bool:
+        """Whether nothing is in flight here that a snapshot would not hold (see quiet)."""
+        return not self._has_disks or await is_queue_empty(self.monitor)
 
     async def may_save(self) -> bool:
         """Whether a snapshot made here can be a good one: not in a delay slot of MIPS."""
@@ -234,48 +263,45 @@ class Replayer:
     async def save(self, tag: str) -> None:
         """Save the machine's state as snapshot `tag`, with its RAM unless that is shared.
 
-        Runs nothing: the position stays. Raises QemuRefused when QEMU does not agree.
+        Runs nothing: the position stays. Raises RequestsInFlight where the machine is not
+        quiet, QemuRefused when QEMU does not agree for another reason.
         """
         if any(quirk.inverts for quirk in self._quirks) and self._wiring.ram is not None:
             await self._save_inverted(tag)
         else:
             await self._save(tag)
 
-    async def load(
-        self,
-        tag: str,
-        position: int,
-        fill: Callable[[GuestRam], None] | None = None,
-        mend: Callable[[GuestRam], None] | None = None,
-    ) -> None:
-        """Load snapshot `tag`, made at `position`.
+    async def load(self, snapshot: Snapshot) -> None:
+        """Load a snapshot.
 
-        `fill` puts the guest RAM in place that goes with a snapshot that left it out:
-        before, because devices look into RAM while they are loaded (virtio rings), and
-        after, because the reset that precedes loading writes into it (romlist). `mend`
-        puts back only what the reset wrote, for callers who know what that is.
+        Raises RequestsInFlight, and changes nothing, where the machine is not quiet: what is
+        in flight would end in the state that is loaded. Only a new process can go there.
         """
         if self._at_end:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
-        self._moving = True
         await self.monitor.execute("replay-delete-break")
         await self._settle_flash()
-        if fill:
-            fill(self.ram)
-        await self._leave_out_ram(fill is not None)
+        if not await self.is_quiet():
+            raise RequestsInFlight(f"Disk requests are in flight at {self._position:_}.")
+        self._moving = self._has_loaded = True
+        if snapshot.fill:
+            snapshot.fill(self.ram)
+        await self._leave_out_ram(snapshot.fill is not None)
         self._flushes = await self._code_flushes()
-        await self.monitor.obey(f"loadvm {tag}")
+        await self.monitor.obey(f"loadvm {snapshot.tag}")
         self._kept_code = await self._code_flushes() == self._flushes
-        if fill:
-            (mend or fill)(self.ram)
+        if again := snapshot.mend or snapshot.fill:
+            again(self.ram)
         else:
             self._release_zeros()
         await self.ask_position()
         if self.must_prove:
             await restart_counter(await self.gdb(), self._isa)
         self._moving = self._has_run = False
-        if self._position != position:
-            raise InternalError(f"Snapshot {tag} is of {self._position:_}, not {position:_}.")
+        if self._position != snapshot.position:
+            raise InternalError(
+                f"Snapshot {snapshot.tag} is of {self._position:_}, not {snapshot.position:_}."
+            )
 
     def copy_images(self, folder: Path) -> None:
         """Copy the images with all snapshots saved so far; the machine must be parked."""
@@ -366,19 +392,22 @@ class Replayer:
         return int(answer["icount"])
 
     async def ask_position(self) -> int:
-        """Ask QEMU for its position, for when somebody else moved the machine."""
+        """Ask QEMU for its position, for when somebody else moved the machine.
+
+        What the guest had read from disks by then is in RAM afterwards.
+        """
         self._position = await self._query()
+        if self._has_disks and not self._at_end:
+            await rest(self.process.pid)
         return self._position
 
     async def _save(self, tag: str) -> None:
         await self._leave_out_ram(self._wiring.ram is not None)
-        for _ in range(SAVE_TRIES):
-            answer = await self.monitor.human(f"savevm {tag}")
-            if not answer:
-                return
-            if "Try once more later" not in answer:
-                break
-        raise QemuRefused(f"QEMU refused savevm at {self._position:_}: {answer.rstrip('.')}.")
+        answer = await self.monitor.human(f"savevm {tag}")
+        if "Try once more later" in answer:
+            raise RequestsInFlight(f"Disk requests are in flight at {self._position:_}.")
+        if answer:
+            raise QemuRefused(f"QEMU refused savevm at {self._position:_}: {answer.rstrip('.')}.")
 
     async def _save_inverted(self, tag: str) -> None:
         """Save `tag` so that it loads as the machine is, where loading changes something.
@@ -395,10 +424,10 @@ class Replayer:
         trial = f"{tag}{TRIAL}"  # no snapshot is saved twice: that aborts QEMU 11.1
         before = await gdb.read_registers()
         await self._save(trial)
-        await self.load(trial, position, fill)
+        await self.load(Snapshot(trial, position, fill))
         await self._save(tag)
         if await gdb.read_registers() != before:
-            await self.load(tag, position, fill)
+            await self.load(Snapshot(tag, position, fill))
 
     def _release_zeros(self) -> None:
         """Have RAM sparse again behind a snapshot that holds RAM: we go through what is there."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ from retrograde.errors import InternalError, QemuDied, QemuRefused
 from retrograde.machine.command import RAM_ID
 from retrograde.machine.gdbsteps import Steps
 from retrograde.machine.isa import Isa
+from retrograde.machine.quiet import RequestsInFlight
 from retrograde.machine.ram import GuestRam
+from retrograde.machine.replayer import Snapshot
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.testing.cpu import NAMES, RAM_BYTES, Execution
 from retrograde.wire.rsp_stop import SIGTRAP, StopReply
@@ -33,7 +35,8 @@ class ModelReplayer:
     """One process replaying an execution, parked at a moment.
 
     `dies` is the chance that any movement ends in QemuDied. A process that `keeps_code`
-    has what the probe was armed for begin at its first load only.
+    has what the probe was armed for begin at its first load only. At positions that are
+    `busy` disk requests are in flight.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class ModelReplayer:
         dice: random.Random,
         dies: float,
         keeps_code: bool,
+        busy: Container[int],
     ) -> None:
+        self.recording = SimpleNamespace(end=execution.end)
         self.execution = execution
         self.moment = 0
         self.lost = False
@@ -60,6 +65,8 @@ class ModelReplayer:
         self._dice = dice
         self._dies = dies
         self._keeps_code = keeps_code
+        self._busy = busy
+        self.has_loaded = False
         self._has_run = False
         self._position = 0
         self._apply(0)
@@ -96,36 +103,38 @@ class ModelReplayer:
         self._position = self.execution.positions[self.moment]
         return self._position
 
+    async def is_quiet(self) -> bool:
+        """Say whether no disk request is in flight."""
+        await self._turn()
+        return self._position not in self._busy
+
     async def save(self, tag: str) -> None:
         """Save the machine's state but its RAM."""
-        await self._turn()
+        await self._require_quiet()
         self._saved[tag] = self.moment
 
-    async def load(
-        self,
-        tag: str,
-        position: int,
-        fill: Callable[[GuestRam], None] | None = None,
-        mend: Callable[[GuestRam], None] | None = None,
-    ) -> None:
+    async def load(self, snapshot: Snapshot) -> None:
         """Load a saved state; what the probe was armed for begins here."""
         if self.at_end:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
-        self.lost = True
+        await self._require_quiet()
+        self.lost = self.has_loaded = True
         await self._turn()
-        self.moment = self._saved[tag]
-        if fill:
-            fill(self.ram)
-            (mend or fill)(self.ram)
+        self.moment = self._saved[snapshot.tag]
+        if snapshot.fill:
+            snapshot.fill(self.ram)
+            (snapshot.mend or snapshot.fill)(self.ram)
         else:
             self.ram.array()[:] = bytearray(self.execution.ram_at(self.moment))
         self.kept_code = self._keeps_code
         if self._probe and not (self._keeps_code and self._has_run):
-            self._probe.begin(position)
+            self._probe.begin(snapshot.position)
         await self.ask_position()
         self.lost = False
-        if self.position != position:
-            raise InternalError(f"Snapshot {tag} is of {self.position:_}, not {position:_}.")
+        if self.position != snapshot.position:
+            raise InternalError(
+                f"Snapshot {snapshot.tag} is of {self.position:_}, not {snapshot.position:_}."
+            )
 
     async def keeps_code(self) -> bool:
         """Say whether code is kept, after a step."""
@@ -155,6 +164,10 @@ class ModelReplayer:
         ram = self.ram.array()
         for address, data in self.execution.writes[moment]:
             ram[address : address + len(data)] = bytearray(data)
+
+    async def _require_quiet(self) -> None:
+        if not await self.is_quiet():
+            raise RequestsInFlight(f"Disk requests are in flight at {self._position:_}.")
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)

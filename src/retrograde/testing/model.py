@@ -36,6 +36,10 @@ TARGET = "riscv64"
 """Whose names for pc and sp the model shares."""
 
 
+CYCLE = 32
+"""Positions from one disk request to the next; it is in flight in the latter half of them."""
+
+
 class ModelSeat(Seat):
     """A seat whose processes are model machines."""
 
@@ -48,11 +52,14 @@ class ModelSeat(Seat):
         with_probe: bool,
         dies: float,
         keeps_code: bool,
+        disks: bool,
         seed: int,
     ) -> None:
         self._model_probe = ModelProbe(execution) if with_probe else None
         probe = cast(Probe, self._model_probe)
-        super().__init__(recording, cast(Qemu, None), store, facts_of(execution), probe)
+        facts = facts_of(execution, disks=disks)
+        super().__init__(recording, cast(Qemu, None), store, facts, probe)
+        self._busy = frozenset(_busy(execution) if disks else ())
         self._execution = execution
         self._dies = dies
         self._code_is_kept = keeps_code
@@ -63,8 +70,15 @@ class ModelSeat(Seat):
         saved = {one.tag: self._execution.last[one.position] for one in self.store.checkpoints}
         saved[INITIAL] = 0
         model = ModelReplayer(
-            self._execution, self._model_probe, saved, self._dice, self._dies, self._code_is_kept
+            self._execution,
+            self._model_probe,
+            saved,
+            self._dice,
+            self._dies,
+            self._code_is_kept,
+            self._busy,
         )
+        self._marks.clear()
         self._replayer = cast(Replayer, model)
 
 
@@ -78,13 +92,15 @@ async def model_timeline(
     with_probe: bool = True,
     dies: float = 0.0,
     keeps_code: bool = False,
+    disks: bool = False,
     seed: int = 0,
 ) -> AsyncIterator[Timeline]:
     """Open a timeline on a program's execution, with checkpoints at positions.
 
     Checkpoints at positions with several states are left out, as no pass makes them.
     `folder` must be empty. `dies` is the chance that a machine dies at an await;
-    `keeps_code` has machines do so that load (Replayer.kept_code).
+    `keeps_code` has machines do so that load (Replayer.kept_code), `disks` has requests in
+    flight at half of all positions.
     """
     execution = execute(program)
     recording = _recording(execution)
@@ -97,6 +113,7 @@ async def model_timeline(
             with_probe=with_probe,
             dies=dies,
             keeps_code=keeps_code,
+            disks=disks,
             seed=seed + number,
         )
         for number in range(seats)
@@ -105,13 +122,21 @@ async def model_timeline(
         yield timeline
 
 
-def facts_of(execution: Execution) -> LogFacts:
+def facts_of(execution: Execution, *, disks: bool = False) -> LogFacts:
     """Return what the log of an execution would tell."""
     exceptions = np.unique(np.array(execution.exceptions, np.uint64))
     interrupts = np.unique(np.array(execution.interrupts, np.uint64))
     deliveries = np.union1d(exceptions, interrupts)
+    done = np.array([one for one in _busy(execution) if one % CYCLE == CYCLE - 1], np.uint64)
+    completions = done if disks else done[:0]
     transfers = np.array(execution.transfers, np.uint64)
-    return LogFacts(exceptions, interrupts, deliveries, np.union1d(deliveries, transfers))
+    disturbances = np.union1d(np.union1d(deliveries, transfers), completions)
+    return LogFacts(exceptions, interrupts, deliveries, disturbances, completions)
+
+
+def _busy(execution: Execution) -> list[int]:
+    """Return the positions at which disk requests are in flight, if there are disks."""
+    return [one for one in range(1, execution.end) if one % CYCLE >= CYCLE // 2]
 
 
 def _recording(execution: Execution) -> Recording:
@@ -121,7 +146,7 @@ def _recording(execution: Execution) -> Recording:
     def resolve(expression: str | int) -> int:
         return parse_position(str(expression), end, lambda _text: None)
 
-    machine = SimpleNamespace(target=TARGET)
+    machine = SimpleNamespace(target=TARGET, disks=list)
     ram = SimpleNamespace(shared=True, bytes=RAM_BYTES)
     manifest = SimpleNamespace(machine=machine, ram=ram)
     double: Any = SimpleNamespace(end=end, manifest=manifest, resolve=resolve)

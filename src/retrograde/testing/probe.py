@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +61,12 @@ class ModelProbe:
         """Let what was armed take effect: a state was loaded."""
         self._active = self._armed
         self._seen = (position, position)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[bool]:
+        """See nothing until the next load."""
+        self._active = {}
+        yield True
 
     def drop_code(self) -> bool:
         """Do nothing: the model keeps code for good."""

@@ -72,7 +72,8 @@ async def _by_probe(
     if stop <= end:
         packets[-1] = None  # nothing begins at the end of the log
     writes = None
-    if base is not None and not probe.facts().deliveries_missed:
+    is_told = not (probe.facts().deliveries_missed or seat.facts.completes_within(clear, stop))
+    if base is not None and is_told:
         after, until = seat.ram_image(base.table), seat.facts.disturbed_from(clear)
         writes = Writes.of(probe.writes(), base, after, view, until)
     pcs = _pcs(probe, clear, stop) if view.isa.target in X86 else None

@@ -26,13 +26,16 @@ class LogFacts:
     At a position in `deliveries` QEMU has two states, before and after taking an
     interrupt or exception; ours is the one after, before the instruction that retires
     next; `exceptions` and `interrupts` are the two kinds apart. At `disturbances` a device
-    may have written memory.
+    may have written memory; at `completions`, which are among them, a device is told that
+    a disk request is done. What that read was in memory some time before, since the guest
+    handed it in.
     """
 
     exceptions: Positions
     interrupts: Positions
     deliveries: Positions
     disturbances: Positions
+    completions: Positions
 
     @classmethod
     def read(cls, log: RrLog) -> LogFacts:
@@ -45,7 +48,9 @@ class LogFacts:
         deliveries = np.unique(np.concatenate([at[kind] for kind in DELIVERED]))
         devices = np.concatenate([at[kind] for kind in FROM_DEVICES])
         exceptions, interrupts = at[Kind.EXCEPTION], at[Kind.INTERRUPT]
-        return cls(exceptions, interrupts, deliveries, np.unique(devices))
+        return cls(
+            exceptions, interrupts, deliveries, np.unique(devices), np.unique(at[Kind.BLOCK])
+        )
 
     def is_delivery(self, position: int) -> bool:
         """Whether an interrupt or exception may be taken at `position`."""
@@ -64,6 +69,11 @@ class LogFacts:
         while self.is_delivery(position):
             position += 1
         return position
+
+    def completes_within(self, start: int, stop: int) -> bool:
+        """Whether a disk request is done at a position from `start` to `stop`, both included."""
+        low = np.searchsorted(self.completions, start)
+        return bool(low < np.searchsorted(self.completions, stop, side="right"))
 
     def disturbed_from(self, position: int) -> int:
         """Return the first position from `position` on at which a device may have written."""

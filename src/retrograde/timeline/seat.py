@@ -14,23 +14,24 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
-from retrograde.errors import InternalError, QemuDied
+from retrograde.errors import InternalError, QemuDied, QemuRefused
 from retrograde.machine.command import INITIAL
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quiet import RequestsInFlight
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import Replayer
+from retrograde.machine.replayer import Fill, Replayer, Snapshot
 from retrograde.machine.romlist import pages_reset_writes
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import RamImage, Table
+from retrograde.timeline.quieting import run_until_quiet
 from retrograde.timeline.store import Checkpoint, CheckpointStore
 
 Progress = Callable[[int], None]
-Fill = Callable[[GuestRam], None]
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,13 @@ REVIVALS = 2
 """How often a dead QEMU is replaced within one piece of work before that is an error."""
 
 
+class _Mark(NamedTuple):
+    """A checkpoint of this process: the name of its snapshot, and its RAM."""
+
+    tag: str
+    image: RamImage
+
+
 class Seat:
     """One replayer with checkpoints. Made by `take`; always ended by `close`."""
 
@@ -75,7 +83,8 @@ class Seat:
         self._replayer: Replayer | None = None
         self._load_seconds = LOAD_SECONDS
         self._rate = RATE
-        self._marks: dict[int, RamImage] = {}
+        self._marks: dict[int, _Mark] = {}
+        self._marks_made = 0
         self._steps_to: dict[int, int] = {}
         self._reset_pages: list[int] | None = None
         self._adrift = False
@@ -141,12 +150,15 @@ class Seat:
         probe take effect. A checkpoint that does not load as it was saved is dropped.
         Raises PositionError when the replay does not get there.
         """
-        if self._adrift:
-            await self._restart()
         if position == self._stands_at and not load:
             return  # where an interrupt is taken, and at the end, getting there is dear
+        is_lost = self._adrift
         with self.unsettled():
-            await self._go(position, load, progress)
+            if is_lost:
+                await self._start_before(position)
+            await self._go(position, load and not is_lost, progress)
+        if is_lost:
+            self._adrift = False
         self._stands_at = position
 
     async def surviving(self, work: Callable[[], Awaitable[Result]]) -> Result:
@@ -200,7 +212,8 @@ class Seat:
     async def mark(self) -> RamImage:
         """Make a checkpoint here that lasts as long as the process; return its RAM.
 
-        The newest few are kept, within MARK_BYTES of our memory.
+        The newest few are kept, within MARK_BYTES of our memory. Where QEMU cannot save
+        its state, for disk requests in flight, the RAM alone is returned.
         """
         position = self.position
         if position not in self._marks:
@@ -210,11 +223,16 @@ class Seat:
             parked = self._parked
             if not parked.can_load or parked.must_prove or self._keeps_code:
                 return image
-            await self._parked.save(f"mark{position}")
-            self._marks[position] = image
-            while sum(kept.size for kept in self._marks.values()) > MARK_BYTES:
+            self._marks_made += 1  # no name is used twice (docs/quirks.md)
+            tag = f"mark{self._marks_made}"
+            try:
+                await parked.save(tag)
+            except QemuRefused:
+                return image
+            self._marks[position] = _Mark(tag, image)
+            while sum(kept.image.size for kept in self._marks.values()) > MARK_BYTES:
                 self._marks.pop(next(iter(self._marks)))
-        return self._marks[position]
+        return self._marks[position].image
 
     def ram_image(self, table: Table) -> RamImage:
         """Keep the RAM here as its difference from `table`."""
@@ -234,53 +252,59 @@ class Seat:
 
     async def start(self) -> None:
         """Start a process, parked at position 0."""
+        await self.close()
+        self._marks.clear()
         plugin = self.probe.argument if self.probe else ""
         fds = (self.probe.fd,) if self.probe else ()
         self._replayer = await Replayer.start(
             self.recording, self._qemu, images=self.store.folder, plugin=plugin, plugin_fds=fds
         )
-        roms = await self.human("info roms")
-        self._reset_pages = pages_reset_writes(self.recording.manifest.machine.target, roms)
+        self._code_kept = False
+        if self._reset_pages is None and not any(self.recording.manifest.machine.disks()):
+            # Controllers of disks may write to RAM when they are reset, too.
+            roms = await self.human("info roms")
+            self._reset_pages = pages_reset_writes(self.recording.manifest.machine.target, roms)
 
-    async def _restart(self) -> None:
-        await self.close()
-        self._marks.clear()
+    async def _start_before(self, position: int) -> None:
+        """Start a process and have it stand at the last checkpoint at or before `position`."""
         await self.start()
-        self._adrift = False
+        checkpoint = self.store.before(position)
+        if checkpoint is not None:
+            await self._load_checkpoint(checkpoint)
 
     async def _go(self, position: int, load: bool, progress: Progress | None) -> None:
-        if self._replayer is None or self._parked.at_end or self._parked.lost:
-            await self._restart()
-        checkpoint = self.store.before(position)
-        mark = max((at for at in self._marks if at <= position), default=-1)
-        nearest = max(mark, checkpoint.position if checkpoint else -1)
-        if nearest >= 0 and (load or self._loading_is_cheaper(position, nearest)):
-            if mark == nearest:
-                await self._load(f"mark{mark}", mark, self._marks[mark])
-            elif checkpoint is not None:
-                await self._load_checkpoint(checkpoint)
-        elif load or position < self.position:
-            await self._begin_again()
+        try:
+            if self._replayer is None or self._parked.at_end or self._parked.lost:
+                raise _CannotLoad
+            await self._approach(position, load)
+        except _CannotLoad:
+            await self._start_before(position)
         if self._code_kept and self._keeps_code is None:
             # If it does, each load has a process of its own from now on.
             self._keeps_code = await self._parked.keeps_code()
-            await self._restart()
-            self._adrift = True
-            await self._go(position, load, progress)
-            return
+            await self._start_before(position)
         # At the end of the log nothing is taken any more, and no step may be (gdbsteps).
         if self.facts.is_delivery(position) and position < self.recording.end:
             await self._arrive_delivered(position, progress)
         else:
             await self._run_to(position, progress)
 
-    async def _begin_again(self) -> None:
-        """Go to position 0, which takes a new process where no snapshot is good."""
-        if self._parked.can_load and not self._keeps_code:
-            await self._load_in_place(INITIAL, 0)
-        else:
-            await self._restart()
-            self._adrift = True
+    async def _approach(self, position: int, load: bool) -> None:
+        """Load what is nearest before `position`, if it must be or that is cheaper.
+
+        Raises _CannotLoad where that takes a new process.
+        """
+        checkpoint = self.store.before(position)
+        mark = max((at for at in self._marks if at <= position), default=-1)
+        nearest = max(mark, checkpoint.position if checkpoint else -1)
+        if nearest >= 0 and (load or self._loading_is_cheaper(position, nearest)):
+            if mark == nearest:
+                kept = self._marks[mark]
+                await self._load(Snapshot(kept.tag, mark, *self._filling(kept.image)))
+            elif checkpoint is not None:
+                await self._load_checkpoint(checkpoint)
+        elif load or position < self.position:
+            await self._load(Snapshot(INITIAL, 0))
 
     async def _run_to(self, position: int, progress: Progress | None) -> None:
         began, start = time.monotonic(), self.position
@@ -352,47 +376,49 @@ class Seat:
             return True
         return max(0, nearest - self.position) / self._rate > self._load_seconds
 
+    async def _load(self, snapshot: Snapshot) -> None:
+        began, parked = time.monotonic(), self._parked
+        if not parked.can_load or (self._keeps_code and parked.has_loaded):
+            raise _CannotLoad
+        try:
+            await parked.load(snapshot)
+        except RequestsInFlight:
+            if not await self._run_until_quiet():
+                raise _CannotLoad from None
+            await parked.load(snapshot)
+        self._code_kept = parked.kept_code and not (self.probe and self.probe.drop_code())
+        if snapshot.fill:
+            self._load_seconds += (time.monotonic() - began - self._load_seconds) / 4
+
+    async def _run_until_quiet(self) -> bool:
+        """Run on to where the machine can be loaded, with no trace of that in the probe."""
+        with self.probe.paused() if self.probe else contextlib.nullcontext(True) as is_paused:
+            return is_paused and await run_until_quiet(self._parked, self.facts)
+
     async def _load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint, or the one before when it is not as it was saved."""
-        await self._load(checkpoint.tag, checkpoint.position, self.store.ram_of(checkpoint))
+        image = self.store.ram_of(checkpoint)
+        await self._load(Snapshot(checkpoint.tag, checkpoint.position, *self._filling(image)))
         registers = await (await self.gdb()).read_registers()
         if registers.decode() == checkpoint.registers:
             return
         _log.warning("checkpoint at %d does not load as it was saved: dropped", checkpoint.position)
         self.store.distrust(checkpoint)
-        await self._restart()
-        self._adrift = True
-        before = self.store.before(checkpoint.position)
-        if before is None:
-            await self._begin_again()
-        else:
-            await self._load_checkpoint(before)
+        await self._start_before(checkpoint.position)
 
-    async def _load(self, tag: str, position: int, image: RamImage) -> None:
-        began = time.monotonic()
-        if self._keeps_code:
-            await self._restart()
-            self._adrift = True
-        await self._load_in_place(
-            tag,
-            position,
-            lambda ram: image.fill(ram.array(), ram.present()),
-            self._mending(image),
-        )
-        self._load_seconds += (time.monotonic() - began - self._load_seconds) / 4
+    def _filling(self, image: RamImage) -> tuple[Fill, Fill | None]:
+        """Return what makes RAM this image, and what undoes a reset's writes, where known."""
 
-    async def _load_in_place(
-        self, tag: str, position: int, fill: Fill | None = None, mend: Fill | None = None
-    ) -> None:
-        parked = self._parked
-        await parked.load(tag, position, fill, mend)
-        self._code_kept = parked.kept_code and not (self.probe and self.probe.drop_code())
+        def fill(ram: GuestRam) -> None:
+            image.fill(ram.array(), ram.present())
 
-    def _mending(self, image: RamImage) -> Fill | None:
-        """Return what undoes the reset's writes to RAM, where these are known."""
         pages = self._reset_pages
-        return None if pages is None else lambda ram: image.put(ram.array(), pages)
+        return fill, None if pages is None else lambda ram: image.put(ram.array(), pages)
 
     def _learn_rate(self, instructions: int, seconds: float) -> None:
         if instructions > 1_000_000 and seconds > 0:
             self._rate += (instructions / seconds - self._rate) / 4
+
+
+class _CannotLoad(Exception):
+    """The process at hand cannot be loaded: a new one is needed."""

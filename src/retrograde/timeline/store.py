@@ -30,7 +30,8 @@ from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import IMAGE, LOG, Recording
 from retrograde.timeline.pages import PageStore, RamImage, Table
 
-FORMAT = 2
+FORMAT = 3
+"""Raise it also when checkpoints made before may be wrong."""
 INDEX = "index.json"
 PAGES = "pages.bin"
 TABLES = "tables.bin"

@@ -8,13 +8,14 @@ together where the guest is slow to replay, far apart where it is fast.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from retrograde.errors import EnvironmentLacks
+from retrograde.errors import EnvironmentLacks, QemuRefused
 from retrograde.machine.process import finished
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import MIB, GuestRam
@@ -22,7 +23,10 @@ from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording, disk_errors_named
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import Table
+from retrograde.timeline.quieting import run_until_quiet
 from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
+
+_log = logging.getLogger(__name__)
 
 SEEK_SECONDS = 0.08
 """The time from loading a checkpoint to the next one that spacing aims at."""
@@ -32,6 +36,9 @@ MOST_OVERHEAD = 0.5
 
 COPIED_RAM = 256 << 20
 """Bytes of RAM up to which it is copied, to be stored while the replay runs on."""
+
+PLACES = 20
+"""Positions at which a checkpoint is tried, until there is none before the next is due."""
 
 DEFAULT_BUDGET = 1_000_000_000
 """Bytes of disk the checkpoints of one recording may take."""
@@ -71,17 +78,19 @@ async def survey(
 ) -> CheckpointStore:
     """Replay `recording` once, save checkpoints, and return their published store.
 
-    A full disk ends the saving, not the work: what was saved stays usable. Raises
-    EnvironmentLacks when there is not even room for a few checkpoints.
+    Where QEMU can make none, for disk requests that never cease, there are none: they only
+    make seeks faster. A full disk ends the saving, not the work: what was saved stays usable.
+    Raises EnvironmentLacks when there is not even room for a few checkpoints.
     """
     with disk_errors_named(recording.cache):
         store = CheckpointStore.create(recording.cache, origin_of(recording, qemu))
     try:
         async with await Replayer.start(recording, qemu) as replayer:
             facts = LogFacts.read(recording.log())
+            has_room = True
             if replayer.can_load:
-                await _pass(recording.end, facts, replayer, store, budget, progress)
-            if replayer.can_load and not store.checkpoints:
+                has_room = await _pass(recording.end, facts, replayer, store, budget, progress)
+            if not has_room and not store.checkpoints:
                 raise EnvironmentLacks(
                     f"There is no room for checkpoints in {recording.cache}.",
                     f"Free {budget // 1_000_000} MB, or give a larger budget.",
@@ -102,39 +111,62 @@ async def _pass(
     store: CheckpointStore,
     budget: int,
     progress: Progress | None,
-) -> None:
+) -> bool:
+    """Replay and keep checkpoints; whether there was room for all."""
     spacing, keeper = Spacing(end, budget), _Keeper(store, replayer.ram)
-    gdb = await replayer.gdb()
     seconds = 0.0
     try:
         while replayer.position < end and store.bytes < budget:
-            position, began = replayer.position, time.monotonic()
-            await replayer.save(f"cp{position}")
-            registers = (await gdb.read_registers()).decode()
-            await keeper.keep(Checkpoint(position=position, registers=registers, seconds=seconds))
-            saved = time.monotonic()
-            spacing.saved(saved - began)
-            await replayer.run_for(spacing.seconds(position, store.bytes), end)
+            began = time.monotonic()
+            if await _find_savable(replayer, facts, end):
+                place, saving = replayer.position, time.monotonic()
+                seconds += saving - began
+                if registers := await _save(replayer):
+                    await keeper.keep(
+                        Checkpoint(position=place, registers=registers, seconds=seconds)
+                    )
+                    spacing.saved(time.monotonic() - saving)
+                    seconds = 0.0
+            began = time.monotonic()
+            await replayer.run_for(spacing.seconds(replayer.position, store.bytes), end)
             # Stopped from outside the machine may be before or after taking an interrupt:
             # one position on, where there is none to take, it stands as any replay does.
             clear = facts.clear_from(replayer.position + 1)
             if clear < end:
                 await replayer.run_to(clear)
-                await _find_savable(replayer, facts)
-            seconds = time.monotonic() - saved
+            seconds += time.monotonic() - began
             if progress:
                 progress(replayer.position)
         await keeper.finish()
+        return store.bytes < budget
     except OSError:
-        return  # the disk is full: what was kept is whole
+        return False  # the disk is full: what was kept is whole
     finally:
         await finished(keeper.settle())
 
 
-async def _find_savable(replayer: Replayer, facts: LogFacts) -> None:
-    """Go on to where a snapshot can be good; most targets are there."""
-    while not await replayer.may_save():
-        await replayer.run_to(facts.clear_from(replayer.position + 1))
+async def _find_savable(replayer: Replayer, facts: LogFacts, end: int) -> bool:
+    """Go on to where a snapshot can be good; most targets are there. Whether there is a place."""
+    for _ in range(PLACES):
+        if not await run_until_quiet(replayer, facts):
+            return False
+        if await replayer.may_save():
+            return True
+        later = facts.clear_from(replayer.position + 1)
+        if later >= end:
+            return False
+        await replayer.run_to(later)
+    return False
+
+
+async def _save(replayer: Replayer) -> str:
+    """Save a snapshot here; return the registers, "" where QEMU refuses one."""
+    try:
+        await replayer.save(f"cp{replayer.position}")
+    except QemuRefused as refusal:
+        _log.warning("no checkpoint at %d: %s", replayer.position, refusal)
+        return ""
+    return (await (await replayer.gdb()).read_registers()).decode()
 
 
 class _Keeper:

@@ -16,7 +16,7 @@ from pathlib import Path
 from retrograde.errors import Divergence, RetrogradeError
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import Replayer
+from retrograde.machine.replayer import Replayer, Snapshot
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
@@ -112,7 +112,7 @@ async def _follow(
     """Load the checkpoint and go on; return where it is not as it was, "" for nowhere."""
     start = marks[0].position
     try:
-        await replayer.load(TAG, start, fill)
+        await replayer.load(Snapshot(TAG, start, fill))
         for mark in marks:
             await replayer.run_to(mark.position)
             seen, distance = await _look(replayer), mark.position - start
