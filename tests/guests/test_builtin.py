@@ -27,6 +27,7 @@ _SUMS = {
     "moves": sums.moves,
     "aliases": sums.aliases,
     "unaligned": lambda: 0x1D685FD08F4DDF27,
+    "disks": lambda: 0x9B27C6622160EB78,
 }
 _RAM_BASE = {
     "aarch64": 0x40000000,

@@ -8,13 +8,11 @@ off: about 2.2 G instructions from reset, most of them the kernel's boot.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
-from retrograde.errors import EnvironmentLacks
 from retrograde.guests import apt, cpio
+from retrograde.guests.cached import cached
 from retrograde.guests.guest import Guest
 
 _INIT = b"""#!/bin/busybox sh
@@ -36,15 +34,7 @@ def reference_guest() -> Guest:
     Raises EnvironmentLacks where the packages cannot be had (no apt, no network, lists
     never updated and no right to update them): use a built-in guest there.
     """
-    directory = _cache() / f"reference-x86_64-{hashlib.sha256(_INIT).hexdigest()[:8]}"
-    if not directory.is_dir():
-        try:
-            _build(directory)
-        except OSError as error:
-            raise EnvironmentLacks(
-                f"The reference guest cannot be stored in {directory.parent}: {error}",
-                "Set XDG_CACHE_HOME to a directory with 100 MB of free space",
-            ) from error
+    directory = cached(f"reference-x86_64-{hashlib.sha256(_INIT).hexdigest()[:8]}", _fetch_into)
     kernel, initrd = directory / "vmlinuz", directory / "initrd.cpio"
     return Guest(
         name="reference",
@@ -61,40 +51,20 @@ def reference_guest() -> Guest:
     )
 
 
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "retrograde" / "guests"
-
-
-def _build(directory: Path) -> None:
-    """Make `directory` appear complete or not at all, also with several of us at it."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".making-", dir=directory.parent))
-    try:
-        result = work / "result"
-        result.mkdir()
-        _fetch_into(result, work)
-        try:
-            result.rename(directory)
-        except OSError:
-            if not directory.is_dir():  # else another process was first
-                raise
-    finally:
-        shutil.rmtree(work)
-
-
 def _fetch_into(result: Path, work: Path) -> None:
     unpacked = work / "unpacked"
     unpacked.mkdir()
     packages = [apt.fetch(_KERNEL, _KERNEL_IMAGE, unpacked), apt.fetch(_BUSYBOX, None, unpacked)]
     (kernel,) = (unpacked / "boot").glob("vmlinuz-*")
-    # Debian 13 moved it from /bin to /usr/bin.
-    busybox = next(
-        path for path in (unpacked / "bin/busybox", unpacked / "usr/bin/busybox") if path.is_file()
-    )
     shutil.copyfile(kernel, result / "vmlinuz")
-    (result / "initrd.cpio").write_bytes(initrd(busybox.read_bytes()))
+    (result / "initrd.cpio").write_bytes(initrd(busybox_in(unpacked)))
     (result / "packages").write_text(", ".join(packages) + "\n")
+
+
+def busybox_in(unpacked: Path) -> bytes:
+    """Return the program out of the unpacked package; Debian 13 moved it."""
+    places = (unpacked / "bin/busybox", unpacked / "usr/bin/busybox")
+    return next(path for path in places if path.is_file()).read_bytes()
 
 
 def initrd(busybox: bytes) -> bytes:

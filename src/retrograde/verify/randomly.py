@@ -1,7 +1,8 @@
 """Random operations of the timeline, each compared with the oracle.
 
 Operations cluster in patches of a few hundred positions, half of them around an
-interrupt or exception. The timeline works in a few patches at a time, in no order;
+interrupt or exception; where there are disks, half around a request that is done, and half of
+the others so. The timeline works in a few patches at a time, in no order;
 afterwards the oracle walks through all patches once, in rising order, so that a
 thousand operations cost one replay. All choices come from the seed and from what the
 timeline answered, so a seed repeats a run.
@@ -134,10 +135,11 @@ def _patches(facts: LogFacts, end: int, count: int, dice: random.Random) -> list
 
 
 def _starts(facts: LogFacts, end: int, tries: int, dice: random.Random) -> Iterator[int]:
-    deliveries = facts.deliveries
+    kinds = [positions for positions in (facts.completions, facts.deliveries) if len(positions)]
     for _ in range(tries):
-        if len(deliveries) and dice.random() < 0.5:
-            at = int(deliveries[dice.randrange(len(deliveries))]) - dice.randrange(PATCH)
+        events = next((one for one in kinds if dice.random() < 0.5), None)
+        if events is not None:
+            at = int(events[dice.randrange(len(events))]) - dice.randrange(PATCH)
         else:
             at = dice.randrange(end + 1)
         yield int(np.clip(at, 0, max(0, end - PATCH)))
