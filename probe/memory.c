@@ -26,14 +26,14 @@ static bool watched_page(uint64_t number)
     return watched_pages[bit >> 6] >> (bit & 63) & 1;
 }
 
-/* The physical address, or ~0: QEMU answers from the TLB entry the access just used. */
+/* The physical address: QEMU answers from the TLB entry the access just used. */
 static uint64_t physical(plugin_mem_info info, uint64_t vaddr, uint16_t *flags)
 {
     struct qemu_plugin_hwaddr *answer = qemu_plugin_get_hwaddr(info, vaddr);
 
     if (!answer) {
         *flags |= RECORD_NO_PADDR;
-        return ~UINT64_C(0);
+        return NOWHERE;
     }
     if (qemu_plugin_hwaddr_is_io(answer)) {
         *flags |= RECORD_IO;
@@ -41,45 +41,27 @@ static uint64_t physical(plugin_mem_info info, uint64_t vaddr, uint16_t *flags)
     return qemu_plugin_hwaddr_phys_addr(answer);
 }
 
-/* The bytes an access moved, in address order. */
-static void access_bytes(plugin_mem_info info, unsigned size, uint8_t bytes[16])
+/* Bytes of an access that are in the page it begins in. */
+static unsigned in_first_page(uint64_t vaddr, unsigned size)
 {
-    plugin_mem_value value = qemu_plugin_mem_get_value(info);
+    unsigned room = PAGE_BYTES - (vaddr & (PAGE_BYTES - 1));
 
-    for (unsigned i = 0; i < size; i++) {
-        unsigned significance = page->big_endian ? size - 1 - i : i;
-        uint64_t word = size < 16 ? value.data.u64
-                        : significance < 8 ? value.data.u128.low : value.data.u128.high;
-        bytes[i] = word >> 8 * (significance & 7);
-    }
+    return size < room ? size : room;
 }
 
-/* Put an access in pieces that fit a record's value and cross no page. */
-static void put_access(struct area *ring, uint32_t which, const struct record *access,
-                       plugin_mem_info info)
+/* The bytes an access moved. Its own byte order counts: there are instructions for either. */
+static void take_data(struct record *access, plugin_mem_info info)
 {
-    uint8_t bytes[16];
-    unsigned size;
+    plugin_mem_value value = qemu_plugin_mem_get_value(info);
+    bool big_endian = qemu_plugin_mem_is_big_endian(info);
 
-    access_bytes(info, access->size, bytes);
-    for (unsigned at = 0; at < access->size; at += size) {
-        struct record *piece = ring_slot(ring, sizeof(*piece));
-        uint64_t to_page_end = PAGE_BYTES - ((access->vaddr + at) & (PAGE_BYTES - 1));
-
-        size = access->size - at < 8 ? access->size - at : 8;
-        size = to_page_end < size ? to_page_end : size;
-        *piece = *access;
-        piece->which = which;
-        piece->vaddr += at;
-        piece->size = size;
-        if (at) {
-            piece->paddr = physical(info, piece->vaddr, &piece->flags);
-        }
-        for (unsigned i = 0; i < size; i++) {
-            unsigned shift = page->big_endian ? size - 1 - i : i;
-            piece->value |= (uint64_t)bytes[at + i] << 8 * shift;
-        }
+    for (unsigned i = 0; i < access->size; i++) {
+        unsigned significance = big_endian ? access->size - 1 - i : i;
+        uint64_t word = access->size < 16 ? value.data.u64
+                        : significance < 8 ? value.data.u128.low : value.data.u128.high;
+        access->data[i] = word >> 8 * (significance & 7);
     }
+    access->flags |= big_endian ? RECORD_BIG_ENDIAN : 0;
 }
 
 static bool overlaps(const struct watch *watch, uint64_t first, uint64_t size)
@@ -87,52 +69,60 @@ static bool overlaps(const struct watch *watch, uint64_t first, uint64_t size)
     return first <= watch->last && first + size - 1 >= watch->first;
 }
 
-static void match_watches(const struct record *access, plugin_mem_info info)
+/* Whether the bytes of an access concern a watch; in physical memory its pages lie apart. */
+static bool concerns(const struct record *access, const struct watch *watch)
+{
+    unsigned here = in_first_page(access->vaddr, access->size);
+
+    if (!(watch->access & (access->flags & RECORD_STORE ? ACCESS_WRITE : ACCESS_READ))) {
+        return false;
+    }
+    if (!watch->physical) {
+        return overlaps(watch, access->vaddr, access->size);
+    }
+    return overlaps(watch, access->paddr, here) ||
+           (here < access->size && overlaps(watch, access->beyond, access->size - here));
+}
+
+static bool find_watch(struct record *access)
 {
     const struct watch *watches = table(&page->watches);
-    uint32_t kind = access->flags & RECORD_STORE ? ACCESS_WRITE : ACCESS_READ;
-    uint64_t in_page = PAGE_BYTES - (access->vaddr & (PAGE_BYTES - 1));
-    uint64_t size = access->size, second = 0;
-    uint16_t ignored = 0;
 
-    if (watching_physical && size > in_page) { /* the next page is anywhere */
-        second = physical(info, access->vaddr + in_page, &ignored);
-    }
     for (uint32_t i = 0; i < page->watches.total; i++) {
-        const struct watch *watch = &watches[i];
-        bool hit;
-
-        if (!(watch->access & kind)) {
-            continue;
-        }
-        if (!watch->physical) {
-            hit = overlaps(watch, access->vaddr, size);
-        } else if (size <= in_page) {
-            hit = overlaps(watch, access->paddr, size);
-        } else {
-            hit = overlaps(watch, access->paddr, in_page) ||
-                  overlaps(watch, second, size - in_page);
-        }
-        if (hit) {
-            put_access(&page->hits, i, access, info);
-            return;
+        if (concerns(access, &watches[i])) {
+            access->which = i;
+            return true;
         }
     }
+    return false;
 }
 
 static void accessed(plugin_mem_info info, uint64_t vaddr, uint64_t pc, uint64_t position,
                      uint16_t flags, bool watched)
 {
-    struct record access = {.position = position, .pc = pc, .vaddr = vaddr};
+    struct record access = {.position = position, .pc = pc, .vaddr = vaddr, .beyond = NOWHERE};
+    unsigned here;
+    bool logged;
 
     access.flags = flags | RECORD_ACCESS | (qemu_plugin_mem_is_store(info) ? RECORD_STORE : 0);
     access.size = 1 << qemu_plugin_mem_size_shift(info);
     access.paddr = physical(info, vaddr, &access.flags);
-    if (watched) {
-        match_watches(&access, info);
+    here = in_first_page(vaddr, access.size);
+    if (here < access.size) {
+        access.beyond = physical(info, vaddr + here, &access.flags);
     }
-    if (page->features & FEATURE_WRITES && access.flags & RECORD_STORE) {
-        put_access(&page->writes, 0, &access, info);
+    watched = watched && find_watch(&access);
+    logged = page->features & FEATURE_WRITES && access.flags & RECORD_STORE;
+    if (!watched && !logged) {
+        return;
+    }
+    take_data(&access, info);
+    if (watched) {
+        *(struct record *)ring_slot(&page->hits, sizeof(access)) = access;
+    }
+    if (logged) {
+        access.which = 0;
+        *(struct record *)ring_slot(&page->writes, sizeof(access)) = access;
     }
 }
 
@@ -163,9 +153,10 @@ void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned s
 {
     const struct watch *watches = table(&page->watches);
     struct record word = {.position = position, .pc = pc, .vaddr = vaddr,
-                          .paddr = ~UINT64_C(0), .size = size,
+                          .paddr = NOWHERE, .beyond = NOWHERE, .size = size,
                           .flags = RECORD_ACCESS | RECORD_STORE | RECORD_NO_PADDR |
                                    RECORD_DELIVERY};
+    uint64_t value;
     bool readable;
 
     if (page->features & FEATURE_WRITTEN) {
@@ -174,7 +165,10 @@ void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned s
     if (!(page->features & (FEATURE_WATCH | FEATURE_WRITES))) {
         return;
     }
-    word.value = memory_value(vaddr, size, &readable);
+    value = memory_value(vaddr, size, &readable);
+    for (unsigned i = 0; i < size; i++) { /* only x86's deliveries push */
+        word.data[i] = value >> 8 * i;
+    }
     if (page->features & FEATURE_WRITES) {
         *(struct record *)ring_slot(&page->writes, sizeof(word)) = word;
         await_page(&page->writes);
@@ -215,6 +209,10 @@ static void place_pushed(plugin_mem_info info, uint64_t vaddr, uint64_t position
             continue;
         }
         word->paddr = (paddr & -(uint64_t)PAGE_BYTES) | (word->vaddr & (PAGE_BYTES - 1));
+        if (in_first_page(word->vaddr, word->size) < word->size) {
+            /* Only in real mode does a stack begin anywhere, and there no page lies apart. */
+            word->beyond = (paddr & -(uint64_t)PAGE_BYTES) + PAGE_BYTES;
+        }
         word->flags &= ~RECORD_NO_PADDR;
     }
     pushed_words = left;

@@ -13,8 +13,9 @@
 #include <stdint.h>
 
 #define PAGE_MAGIC UINT64_C(0x65626f72706f7472) /* "rtoprobe" */
-#define PAGE_VERSION 3
+#define PAGE_VERSION 4
 #define LINE_BYTES 64
+#define NOWHERE (~UINT64_C(0)) /* no physical address, or none that is known */
 
 enum feature {
     FEATURE_COUNT = 1,        /* positions, nothing recorded */
@@ -60,15 +61,20 @@ struct condition {
 
 enum record_flag {
     RECORD_STORE = 1,
-    RECORD_IO = 2,        /* a device answered, paddr is its bus address */
+    RECORD_IO = 2,        /* a device answered some of it, there paddr is its bus address */
     RECORD_ATTEMPT = 4,   /* the instruction faulted and did not retire */
-    RECORD_NO_PADDR = 8,  /* QEMU could not tell the physical address */
+    RECORD_NO_PADDR = 8,  /* QEMU could not tell the physical address of some of it */
     RECORD_ACCESS = 16,   /* a memory access; clear: the instruction itself */
     RECORD_DELIVERY = 32, /* pushed by an interrupt or exception; pc is its handler's */
+    RECORD_BIG_ENDIAN = 64, /* the first byte of the number that was moved is its highest */
 };
 
+/* An instruction, or an access as QEMU makes it: one record each, whatever its size and
+ * whether it crosses a page or not. What several accesses move is several records. */
 struct record {
-    uint64_t position, pc, vaddr, paddr, value;
+    uint64_t position, pc, vaddr, paddr;
+    uint64_t beyond;  /* physical address of the bytes in the next page; NOWHERE: none */
+    uint8_t data[16]; /* the bytes moved, in the order of memory; `size` of them */
     uint16_t size, flags;
     uint32_t which; /* index of the breakpoint or watch */
 };

@@ -137,6 +137,7 @@ extern void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, plugin_m
                                              void *);
 
 extern unsigned qemu_plugin_mem_size_shift(plugin_mem_info);
+extern bool qemu_plugin_mem_is_big_endian(plugin_mem_info);
 extern bool qemu_plugin_mem_is_store(plugin_mem_info);
 extern plugin_mem_value qemu_plugin_mem_get_value(plugin_mem_info);
 extern struct qemu_plugin_hwaddr *qemu_plugin_get_hwaddr(plugin_mem_info, uint64_t vaddr);

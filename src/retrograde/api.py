@@ -67,11 +67,11 @@ class Recording(bundle.Recording):
         As rows of the table `writes`. The bytes are those that are at `address` at that
         position. Replays what the index does not rule out, all where there is none.
         """
-        from retrograde.index.writes import stores_to
+        from retrograde.index.writes import row_of, stores_to
 
         async def ask(timeline: Timeline) -> list[Row]:
             found = await stores_to(timeline, address, count, _space(physical))
-            return [(h.position, h.pc, h.address, h.physical, h.size, h.value) for h in found]
+            return [row_of(hit) for hit in found]
 
         return self._ask(ask, at)
 

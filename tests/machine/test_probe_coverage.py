@@ -17,6 +17,7 @@ from retrograde.machine.probe_coverage import Coverage, Covered, capacity_for
 from retrograde.machine.probe_page import LINE_BYTES, RecordFlag
 from retrograde.machine.probe_support import delivery_positions, require_probe
 from retrograde.recording.rrevents import Kind
+from retrograde.timeline.search import hit_of
 from tests.machine.replaylab import MEMORY, QEMU, Replay, deliveries_of, log_of, positions_of
 from tests.machine.test_probe import busy_span, clear_of
 
@@ -165,9 +166,9 @@ def test_written_lines_are_those_of_all_stores(guest, where, span_of):
             continue
         if write["position"] == first and write["flags"] & RecordFlag.DELIVERY:
             continue
-        placed = not write["flags"] & RecordFlag.NO_PADDR
-        start = int(write["paddr"] if placed else write["vaddr"])  # stacks are mapped 1:1
-        expected |= {at // LINE_BYTES for at in range(start, start + int(write["size"]))}
+        hit = hit_of(write)
+        places = hit.placed or range(hit.address, hit.address + hit.size)  # stacks are 1:1
+        expected |= {at // LINE_BYTES for at in places}
     assert marked == expected
 
 

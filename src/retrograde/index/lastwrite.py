@@ -187,11 +187,10 @@ class _Question:
     def _after(self, old: bytes | None, stores: Sequence[Hit]) -> bytes | None:
         """Return the bytes after some stores, which were `old` before; None if that is unknown."""
         memory: dict[int, int] = {}
-        order = self._timeline.view.isa.byte_order
         for hit in reversed(stores):
-            if hit.physical is None or hit.size is None or hit.value is None:
+            if not hit.placed or hit.data is None:
                 return None
-            for at, byte in enumerate(hit.value.to_bytes(hit.size, order), hit.physical):
+            for at, byte in zip(hit.placed, hit.data, strict=True):
                 if at in self._numbers:
                     memory.setdefault(self._numbers[at], byte)
         if old is None and len(memory) < self._count:

@@ -20,10 +20,11 @@ from retrograde.errors import UsageError
 from retrograde.index.dataflow import Slice, Source
 from retrograde.index.lastwrite import Piece, last_store, last_write, pieces_of
 from retrograde.index.stretch import Stretch, dataflow_for
-from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_page import PAGE_BYTES, RecordFlag
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrevents import Kind as Event
 from retrograde.timeline.reading import Space
+from retrograde.timeline.search import hit_of
 from retrograde.timeline.timeline import Timeline
 from retrograde.timeline.trace import LONGEST
 
@@ -231,8 +232,9 @@ def _store(stretch: Stretch, memory: Memory, before: int) -> Any | None:
     record = stretch.trace.last_store(memory.physical, len(memory.content), before)
     if record is None:
         return None
-    stored = int(record["value"]).to_bytes(int(record["size"]), "little")
-    for at, byte in enumerate(stored, int(record["paddr"]) - memory.physical):
+    hit = hit_of(record)
+    for place, byte in zip(hit.placed, hit.data or b"", strict=True):
+        at = place - memory.physical
         if 0 <= at < len(memory.content) and memory.content[at] != byte:
             return None  # something that is no instruction wrote later
     return record
@@ -243,12 +245,12 @@ def _part(stretch: Stretch, sources: Sequence[Source], record: Any, memory: Memo
     stores = stretch.trace.accesses_at(int(record["position"]), stores=True)
     stores = stores[stores["flags"] & RecordFlag.DELIVERY == 0]
     size = int(stores["size"].sum()) // len(sources)
-    first = max(memory.physical, int(record["paddr"]))
-    last = min(memory.physical + len(memory.content), int(record["paddr"] + record["size"]))
-    at = int(record["vaddr"] - stores["vaddr"].min()) + first - int(record["paddr"])
+    inside = range(memory.physical, memory.physical + len(memory.content))
+    numbers = [number for number, at in enumerate(hit_of(record).placed) if at in inside]
+    at = int(record["vaddr"] - stores["vaddr"].min()) + numbers[0]
     if at >= size * len(sources):
         return None  # not one after the other
-    return Flow(sources[at // size], at % size, min(last - first, size - at % size))
+    return Flow(sources[at // size], at % size, min(len(numbers), size - at % size))
 
 
 def _follow(
@@ -296,12 +298,13 @@ def _loaded(stretch: Stretch, position: int, flow: Flow) -> tuple[Memory | None,
         return None, "constant", _FILLED
     at = int(loads["vaddr"].min()) + flow.source.index * size + flow.first
     load = loads[(loads["vaddr"] <= at) & (at < loads["vaddr"] + loads["size"])][0]
-    skipped = at - int(load["vaddr"])
-    physical = int(load["paddr"]) + skipped
+    hit, skipped = hit_of(load), at - int(load["vaddr"])
+    physical = hit.placed[skipped]
     if load["flags"] & RecordFlag.IO:
         return None, "input", f"input from a device at physical {physical:#x}"
-    content = int(load["value"]).to_bytes(int(load["size"]), "little")
-    memory = Memory(physical, content[skipped : skipped + min(flow.count, size - flow.first)])
+    # Memory that is followed lies in one page.
+    count = min(flow.count, size - flow.first, PAGE_BYTES - physical % PAGE_BYTES)
+    memory = Memory(physical, (hit.data or b"")[skipped : skipped + count])
     return memory, "unknown", f"from {memory}"
 
 

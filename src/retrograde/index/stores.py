@@ -21,7 +21,7 @@ from retrograde.timeline.search import Records
 from retrograde.timeline.seat import Progress, Seat
 
 CAPACITY: Final = Capacity(hits=1 << 20, writes=1 << 20, steps=1, changes=1)
-"""Stores held at a time; 48 bytes each."""
+"""Stores held at a time; 64 bytes each."""
 
 FULL: Final = CAPACITY.writes // 2
 """Stores in a stride, as aimed at."""

@@ -161,8 +161,14 @@ _ALL = (
             Column("pc", ADDRESS, "its address; of what an interrupt pushes, the handler's"),
             Column("vaddr", ADDRESS, "virtual address stored to"),
             Column("paddr", ADDRESS, "physical address; NULL where QEMU could not tell"),
-            Column("size", "INTEGER", "bytes, 1 to 8; longer stores are several rows"),
-            Column("value", ADDRESS, "what was stored"),
+            Column("size", "INTEGER", "bytes, 1 to 16; what QEMU stores in parts is several rows"),
+            Column("value", ADDRESS, "the number stored; of one of 16 bytes the low 64 bits"),
+            Column("value_high", ADDRESS, "the high 64 bits of one of 16 bytes; else NULL"),
+            Column(
+                "beyond",
+                ADDRESS,
+                "physical address of the bytes in the next page; NULL: it does not cross into one",
+            ),
         ),
     ),
     Table(

@@ -16,8 +16,9 @@ from retrograde.index.hints import IndexHints
 from retrograde.index.lastwrite import changes, pieces_of
 from retrograde.index.store import IndexStore, Interval
 from retrograde.index.stores import CAPACITY, Stores, trace
-from retrograde.machine.probe_page import RECORD, RecordFlag
-from retrograde.machine.probe_request import Watch
+from retrograde.machine.probe_page import MOST_BYTES, NOWHERE, RECORD
+from retrograde.machine.probe_record import numbers_of
+from retrograde.machine.probe_request import WORD, Watch
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
@@ -140,14 +141,29 @@ def _gaps(done: Sequence[Interval], span: Interval) -> list[Interval]:
     return [*gaps, (at, span[1])] if at < span[1] else gaps
 
 
+def row_of(hit: Hit) -> tuple[int | None, ...]:
+    """Return a store as the table's row is, its columns in order."""
+    value, high = hit.value, None
+    if value is not None and hit.size == MOST_BYTES:
+        value, high = value & WORD, value >> 64
+    return (hit.position, hit.pc, hit.address, hit.physical, hit.size, value, high, hit.beyond)
+
+
 def _columns(records: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    low, high = numbers_of(records)
     return {
         "position": records["position"].astype(np.int64),
         **{name: records[name] for name in ("pc", "vaddr")},
-        "paddr": np.ma.array(records["paddr"], mask=records["flags"] & RecordFlag.NO_PADDR != 0),
+        "paddr": _known(records["paddr"]),
         "size": records["size"].astype(np.int32),
-        "value": records["value"],
+        "value": low,
+        "value_high": np.ma.array(high, mask=records["size"] < MOST_BYTES),
+        "beyond": _known(records["beyond"]),
     }
+
+
+def _known(places: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return np.ma.array(places, mask=places == NOWHERE)
 
 
 def _words(watch: Watch | None) -> str:

@@ -28,6 +28,7 @@ import numpy as np
 from retrograde.errors import InternalError, UsageError
 from retrograde.machine import probe_page as layout
 from retrograde.machine.probe_page import Feature, RecordFlag
+from retrograde.machine.probe_record import touches
 from retrograde.machine.probe_request import Breakpoint, Watch, tables
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ MAX_REGISTERS = 512
 class Capacity:
     """Records kept of each kind; the newest stay.
 
-    Memory is used as they come: hits and writes 48 bytes each, steps 16, changes 32. Of
+    Memory is used as they come: hits and writes 64 bytes each, steps 16, changes 32. Of
     what probe_coverage reads, the rest, the first stay: blocks 40 bytes, calls 104, contexts
     24; `pages` of physical memory 16.
     """
@@ -229,22 +230,22 @@ class Probe:
         return self.placed(self._records("hits"))
 
     def placed(self, hits: NDArray[np.void]) -> NDArray[np.void]:
-        """Return those of `hits` that do concern a watch.
+        """Return those of `hits` that do concern a watch, each event once.
 
-        For physical watches the probe had to guess which pushes may; now it is known.
+        For physical watches the probe had to guess which pushes may; now it is known. A
+        push has a record for each watch it may concern.
         """
-        flags = hits["flags"] & (RecordFlag.DELIVERY | RecordFlag.NO_PADDR)
-        placed = np.flatnonzero(flags == RecordFlag.DELIVERY)
-        if not len(placed):
+        is_push = hits["flags"] & RecordFlag.DELIVERY != 0
+        if not is_push.any():
             return hits
-        words = hits[placed]
-        watch = self._area("watches")[words["which"]]
-        outside = (words["paddr"] > watch["last"]) | (
-            words["paddr"] + words["size"] - 1 < watch["first"]
-        )
-        keep = np.ones(len(hits), np.bool_)
-        keep[placed[outside & (watch["physical"] != 0)]] = False
-        chosen: NDArray[np.void] = hits[keep]
+        watch = self._area("watches")[np.where(is_push, hits["which"], 0)]
+        known = is_push & (hits["flags"] & RecordFlag.NO_PADDR == 0) & (watch["physical"] != 0)
+        kept = hits[~known | touches(hits, watch["first"], watch["last"])]
+        again = np.zeros(len(kept), np.bool_)
+        again[1:] = kept["flags"][1:] & RecordFlag.DELIVERY != 0
+        for name in ("position", "vaddr", "flags"):
+            again[1:] &= kept[name][1:] == kept[name][:-1]
+        chosen: NDArray[np.void] = kept[~again]
         return chosen
 
     def last_hit(self) -> np.void | None:

@@ -11,13 +11,17 @@ from typing import Final
 import numpy as np
 
 PAGE_MAGIC: Final = 0x65626F72706F7472
-PAGE_VERSION: Final = 3
+PAGE_VERSION: Final = 4
 HEADER_BYTES: Final = 4096
 NAME_BYTES: Final = 32
 LINE_BYTES: Final = 64
 """A line of physical memory, the unit in which `written` tells what was stored to."""
 PAGE_BYTES: Final = 4096
 """64 lines: one word of `written`."""
+MOST_BYTES: Final = 16
+"""Of one access, at most; what moves more makes several."""
+NOWHERE: Final = (1 << 64) - 1
+"""For a physical address that is not known, or of what there is not."""
 FOREVER: Final = (1 << 64) - 1
 """`until` of a span without an end."""
 
@@ -43,15 +47,17 @@ class RecordFlag(IntFlag):
 
     STORE = 1
     IO = 2
-    """A device answered; `paddr` is its address on the bus."""
+    """A device answered some of it; there `paddr` is its address on the bus."""
     ATTEMPT = 4
     """The instruction faulted: it began at this position and did not retire."""
     NO_PADDR = 8
-    """QEMU could not tell the physical address; `paddr` is all ones."""
+    """QEMU could not tell the physical address of some of it: that is NOWHERE."""
     ACCESS = 16
     """A memory access; clear for a breakpoint."""
     DELIVERY = 32
     """Pushed by an interrupt or exception, not an instruction; `pc` is the handler's."""
+    BIG_ENDIAN = 64
+    """The first byte of the number that was moved is its highest."""
 
 
 AREA = np.dtype([("offset", "u8"), ("capacity", "u8"), ("total", "u8")])
@@ -91,12 +97,14 @@ CONDITION = np.dtype(
 
 RECORD = np.dtype(
     [
-        *[(name, "u8") for name in ("position", "pc", "vaddr", "paddr", "value")],
+        *[(name, "u8") for name in ("position", "pc", "vaddr", "paddr", "beyond")],
+        ("data", "u1", (MOST_BYTES,)),
         *[("size", "u2"), ("flags", "u2"), ("which", "u4")],
     ]
 )
 """A breakpoint reached or memory accessed: `pc` and `vaddr` are linear addresses, `size`
-is in bytes (an access of 16 makes two records), `value` is what was read or written."""
+is in bytes, `data` what was read or written in the order of memory. `beyond` is the physical
+address of what is in the next page, NOWHERE where the access does not cross into it."""
 
 STEP = np.dtype([("position", "u8"), ("pc", "u8")])
 CHANGE = np.dtype(

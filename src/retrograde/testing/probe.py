@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import CHANGE, RECORD, RecordFlag
+from retrograde.machine.probe_page import (
+    CHANGE,
+    MOST_BYTES,
+    NOWHERE,
+    PAGE_BYTES,
+    RECORD,
+    RecordFlag,
+)
 from retrograde.machine.probe_request import ACCESSES, Breakpoint, Condition, Watch
 from retrograde.testing.cpu import NAMES, PC, Access, Execution
 
@@ -156,8 +163,16 @@ def _records(accesses: Sequence[Access]) -> NDArray[np.void]:
             flags = RecordFlag.ACCESS | (RecordFlag.STORE if one.is_store else 0)
             flags |= RecordFlag.DELIVERY if one.pushed else 0
         address = max(0, one.address)
-        rows.append((one.position, one.pc, address, address, one.value, one.size, flags, 0))
+        data = list(one.value.to_bytes(MOST_BYTES, "little"))
+        row = (one.position, one.pc, address, address, _beyond(one), data, one.size, flags, 0)
+        rows.append(row)
     return np.array(rows, RECORD)
+
+
+def _beyond(access: Access) -> int:
+    """Return where what is in the next page lies; all memory of the model is in one piece."""
+    border = -(-(access.address + 1) // PAGE_BYTES) * PAGE_BYTES
+    return border if access.address + access.size > border else NOWHERE
 
 
 def _changes(execution: Execution) -> NDArray[np.void]:

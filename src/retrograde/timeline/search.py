@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe import Probe
-from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_page import NOWHERE, PAGE_BYTES, RecordFlag
+from retrograde.machine.probe_record import data_of, number_of
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.timeline.seat import LEAD, Seat
 from retrograde.timeline.store import CheckpointStore
@@ -57,9 +58,11 @@ class Hit:
 
     It is the one at `position`, and `pc` its linear address. What an interrupt or
     exception pushes before the next instruction counts to it too; `pc` then is the
-    handler's. For a memory access `address`, `physical`, `size` (in
-    bytes), `value` (read or written) and `is_store` tell which; for a breakpoint they
-    are None.
+    handler's. For a memory access, all of it and not only what was watched, `address`,
+    `physical`, `size` (in bytes), `value` (the number read or written, in the byte order
+    of the access) and `is_store` tell which, `data` is the bytes in the order of memory, and
+    `beyond` the physical address of those in the next page, where it crosses into one. For a
+    breakpoint these are None. What makes several accesses is several hits.
     """
 
     position: int
@@ -69,11 +72,26 @@ class Hit:
     size: int | None = None
     value: int | None = None
     is_store: bool | None = None
+    data: bytes | None = None
+    beyond: int | None = None
 
     @property
     def is_access(self) -> bool:
         """Whether it is a memory access, not a breakpoint."""
         return self.address is not None
+
+    @property
+    def placed(self) -> Sequence[int]:
+        """The physical address of each byte accessed; empty where that is not known."""
+        if self.address is None or self.size is None or self.physical is None:
+            return ()
+        here = min(self.size, PAGE_BYTES - self.address % PAGE_BYTES)
+        if here == self.size:
+            return range(self.physical, self.physical + self.size)
+        if self.beyond is None:
+            return ()
+        rest = range(self.beyond, self.beyond + self.size - here)
+        return (*range(self.physical, self.physical + here), *rest)
 
 
 class Hints(Protocol):
@@ -98,12 +116,18 @@ def hit_of(record: np.void) -> Hit:
     return Hit(
         position,
         pc,
-        int(record["vaddr"]),
-        None if flags & RecordFlag.NO_PADDR else int(record["paddr"]),
-        int(record["size"]),
-        int(record["value"]),
-        bool(flags & RecordFlag.STORE),
+        address=int(record["vaddr"]),
+        physical=_place(record["paddr"]),
+        size=int(record["size"]),
+        value=number_of(record),
+        is_store=bool(flags & RecordFlag.STORE),
+        data=data_of(record),
+        beyond=_place(record["beyond"]),
     )
+
+
+def _place(physical: np.uint64) -> int | None:
+    return None if physical == NOWHERE else int(physical)
 
 
 def intervals(store: CheckpointStore, start: int, stop: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_record import touches
 from retrograde.machine.probe_request import Watch
 from retrograde.timeline.search import Records
 from retrograde.timeline.seat import Seat
@@ -50,9 +51,7 @@ class Trace:
         stores = self.accesses[: np.searchsorted(self.accesses["position"], before)]
         hits = np.flatnonzero(
             (stores["flags"] & RecordFlag.STORE != 0)
-            & (stores["flags"] & RecordFlag.NO_PADDR == 0)
-            & (stores["paddr"] < physical + count)
-            & (stores["paddr"] + stores["size"] > physical)
+            & touches(stores, physical, physical + count - 1)
         )
         return stores[hits[-1]] if len(hits) else None
 

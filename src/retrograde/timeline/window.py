@@ -15,7 +15,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import FOREVER, RecordFlag
+from retrograde.machine.probe_page import FOREVER, MOST_BYTES, RecordFlag
+from retrograde.machine.probe_record import pieces
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import PAGE, RamImage
 from retrograde.timeline.paging import AddressSpace
@@ -23,7 +24,7 @@ from retrograde.timeline.paging import AddressSpace
 PAGES_KEPT = 256
 """Pages remembered of a window, and what stores do to them."""
 
-_BYTES = np.arange(8)
+_BYTES = np.arange(MOST_BYTES)
 
 Records = NDArray[np.void]
 """The probe's records (machine.probe_page.RECORD), oldest first."""
@@ -42,8 +43,9 @@ class Stores(NamedTuple):
 class Writes:
     """All stores into RAM of a window, oldest first, and the RAM at its start.
 
-    `offsets` are bytes from the start of RAM, `values` the bytes written in memory
-    order, shape (stores, 8), of which the first `sizes` count. `unclear` are numbers of
+    One that crosses a page is two here. `offsets` are bytes from the start of RAM, `values`
+    the bytes written in memory order, shape (stores, MOST_BYTES), of which the first
+    `sizes` count. `unclear` are numbers of
     pages that something else wrote too: a device, a page table walk. From position
     `until` on a device may have written anywhere.
     """
@@ -77,18 +79,14 @@ class Writes:
         done = records[(records["flags"] & (RecordFlag.ATTEMPT | RecordFlag.IO)) == 0]
         if (done["flags"] & RecordFlag.NO_PADDR).any():
             return None
-        offsets = view.offsets(done["paddr"])
-        kept = offsets >= 0
-        done, offsets = done[kept], offsets[kept]
-        sizes = done["size"].astype(np.int64)
-        values = np.ascontiguousarray(done["value"]).view(np.uint8).reshape(-1, 8)
-        if view.isa.byte_order == "big":
-            columns = (sizes[:, None] - 1 - np.arange(8)) % 8
-            values = np.take_along_axis(values, columns, axis=1)
         # What taking an interrupt pushes is there at the position where it is taken.
         delivered = done["flags"] & RecordFlag.DELIVERY != 0
         positions = done["position"] - delivered.astype(np.uint64)
-        writes = cls(base, positions, offsets, sizes, values.copy(), frozenset(), until)
+        owners, paddrs, sizes, values = pieces(done)
+        offsets = view.offsets(paddrs)
+        kept = offsets >= 0
+        parts = positions[owners[kept]], offsets[kept], sizes[kept], values[kept]
+        writes = cls(base, *parts, frozenset(), until)
         unclear = [page for page in base.pages_changed(after) if not writes._explain(page, after)]
         return replace(writes, unclear=frozenset(unclear))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrograde.errors import Divergence
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES, RecordFlag
 from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.search import hit_of
 from retrograde.verify.conventions import Conventions
 from retrograde.verify.tablesteps import LONGEST_CODE, Seen, Span
 
@@ -98,8 +99,9 @@ class Comparison:
             if store["flags"] & RecordFlag.IO:
                 continue
             known = not store["flags"] & RecordFlag.NO_PADDR
-            start = int(store["paddr"] if known else store["vaddr"])
-            lines = {start // LINE_BYTES, (start + int(store["size"]) - 1) // LINE_BYTES}
+            start = int(store["vaddr"])
+            places = hit_of(store).placed if known else range(start, start + int(store["size"]))
+            lines = {at // LINE_BYTES for at in places}
             if known:
                 placed |= lines
             else:
