@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from retrograde.errors import QemuRefused
+from retrograde.errors import InternalError, QemuRefused
 from retrograde.gdbserver.agent import BadExpression
 from retrograde.gdbserver.points import Point, Points
 from retrograde.gdbserver.target import TRAP_BEFORE, byte_order
@@ -234,13 +234,17 @@ class Motion:
         return Stop(reason=point.reason if visible else None)
 
     def _of_access(self, hit: Hit) -> Stop:
-        """Return the stop at an access; the address is one the watchpoint has."""
+        """Return the stop at an access; the address is one the watchpoint has.
+
+        Without a reason gdb would take it for a signal and, told to go on, be stopped by
+        the same access for ever.
+        """
         self._told = None
         for point in self._points.watches:
-            address = hit.physical if point.space == "physical" else hit.address
-            if address is not None and point.sees(address, hit.size or 1, bool(hit.is_store)):
-                return Stop(reason=point.reason, address=max(address, point.address))
-        return Stop()
+            address = point.seen_at(hit)
+            if address is not None:
+                return Stop(reason=point.reason, address=address)
+        raise InternalError(f"No watchpoint is concerned by what stopped it: {hit}.")
 
     async def _watched(self, position: int, start: int, stop: int) -> Hit | None:
         """Return the watched access of the instruction at `position`.

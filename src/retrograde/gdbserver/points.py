@@ -8,7 +8,9 @@ from typing import Final, Literal
 
 from retrograde.gdbserver.agent import Expression
 from retrograde.gdbserver.pushdown import RegisterName, conditions_of
+from retrograde.machine.probe_page import PAGE_BYTES
 from retrograde.machine.probe_request import Access, Condition
+from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Space, Timeline
 from retrograde.wire.rsp_stop import StopReason
 
@@ -48,10 +50,24 @@ class Point:
         """What its stops are called."""
         return _REASON[self.kind]
 
-    def sees(self, address: int, size: int, is_store: bool) -> bool:
-        """Whether an access of `size` bytes concerns this watchpoint."""
-        wanted = self.kind == 4 or is_store == (self.kind == 2)
-        return wanted and address < self.address + self.length and self.address < address + size
+    def seen_at(self, hit: Hit) -> int | None:
+        """Return the first of this watchpoint's addresses that an access is to; None: to none.
+
+        Of what an interrupt pushed it may not be known where it lies in physical memory: it
+        then is held to be to what it could be, having the same place in its page.
+        """
+        if self.is_break or (self.kind != 4 and bool(hit.is_store) != (self.kind == 2)):
+            return None
+        if hit.address is None or hit.size is None:
+            return None
+        mine = range(self.address, self.address + self.length)
+        if self.space == "virtual":
+            first = max(hit.address, self.address)
+            return first if first in mine and first < hit.address + hit.size else None
+        if hit.placed:
+            return min((at for at in hit.placed if at in mine), default=None)
+        inside = {(hit.address + byte) % PAGE_BYTES for byte in range(hit.size)}
+        return next((at for at in mine[:PAGE_BYTES] if at % PAGE_BYTES in inside), None)
 
 
 class Points:
