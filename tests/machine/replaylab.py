@@ -47,7 +47,7 @@ class Replay:
             *("-serial", "null", "-icount", replay),
             *("-drive", f"file={folder}/machine.qcow2,if=none,id=rr"),
             *("-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-qmp", "chardev:qmp"),
-            *("-kernel", str(builtin_guest(guest).files[0])),
+            *builtin_guest(guest).qemu_args[4:],  # without its -M and -m
         ]
         command[command.index("-object") + 1] += f"mem-path=/dev/fd/{self.ram_fd}"
         if mode == "replay":
