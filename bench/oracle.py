@@ -2,8 +2,8 @@
 
     python bench/oracle.py --operations 10000 --output /var/tmp/oracle
 
-Goes around all built-in x86_64 guests, and recordings named with --recording, in slices
-of a few hundred operations. Each slice is a line of OUTPUT/results.jsonl with its seed;
+Goes around all built-in x86_64 guests, or with --disks around Linux guests with disks in
+constant use, and recordings named with --recording, in slices of a few hundred operations. Each slice is a line of OUTPUT/results.jsonl with its seed;
 a run that was stopped goes on where it was when started again. Exit code 1 when any
 slice, of this run or an earlier one in OUTPUT, found a difference.
 """
@@ -22,6 +22,7 @@ import msgspec
 
 from retrograde.errors import Divergence
 from retrograde.guests.builtin import builtin_guest, builtin_names
+from retrograde.guests.diskload import diskload_guest, diskload_names
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.recorder import record
 from retrograde.recording.bundle import Recording
@@ -45,7 +46,8 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     results = options.output / "results.jsonl"
     done = _read(results)
-    recordings = [*_builtin(options.output), *map(Recording.open, options.recording)]
+    guests = _disks(options.output) if options.disks else _builtin(options.output)
+    recordings = [*guests, *map(Recording.open, options.recording)]
     for recording, seed in _plan(recordings, options.seed):
         if sum(one.operations for one in done) >= options.operations:
             break
@@ -63,6 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--operations", type=int, default=10_000)
     parser.add_argument("--slice", type=int, default=200, help="operations for one replay")
     parser.add_argument("--seed", type=int, default=1, help="of the first slice")
+    parser.add_argument("--disks", action="store_true", help="Linux guests with busy disks")
     parser.add_argument("--recording", action="append", default=[], help="also this one")
     parser.add_argument("--output", type=Path, default=Path("oracle"))
     return parser.parse_args()
@@ -73,6 +76,14 @@ def _builtin(folder: Path) -> Iterator[Recording]:
         path = folder / f"{name}.retro"
         if not path.is_dir():
             asyncio.run(record(path, builtin_guest(name).qemu_args))
+        yield Recording.open(path)
+
+
+def _disks(folder: Path) -> Iterator[Recording]:
+    for name in diskload_names():
+        path = folder / f"{name}.retro"
+        if not path.is_dir():
+            asyncio.run(record(path, diskload_guest(name).qemu_args, shift=4))
         yield Recording.open(path)
 
 
