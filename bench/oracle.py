@@ -3,9 +3,10 @@
     python bench/oracle.py --operations 10000 --output /var/tmp/oracle
 
 Goes around all built-in x86_64 guests, or with --disks around Linux guests with disks in
-constant use, and recordings named with --recording, in slices of a few hundred operations. Each slice is a line of OUTPUT/results.jsonl with its seed;
-a run that was stopped goes on where it was when started again. Exit code 1 when any
-slice, of this run or an earlier one in OUTPUT, found a difference.
+constant use, and recordings named with --recording, in slices of a few hundred operations.
+Each slice is a line of OUTPUT/results.jsonl with its seed; a run that was stopped goes on
+where it was when started again. Exit code 1 when any slice, of this run or an earlier one in
+OUTPUT, found a difference.
 """
 
 from __future__ import annotations
