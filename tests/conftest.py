@@ -21,6 +21,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from tests import leftovers
 from tests.command import retrograde
+from tests.promises import pytest_sessionfinish as pytest_sessionfinish
 
 Record = Callable[..., Recording]
 
