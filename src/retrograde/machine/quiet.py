@@ -30,8 +30,10 @@ NO_NODE = "retrograde-no-such-node"
 
 _JOB = "retrograde-quiet"
 
-Threads = Mapping[str, tuple[bytes, bytes]]
-"""Of each thread its state, one letter, and how often it was switched, as text."""
+ASLEEP = b"S"
+
+Thread = tuple[bytes, bytes]
+"""The state of a thread, one letter, and how often it was switched, as text."""
 
 
 class RequestsInFlight(QemuRefused):
@@ -39,17 +41,18 @@ class RequestsInFlight(QemuRefused):
 
 
 async def rest(pid: int) -> None:
-    """Wait until all threads of the stopped QEMU `pid` sleep: the first stage is over.
+    """Wait until the first stage is over for all requests of the stopped QEMU `pid`.
 
-    Two looks in a row must find every thread asleep, and none that ran in between. A thread
-    that waits for a disk does not sleep in this sense (state D in /proc, proc(5)).
+    That is so when no thread of the pool works, and the main thread, which takes over what
+    the pool has done, sleeps since: asleep it waits for descriptors, of which none was ready.
+    So it is looked at between two looks at all others, which must find them asleep and not
+    have run in between. It may wake up by itself a thousand times a second. A thread that
+    waits for a disk is not asleep in this sense (state D in /proc, proc(5)).
     """
     try:
         async with asyncio.timeout(REST_SECONDS):
-            before: Threads = {}
-            while (now := _threads(pid)) != before or not _all_asleep(now):
-                before = now
-                await asyncio.sleep(PAUSE_SECONDS)
+            while not _is_at_rest(pid):  # nothing tells of it: /proc has to be looked at again
+                await asyncio.sleep(PAUSE_SECONDS)  # noqa: ASYNC110
     except TimeoutError:
         raise QemuTimeout(
             f"QEMU was still busy {REST_SECONDS:g} s after the machine was stopped.",
@@ -75,17 +78,25 @@ async def is_queue_empty(monitor: Monitor) -> bool:
     return NO_NODE in job["error"]
 
 
-def _threads(pid: int) -> Threads:
-    threads = {}
-    for thread in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            status = (thread / "status").read_bytes()
-        except OSError:
-            continue  # it has ended
-        state = status[status.index(b"State:") + 6 :].split(maxsplit=1)[0]
-        threads[thread.name] = state, status[status.index(b"voluntary_ctxt_switches:") :]
-    return threads
+def _is_at_rest(pid: int) -> bool:
+    others = _others(pid)
+    if any(state != ASLEEP for state, _ in others.values()):
+        return False
+    main = _thread(pid, str(pid))
+    return (main is None or main[0] == ASLEEP) and _others(pid) == others
 
 
-def _all_asleep(threads: Threads) -> bool:
-    return all(state == b"S" for state, _ in threads.values())
+def _others(pid: int) -> Mapping[str, Thread]:
+    """Return what is known of each thread but the main one."""
+    names = [path.name for path in Path(f"/proc/{pid}/task").glob("*") if path.name != str(pid)]
+    return {name: thread for name in names if (thread := _thread(pid, name))}
+
+
+def _thread(pid: int, name: str) -> Thread | None:
+    """Return what is known of a thread, None when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/task/{name}/status").read_bytes()
+    except OSError:
+        return None
+    state = status[status.index(b"State:") + 6 :].split(maxsplit=1)[0]
+    return state, status[status.index(b"voluntary_ctxt_switches:") :]
