@@ -172,7 +172,7 @@ def record(
             progress=progress,
         )
     )
-    return Recording(made.path, made.manifest)
+    return Recording(made.folder, made.manifest)
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:

@@ -180,7 +180,7 @@ def test_runs_with_stacks_elsewhere(tmp_path: Path) -> None:
 def test_recordings_of_other_targets(tmp_path: Path) -> None:
     first, second = (make_recording(tmp_path / f"{name}.retro") for name in "ab")
     machine = msgspec.structs.replace(second.manifest.machine, target="riscv64")
-    other = Recording(second.path, replaced(second, machine=machine))
+    other = Recording(second.folder, replaced(second, machine=machine))
     with pytest.raises(UsageError, match="of riscv64"):
         compare_calls(first, other)
 

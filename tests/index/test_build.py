@@ -156,7 +156,7 @@ def test_rows_reconcile_with_the_log_and_with_each_other(original: Path) -> None
 def test_memory_that_changed_was_written(original: Path) -> None:
     """Each line that differs between two checkpoints is in `written`; stores explain most."""
     recording = Recording.open(original)
-    store = CheckpointStore.open(recording.cache, origin_of(recording, qemu_for(recording)))
+    store = CheckpointStore.open(recording, origin_of(recording, qemu_for(recording)))
     assert store is not None
     changed = 0
     with IndexStore(recording).connect() as rows:

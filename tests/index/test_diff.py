@@ -150,10 +150,10 @@ def test_unrelated_recordings(both: Callable[[bytes], tuple[Recording, Recording
     (entry,) = second.manifest.inputs
     other = replaced(second, inputs=(msgspec.structs.replace(entry, sha256="1" * 64),))
     with pytest.raises(UsageError, match="another kernel"):
-        check_related(first, Recording(second.path, other))
+        check_related(first, Recording(second.folder, other))
     other = replaced(second, machine=msgspec.structs.replace(second.manifest.machine, shift=3))
     with pytest.raises(UsageError, match="different machines"):
-        check_related(first, Recording(second.path, other))
+        check_related(first, Recording(second.folder, other))
     (second.path / "manifest.json").write_bytes(encode_manifest(other))
     assert_error(retrograde("diff", first.path, second.path), 2, "different machines")
 

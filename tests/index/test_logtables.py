@@ -16,6 +16,7 @@ from retrograde.index.logtables import LOG_TABLES, build_log_tables, events
 from retrograde.index.store import IndexStore
 from retrograde.recording import rrevents as rr
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import Folder
 from retrograde.recording.manifest import encode_manifest
 from retrograde.recording.rrevents import Event, Kind
 from retrograde.recording.rrlog import RrLog
@@ -71,7 +72,7 @@ def test_events_are_those_of_the_log(
 def test_a_whole_recording_adds_up(recorded: Record, tmp_path: Path) -> None:
     recording = recorded()
     log, console = list(recording.log().events()), recording.console_path.read_bytes()
-    store = IndexStore(Recording(tmp_path, recording.manifest))
+    store = IndexStore(Recording(Folder.at(tmp_path), recording.manifest))
     assert build_log_tables(store, recording) == []
     with store.connect() as asked:
         for table, kind in (("interrupts", Kind.INTERRUPT), ("exceptions", Kind.EXCEPTION)):

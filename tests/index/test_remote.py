@@ -184,4 +184,4 @@ def test_what_is_no_url(recording: Recording, monkeypatch: pytest.MonkeyPatch) -
         remote.Source.of(recording, "s3://bucket/a.tar.zst")
     unfinished = replaced(recording, complete=False, ending="killed", files={})
     with pytest.raises(RecordingError, match="never finished"):
-        remote.Source.of(Recording(recording.path, unfinished), "memory://a.tar.zst")
+        remote.Source.of(Recording(recording.folder, unfinished), "memory://a.tar.zst")

@@ -17,20 +17,23 @@ from retrograde.machine.command import (
 from retrograde.recording.allowlist import FLAGS, RULES
 from retrograde.recording.keyval import split
 from retrograde.recording.machinespec import MachineSpec
+from tests.machine.images import qcow2_image, raw_image
 from tests.machine.specs import KINDS, machines
 
 # A path that needs every kind of quoting there is.
 FOLDER = '/run/a,b="c"'
+VMSTATE, LAYER, OVERLAY = qcow2_image(), raw_image(), qcow2_image()
 
 
 def launch_for(spec, **changes):
-    """A launch in which every path begins with FOLDER."""
+    """A launch in which every path but those of the images begins with FOLDER."""
     numbers = range(max(spec.inputs(), default=-1) + 1)
     plain = {
         "program": "qemu-system-x86_64",
         "inputs": [f"{FOLDER}/input{n}" for n in numbers],
-        "overlays": [f"{FOLDER}/overlay{n}" for n, _ in enumerate(spec.overlaid())],
-        "vmstate": f"{FOLDER}/machine.qcow2",
+        "layers": dict.fromkeys(numbers, LAYER),
+        "overlays": [OVERLAY for _ in spec.overlaid()],
+        "vmstate": VMSTATE,
         "log": f"{FOLDER}/replay.log",
         "console": Chardev.file(f"{FOLDER}/console.log"),
         "ram": RamFile(f"{FOLDER}/ram", 1 << 27),
@@ -83,7 +86,9 @@ def test_no_accepted_machine_names_anything_but_what_the_launch_gives(machine, r
             for quoted in (spelling, json.dumps(spelling)[1:-1]):
                 value = value.replace(quoted, "")
         named = without_free_text(option, value)
-        for ours in ("/input", "/overlay", "/machine.qcow2", "/replay.log", "/console.log", "/ram"):
+        for image in (VMSTATE, LAYER, OVERLAY):
+            named = named.replace(f'"{image.path}"', "")
+        for ours in ("/input", "/replay.log", "/console.log", "/ram"):
             named = named.replace(ours, "")
         assert "/" not in named, (option, value)
         assert "chardev=" not in named
@@ -179,13 +184,13 @@ def test_a_disk_is_an_overlay_over_the_image_under_blkreplay(disk):
         "node-name": "retrograde-0-0",
         "driver": "raw",
         "read-only": True,
-        "file": {"driver": "file", "filename": f"{FOLDER}/input0"},
+        "file": {"driver": "file", "filename": LAYER.path},
     }
     assert overlay == {
         "node-name": "retrograde-0-1",
         "driver": "qcow2",
         "read-only": False,
-        "file": {"driver": "file", "filename": f"{FOLDER}/overlay0"},
+        "file": {"driver": "file", "filename": OVERLAY.path},
         "backing": "retrograde-0-0",
     }
     assert "if=virtio,driver=blkreplay,image=retrograde-0-1" in argv

@@ -9,7 +9,9 @@ import pytest
 
 from retrograde.machine.arguments import parse_arguments
 from retrograde.machine.command import Chardev, Launch, RamFile, record_command, replay_command
-from retrograde.recording.diskimage import read_header
+from retrograde.machine.guardedimage import GuardedImage
+from retrograde.machine.image import create_image
+from retrograde.machine.wiring import Wiring
 from tests.machine.bootdisk import CONSOLE, write_boot_disk
 
 pytestmark = pytest.mark.qemu
@@ -26,14 +28,14 @@ class Bench:
     def __init__(self, folder, line):
         self.folder = folder
         self.machine = parse_arguments(shlex.split(line), "x86_64")
-        self.image("machine.qcow2", 1 << 20)
-
-    def image(self, name, size, snapshot=""):
-        path = str(self.folder / name)
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(size)], check=True)
-        if snapshot:
-            subprocess.run(["qemu-img", "snapshot", "-c", snapshot, path], check=True)
-        return path
+        self.wiring = Wiring(None)
+        with (folder / "machine.qcow2").open("w+b") as image:
+            create_image(image.fileno())
+            self.vmstate = GuardedImage(self.wiring.lend(image), "qcow2", "machine.qcow2")
+        self.layers = {}
+        for layer in (one for disk in self.machine.spec.disks() for one in disk.layers):
+            with self.machine.files[layer.input].open("rb") as file:
+                self.layers[layer.input] = self.wiring.layer(file, layer.format, "a layer")
 
     def run(self, build, *, parked=False, **changes):
         """Run it to its end, or until it quits when `parked`; returns what the console got."""
@@ -46,16 +48,13 @@ class Bench:
         launch = Launch(
             PROGRAM,
             [str(path) for path in self.machine.files],
-            str(self.folder / "machine.qcow2"),
+            self.vmstate,
             str(self.folder / "replay.log"),
             theirs.fileno(),
+            self.layers,
             [
-                self.image(
-                    f"{mode}{number}.qcow2",
-                    read_header(self.machine.files[disk.layers[0].input]).size,
-                    "init" if replays else "",
-                )
-                for number, disk in enumerate(self.machine.spec.overlaid())
+                self.wiring.overlay(self.layers[disk.layers[0].input], "init" if replays else "")
+                for disk in self.machine.spec.overlaid()
             ],
             Chardev.file(str(self.folder / f"{mode}.console")),
             ram=RamFile(f"/dev/fd/{ram}", size),
@@ -71,7 +70,7 @@ class Bench:
         with ours, theirs:
             process = subprocess.Popen(
                 argv,
-                pass_fds=(theirs.fileno(), ram),
+                pass_fds=(theirs.fileno(), ram, *self.wiring.pass_fds),
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
@@ -93,6 +92,19 @@ def disk(tmp_path):
     return write_boot_disk(tmp_path / "disk.img")
 
 
+@pytest.fixture
+def benches(tmp_path):
+    made = []
+
+    def make(line):
+        made.append(Bench(tmp_path, line))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.wiring.close()
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -105,9 +117,9 @@ def disk(tmp_path):
         f"-drive if=pflash,format=raw,file={FIRMWARE} -hda DISK",
     ],
 )
-def test_guest_writes_replay_and_the_users_image_stays(line, disk, tmp_path):
+def test_guest_writes_replay_and_the_users_image_stays(line, disk, benches):
     before = disk.read_bytes()
-    bench = Bench(tmp_path, line.replace("DISK", str(disk)))
+    bench = benches(line.replace("DISK", str(disk)))
     recorded = bench.run(record_command)
     if "-serial null" not in line:  # the guest prints to the first port only
         assert recorded == CONSOLE
@@ -115,12 +127,12 @@ def test_guest_writes_replay_and_the_users_image_stays(line, disk, tmp_path):
     assert disk.read_bytes() == before
 
 
-def test_read_only_disk_and_backing_chain(disk, tmp_path):
+def test_read_only_disk_and_backing_chain(disk, tmp_path, benches):
     top = tmp_path / "top.qcow2"
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk, "-F", "raw", top]
     subprocess.run(words, check=True)
     assert parse_arguments(["-hda", str(top)], "x86_64").files == (top, disk)
-    bench = Bench(tmp_path, f"-drive file={top},if=virtio -cdrom {disk}")
+    bench = benches(f"-drive file={top},if=virtio -cdrom {disk}")
     assert bench.run(record_command) == CONSOLE
     assert bench.run(replay_command) == CONSOLE
 
@@ -144,11 +156,11 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_qemu_takes_the_rebuilt_command_line(name, tmp_path):
+def test_qemu_takes_the_rebuilt_command_line(name, tmp_path, benches):
     """Recorded for a moment, parked at the start of the replay, then told to quit."""
     kernel = tmp_path / "kernel"
     kernel.write_bytes(_multiboot_kernel())
-    bench = Bench(tmp_path, GOLDEN[name].replace("KERNEL", str(kernel)))
+    bench = benches(GOLDEN[name].replace("KERNEL", str(kernel)))
     bench.run(record_command, parked=True)
     bench.run(replay_command, parked=True)
 

@@ -14,7 +14,6 @@ from retrograde.errors import (
     InputChanged,
     LogCorrupt,
     PositionError,
-    RecordingError,
     UsageError,
 )
 from retrograde.recording import bundle
@@ -46,7 +45,6 @@ def test_open(recording: Recording) -> None:
     assert repr(recording) == "<Recording a.retro: x86_64, end 1_000>"
     recording.check_inputs()
     recording.check_digests()
-    recording.check_images()
 
 
 def test_relative_path_is_kept_absolute(
@@ -185,12 +183,3 @@ def test_manifest_is_replaced_whole(recording: Recording, draft: Draft) -> None:
     assert stat.S_ISREG(os.lstat(draft.path / "manifest.json").st_mode)
     assert not (draft.path / "manifest.json.new").exists()
     draft.discard()
-
-
-def test_image_with_its_data_elsewhere(recording: Recording) -> None:
-    header = bytearray(4096)
-    header[0:8] = b"QFI\xfb\x00\x00\x00\x03"
-    header[79] = 1 << 2  # incompatible feature: external data file
-    recording.image_path.write_bytes(header)
-    with pytest.raises(RecordingError, match="has its data in another file"):
-        recording.check_images()

@@ -155,9 +155,9 @@ async def test_a_cache_that_does_not_fit_is_made_anew(recording, qemu, damage):
         os.truncate(folder / stores.PAGES, 8192)
     if damage == "cut index":
         os.truncate(folder / stores.INDEX, 100)
-    assert CheckpointStore.open(recording.cache, origin_of(recording, qemu)) is None
+    assert CheckpointStore.open(recording, origin_of(recording, qemu)) is None
     assert await truth(recording, positions) == expected
-    assert CheckpointStore.open(recording.cache, origin_of(recording, qemu)) is not None
+    assert CheckpointStore.open(recording, origin_of(recording, qemu)) is not None
 
 
 async def test_a_checkpoint_that_loads_wrong_is_dropped(recording, qemu, caplog):
@@ -180,13 +180,13 @@ async def test_proof_drops_the_checkpoint_that_leads_astray(recording, qemu):
     victim = store.checkpoints[-1]
     table = store.table(victim)
     slot = int(table[table != 0][5])
-    with (store.folder / stores.PAGES).open("r+b") as pages:
+    with (store.folder.path / stores.PAGES).open("r+b") as pages:
         pages.seek(4096 * slot)
         pages.write(os.urandom(4096))
     store.close()
     damaged = await prove_checkpoints(recording, qemu)
     assert victim.position in damaged.dropped
-    again = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
+    again = CheckpointStore.open(recording, origin_of(recording, qemu))
     assert again.index.proven
     assert victim.position not in [one.position for one in again.checkpoints]
 
@@ -204,7 +204,7 @@ async def test_a_disk_that_fills_up_ends_the_saving_not_the_work(recording, qemu
 
     monkeypatch.setattr(PageStore, "put", full_at_the_second)
     assert await truth(recording, [recording.end // 2]) == expected
-    kept = CheckpointStore.open(recording.cache, origin_of(recording, qemu)).checkpoints
+    kept = CheckpointStore.open(recording, origin_of(recording, qemu)).checkpoints
     assert [one.position for one in kept] == [0]
 
 
@@ -219,7 +219,7 @@ async def test_no_room_at_all_is_said_plainly(recording, monkeypatch):
 
 async def test_what_a_crashed_process_left_is_swept(recording):
     recording.cache.mkdir(exist_ok=True)
-    left = recording.cache / f"{stores.FOLDER}.crashed"
+    left = recording.cache / f"{stores.FOLDER}.0crashed"
     left.mkdir()
     (left / stores.PAGES).write_bytes(b"x" * 4096)
     await truth(recording, [0])

@@ -10,6 +10,12 @@ from retrograde.timeline.pages import PAGE, PageStore
 PAGES = 300  # more than one chunk of comparison
 
 
+def opened(folder: Path) -> PageStore:
+    (folder / "pages").touch()
+    with (folder / "pages").open("r+b") as file:
+        return PageStore(file, PAGES * PAGE)
+
+
 def ram_of(contents: dict[int, int]) -> np.ndarray:
     ram = np.zeros(PAGES * PAGE, dtype=np.uint8)
     for page, value in contents.items():
@@ -27,7 +33,7 @@ contents = st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 255), max_s
 def test_every_ram_comes_back_from_any_other(
     tmp_path_factory: pytest.TempPathFactory, sequence: list[dict[int, int]], random
 ) -> None:
-    store = PageStore(tmp_path_factory.mktemp("pages") / "pages", PAGES * PAGE)
+    store = opened(tmp_path_factory.mktemp("pages"))
     rams = [ram_of(entry) for entry in sequence]
     table, tables = store.empty_table(), []
     for ram in rams:
@@ -44,7 +50,7 @@ def test_every_ram_comes_back_from_any_other(
 
 
 def test_unchanged_and_zero_pages_take_no_room(tmp_path: Path) -> None:
-    store = PageStore(tmp_path / "pages", PAGES * PAGE)
+    store = opened(tmp_path)
     empty = store.size
     ram = ram_of({3: 7, 5: 9})
     first = store.put(ram, store.empty_table(), ALL)
@@ -57,11 +63,11 @@ def test_unchanged_and_zero_pages_take_no_room(tmp_path: Path) -> None:
 
 
 def test_a_store_reopens_with_what_it_held(tmp_path: Path) -> None:
-    store = PageStore(tmp_path / "pages", PAGES * PAGE)
+    store = opened(tmp_path)
     ram = ram_of({0: 1, 299: 2})
     table = store.put(ram, store.empty_table(), ALL)
     store.close()
-    again = PageStore(tmp_path / "pages", PAGES * PAGE)
+    again = opened(tmp_path)
     into = np.ones(PAGES * PAGE, np.uint8)
     again.get(table, into, ALL)
     assert np.array_equal(into, ram)
@@ -69,7 +75,7 @@ def test_a_store_reopens_with_what_it_held(tmp_path: Path) -> None:
 
 
 def test_memory_that_was_never_allocated_is_zero_and_stays_so(tmp_path: Path) -> None:
-    store = PageStore(tmp_path / "pages", PAGES * PAGE)
+    store = opened(tmp_path)
     ram = ram_of({3: 7, 290: 9})
     full = store.put(ram, store.empty_table(), ALL)
     absent = np.array([True, False])

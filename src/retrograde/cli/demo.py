@@ -129,14 +129,14 @@ def _replay(recording: Recording, qemu: Qemu) -> tuple[float, bool]:
 
     began = time.monotonic()
     asyncio.run(run())
-    recorded = recording.console_path.read_bytes()
+    recorded = recording.console_bytes()
     until = recording.console.bytes_until(recording.end)
     return round(time.monotonic() - began, 3), bytes(console) == recorded[:until]
 
 
 def _print(demo: Demo, recording: Recording) -> None:
     log = recording.manifest.files["replay.log"].bytes
-    lines = recording.console_path.read_bytes().count(b"\n")
+    lines = recording.console_bytes().count(b"\n")
     replayed = "done before, see the first run"
     if demo.replay_seconds is not None:
         verdict = "byte for byte the same" if demo.console_equal else "NOT the same"

@@ -10,6 +10,7 @@ import msgspec
 
 from retrograde.cli.arguments import RECORDING
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_facts, print_json
+from retrograde.errors import RecordingError
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 from retrograde.recording.manifest import InputFile
@@ -130,13 +131,17 @@ def _mebibytes(count: int) -> str:
     return f"{count / (1 << 20):.15g} MiB"
 
 
+_INDEX_LIMIT = 64 << 20
+"""Bytes, as in timeline.store."""
+
+
 class _CheckpointIndex(msgspec.Struct):
     checkpoints: list[msgspec.Raw]
 
 
 def _checkpoints(recording: Recording) -> int:
     """Count the checkpoints in the cache; `timeline.store`, which knows them, takes 0.1 s."""
-    index = recording.cache / "checkpoints" / "index.json"
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        return len(msgspec.json.decode(index.read_bytes(), type=_CheckpointIndex).checkpoints)
+    with contextlib.suppress(OSError, RecordingError, msgspec.DecodeError):
+        index = recording.open_cache().folder("checkpoints").read("index.json", _INDEX_LIMIT)
+        return len(msgspec.json.decode(index, type=_CheckpointIndex).checkpoints)
     return 0

@@ -40,7 +40,7 @@ def command(recording: Recording, to: str, qemu: str | None, force: bool, as_jso
 
     asyncio.run(_replay(recording, program, target, sink))
     equal = recording.console.bytes_until(target) == len(console) and (
-        recording.console_path.read_bytes().startswith(console)
+        recording.console_bytes().startswith(console)
     )
     if as_json:
         print_json({"position": target, "console_bytes": len(console), "console_equal": equal})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from retrograde.gdbserver.requests import E_READ_ONLY, Refusal, hexadecimal
+from retrograde.recording.folder import open_regular
 
 CHUNK: Final = 1 << 16
 """The most bytes in one answer, where each may need an escape."""
@@ -68,7 +69,7 @@ class ProgramFile:
         if name.lower() != self.name.hex().encode():
             raise Refusal(errno.ENOENT, "Only the program is served.")
         self.close()
-        self._file = self._path.open("rb")
+        self._file = open_regular(self._path, follow=True)
         return b"F%x" % _FD
 
     def _read(self, rest: bytes) -> bytes:

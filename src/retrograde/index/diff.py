@@ -27,6 +27,7 @@ from retrograde.index.store import IndexStore
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import open_regular
 from retrograde.recording.rrlayout import HEADER_BYTES
 from retrograde.timeline.timeline import Timeline
 
@@ -104,7 +105,7 @@ def first_input(first: Recording, second: Recording) -> int | None:
 
 def _first_byte(ours: Path, theirs: Path, start: int) -> int | None:
     """Return the first byte from `start` on that two files differ in; constant memory."""
-    with ours.open("rb") as one, theirs.open("rb") as other:
+    with open_regular(ours) as one, open_regular(theirs) as other:
         one.seek(start)
         other.seek(start)
         while True:

@@ -71,11 +71,12 @@ class Source:
 def checkpoints_in(recording: Recording) -> Checkpoints:
     """Return the checkpoints of `recording`, to be sent."""
     checkpoints = {}
-    for path in (recording.cache / store.FOLDER).iterdir():
+    folder = recording.open_cache().folder(store.FOLDER)
+    for name in filter(store.is_ours, folder.files()):
         data = io.BytesIO()
-        with path.open("rb") as file, zstd.open(data, "wb") as stream:
+        with folder.open(name) as file, zstd.open(data, "wb") as stream:
             shutil.copyfileobj(file, stream)
-        checkpoints[path.name] = data.getvalue()
+        checkpoints[name] = data.getvalue()
     return checkpoints
 
 
@@ -118,10 +119,9 @@ def _fetch(source: Source, checkpoints: Checkpoints, folder: Path) -> None:
             _compare(recording.path, source)
         else:
             recording = _copy(system, path.rstrip("/"), source, new / source.name)
-        kept = recording.cache / store.FOLDER
-        kept.mkdir(parents=True)
-        for name, data in checkpoints.items():
-            with zstd.open(io.BytesIO(data)) as stream, (kept / name).open("wb") as file:
+        kept = recording.open_cache(make=True).folder(store.FOLDER, make=True)
+        for name in filter(store.is_ours, checkpoints):
+            with zstd.open(io.BytesIO(checkpoints[name])) as stream, kept.create(name) as file:
                 shutil.copyfileobj(stream, file)
         new.rename(folder)
 

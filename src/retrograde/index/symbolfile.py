@@ -13,6 +13,7 @@ import numpy as np
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.index.kallsyms import Symbol
+from retrograde.recording.folder import open_regular
 
 _ELF: Final = b"\x7fELF"
 _LINE: Final = re.compile(rb"^([0-9a-f]{8,16}) (\S) (\S+)", re.M)
@@ -56,7 +57,7 @@ class SymbolFile:
 def read_symbol_file(path: Path, *, elf_only: bool = False) -> SymbolFile:
     """Read the symbols in `path`; raises UsageError when it holds none."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, follow=True) as file:
             is_elf = file.read(len(_ELF)) == _ELF
             if elf_only and not is_elf:
                 raise UsageError(f"{path} is no ELF file.", _HINT)

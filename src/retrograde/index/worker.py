@@ -128,7 +128,7 @@ async def _read(tasks: asyncio.Queue[Task], serving: asyncio.Task[Any] | None) -
 async def _seated(path: Path, program: str) -> AsyncIterator[tuple[Seat, MachineView]]:
     recording = Recording.open(path)
     qemu = qemu_for(recording, program)
-    store = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
+    store = CheckpointStore.open(recording, origin_of(recording, qemu))
     if store is None:
         raise EnvironmentLacks("The checkpoints were removed meanwhile.", "Start again.")
     facts = LogFacts.read(recording.log())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from retrograde.machine.diskcommand import disk_words, private_drive
+from retrograde.machine.guardedimage import GuardedImage
 from retrograde.recording.allowlist import RESERVED, SOUND_DEVICES
 from retrograde.recording.keyval import join
 from retrograde.recording.machinespec import (
@@ -89,23 +90,23 @@ class RamFile:
 class Launch:
     """What one run of a machine needs beside its description.
 
-    `inputs` are the paths of the manifest's inputs in order, `overlays` those of fresh
-    qcow2 images, one for each of `MachineSpec.overlaid()`, with the virtual size of the
-    disk. For a replay each must hold an (empty) snapshot called `snapshot`, because
-    loading a machine wants it on every disk. `vmstate` is the qcow2 image with the
-    machine's snapshots, `log` the rr log. `snapshot` is taken at position 0 when
-    recording and loaded when replaying; None does neither. `machine_options` and
-    `globals` are quirk remedies (`hpet=off`, `apic-common.vapic=off`). `live_netdevs`
-    gives backends, by id, the user's own -netdev text, when recording. `plugin` is the
-    value of -plugin.
+    `inputs` are the paths of the manifest's inputs in order, `layers` those that are images of
+    disks by their number there, `overlays` fresh qcow2 images, one for each of
+    `MachineSpec.overlaid()`, with the virtual size of the disk. For a replay each must hold an
+    (empty) snapshot called `snapshot`, because loading a machine wants it on every disk. `vmstate`
+    is the qcow2 image with the machine's snapshots, `log` the rr log. `snapshot` is taken at
+    position 0 when recording and loaded when replaying; None does neither. `machine_options` and
+    `globals` are quirk remedies (`hpet=off`, `apic-common.vapic=off`). `live_netdevs` gives
+    backends, by id, the user's own -netdev text, when recording. `plugin` is the value of -plugin.
     """
 
     program: str
     inputs: Sequence[str]
-    vmstate: str
+    vmstate: GuardedImage
     log: str
     monitor_fd: int
-    overlays: Sequence[str] = ()
+    layers: Mapping[int, GuardedImage] = field(default_factory=dict)
+    overlays: Sequence[GuardedImage] = ()
     console: Chardev = NOWHERE
     gdb: Chardev | None = None
     ram: RamFile | None = None
@@ -144,7 +145,7 @@ def _machine(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
     # The first writable image takes the machine's snapshots (block/snapshot.c), so ours
     # stands before any disk of the guest.
     yield from ("-drive", private_drive(VMSTATE_DRIVE, launch.vmstate))
-    disks = disk_words(spec, launch.inputs, launch.overlays)
+    disks = disk_words(spec, launch.layers, launch.overlays)
     hubs = iter(range(_FIRST_HUB, _FIRST_HUB + len(spec.options)))
     for option in spec.options:
         match option:

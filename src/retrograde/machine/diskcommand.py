@@ -10,36 +10,37 @@ is ever written.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from retrograde.errors import InternalError
+from retrograde.machine.guardedimage import GuardedImage
 from retrograde.recording.allowlist import RESERVED
 from retrograde.recording.keyval import escape, join
 from retrograde.recording.machinespec import Disk, MachineSpec
 
 
 def disk_words(
-    spec: MachineSpec, inputs: Sequence[str], overlays: Sequence[str]
+    spec: MachineSpec, layers: Mapping[int, GuardedImage], overlays: Sequence[GuardedImage]
 ) -> Iterator[list[str]]:
     """Yield the words for each of the machine's disks, in order.
 
-    `inputs` and `overlays` are paths, as in command.Launch.
+    `layers` and `overlays` are those of command.Launch.
     """
     wanted = len(spec.overlaid())
     if wanted != len(overlays):
         raise InternalError(f"{wanted} overlays are needed, {len(overlays)} given.")
     fresh = iter(overlays)
     for number, disk in enumerate(spec.disks()):
-        stack = [_Node(inputs[layer.input], layer.format) for layer in reversed(disk.layers)]
+        stack = [_Node(layers[layer.input]) for layer in reversed(disk.layers)]
         if disk.writable:
-            stack.append(_Node(next(fresh), "qcow2", writable=True))
+            stack.append(_Node(next(fresh), writable=True))
         yield list(_disk(disk, number, stack, direct=spec.is_synchronous(disk)))
 
 
-def private_drive(name: str, path: str) -> str:
+def private_drive(name: str, vmstate: GuardedImage) -> str:
     """Return the value of a -drive over our own qcow2 image that no board picks up."""
-    image = _Node(path, "qcow2", writable=True)
+    image = _Node(vmstate, writable=True)
     return f"if=none,id={name},file={escape(image.pseudo_name(None))}"
 
 
@@ -47,17 +48,16 @@ def private_drive(name: str, path: str) -> str:
 class _Node:
     """One image file as a node of QEMU's block graph; `below` is the node that backs it."""
 
-    path: str
-    format: str
+    image: GuardedImage
     writable: bool = False
 
     def options(self, below: str | None) -> dict[str, object]:
         options: dict[str, object] = {
-            "driver": self.format,
+            "driver": self.image.format,
             "read-only": not self.writable,
-            "file": {"driver": "file", "filename": self.path},
+            "file": {"driver": "file", "filename": self.image.path},
         }
-        if self.format == "qcow2":
+        if self.image.format == "qcow2":
             options["backing"] = below
         return options
 

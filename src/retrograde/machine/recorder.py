@@ -21,6 +21,7 @@ from retrograde.errors import (
 )
 from retrograde.machine.arguments import UserMachine, parse_arguments
 from retrograde.machine.command import INITIAL, Chardev, Launch, RamFile, record_command
+from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import NO_SPACE, create_image
 from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
 from retrograde.machine.process import EXIT_SECONDS, QemuProcess, finished
@@ -36,6 +37,7 @@ from retrograde.recording.bundle import (
     disk_errors_named,
     now,
 )
+from retrograde.recording.folder import open_regular
 from retrograde.recording.machinespec import Shift
 from retrograde.recording.manifest import Ending, Manifest, QemuIdentity, Ram
 from retrograde.recording.rrlayout import LAYOUTS, known_qemus
@@ -189,8 +191,10 @@ class _Recorder:
             (folder / CONSOLE).touch()
             with (folder / IMAGE).open("w+b") as image:
                 create_image(image.fileno())
+                vmstate = GuardedImage(wiring.lend(image), "qcow2", IMAGE)
+            layers = self._layers()
             overlays = [
-                wiring.overlay(self._paths[disk.layers[0].input])
+                wiring.overlay(layers[disk.layers[0].input])
                 for disk in self._machine.spec.overlaid()
             ]
         kept = str(folder / CONSOLE)
@@ -198,10 +202,11 @@ class _Recorder:
         return Launch(
             program=str(self._qemu.path),
             inputs=[str(path) for path in self._paths],
-            vmstate=str(folder / IMAGE),
+            layers=layers,
+            vmstate=vmstate,
             log=str(folder / LOG),
             monitor_fd=wiring.monitor_fd,
-            overlays=[fd_path(overlay) for overlay in overlays],
+            overlays=overlays,
             console=Chardev("socket", live) if live else Chardev.file(kept),
             ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
             snapshot=INITIAL if self._manifest.snapshot else None,
@@ -210,6 +215,15 @@ class _Recorder:
             globals=[q.global_option for q in self._quirks if q.global_option],
             live_netdevs=self._machine.live_netdevs,
         )
+
+    def _layers(self) -> dict[int, GuardedImage]:
+        """Open the images of the machine's disks, by number of the input."""
+        opened: dict[int, GuardedImage] = {}
+        for layer in (layer for disk in self._machine.spec.disks() for layer in disk.layers):
+            path = self._paths[layer.input]
+            with open_regular(path, follow=True) as file:
+                opened[layer.input] = self._wiring.layer(file, layer.format, str(path))
+        return opened
 
     async def _watch(
         self,

@@ -13,13 +13,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
 from retrograde.machine.command import INITIAL, replay_command
 from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import drop_snapshot
 from retrograde.machine.isa import isa_for
 from retrograde.machine.mipscounter import follows_branch, restart_counter
@@ -29,9 +29,10 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replaylaunch import lay_out, private_images
+from retrograde.machine.replaylaunch import lay_out, open_images
 from retrograde.machine.wiring import GdbListener, Wiring
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import Folder
 
 STALL_SECONDS = 20.0
 """A replay whose position has not moved for so long is stuck."""
@@ -69,7 +70,11 @@ class Replayer:
     """A QEMU process replaying `recording`. Made by `start`; always ended by `close`."""
 
     def __init__(
-        self, recording: Recording, process: QemuProcess, wiring: Wiring, images: dict[str, int]
+        self,
+        recording: Recording,
+        process: QemuProcess,
+        wiring: Wiring,
+        images: dict[str, GuardedImage],
     ) -> None:
         self.recording = recording
         self._images = images
@@ -97,7 +102,7 @@ class Replayer:
         recording: Recording,
         qemu: Qemu,
         *,
-        images: Path | None = None,
+        images: Folder | None = None,
         console_fd: int | None = None,
         gdb_listener: GdbListener | None = None,
         plugin: str = "",
@@ -113,7 +118,7 @@ class Replayer:
         """
         wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
         try:
-            files = private_images(recording, wiring, images)
+            files = open_images(recording, wiring, images)
             launch = lay_out(
                 recording,
                 qemu,
@@ -128,7 +133,7 @@ class Replayer:
         except BaseException:
             wiring.close()
             raise
-        replayer = cls(recording, process, wiring, files)
+        replayer = cls(recording, process, wiring, files.private)
         try:
             wiring.release_theirs()
             await replayer.monitor.connect(wiring.monitor_link)
@@ -303,13 +308,13 @@ class Replayer:
                 f"Snapshot {snapshot.tag} is of {self._position:_}, not {snapshot.position:_}."
             )
 
-    def copy_images(self, folder: Path) -> None:
+    def copy_images(self, folder: Folder) -> None:
         """Copy the images with all snapshots saved so far; the machine must be parked."""
         # A replay that began without a snapshot saves one at the start, for gdb. Where it is
         # there already it is deleted first, which aborts QEMU 11.1 (docs/quirks.md).
         of_gdb = not self.recording.manifest.snapshot
-        for name, fd in self._images.items():
-            with os.fdopen(os.dup(fd), "rb") as source, (folder / name).open("w+b") as copy:
+        for name, image in self._images.items():
+            with os.fdopen(os.dup(image.fd), "rb") as source, folder.create(name) as copy:
                 source.seek(0)
                 shutil.copyfileobj(source, copy, 1 << 20)
                 copy.flush()

@@ -3,42 +3,78 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
+from retrograde.errors import RecordingError
 from retrograde.machine.command import INITIAL, NOWHERE, Chardev, Launch, RamFile
+from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
-from retrograde.recording.bundle import IMAGE, Recording
-from retrograde.recording.diskimage import check_self_contained
-from retrograde.recording.rrlog import RrLog
+from retrograde.recording.bundle import IMAGE, LOG, Recording
+from retrograde.recording.folder import Folder
 from retrograde.recording.rrrepair import write_repaired_copy
 
 
-def private_images(recording: Recording, wiring: Wiring, folder: Path | None) -> dict[str, int]:
-    """Make the private images of one process: snapshots first, then the disks' overlays."""
-    _check_images(recording)
-    disks = recording.manifest.machine.overlaid()
-    names = [f"disk{number}.qcow2" for number in range(len(disks))]
-    if folder is not None:
-        files = {IMAGE: wiring.memory_copy("vmstate", folder / IMAGE)}
-        return files | {name: wiring.disk_copy(folder / name) for name in names}
-    files = {IMAGE: wiring.memory_copy("vmstate", recording.image_path)}
-    inputs = recording.manifest.inputs
-    for name, disk in zip(names, disks, strict=True):
-        lowest = recording.input_path(inputs[disk.layers[0].input].name)
-        files[name] = wiring.overlay(lowest, INITIAL)
-    return files
+@dataclass(frozen=True)
+class Images:
+    """The images of one process: what it reads, and private copies of what it writes.
+
+    `layers` are those of the disks, by number of the input; `private` ones are by name, the
+    one with snapshots first, then the disks' overlays.
+    """
+
+    layers: dict[int, GuardedImage]
+    private: dict[str, GuardedImage]
 
 
-def _check_images(recording: Recording) -> None:
-    """Refuse images that would have QEMU open files nobody checked."""
-    check_self_contained(recording.image_path)
-    inputs = recording.manifest.inputs
-    for disk in recording.manifest.machine.disks():
-        for layer in disk.layers:
-            if layer.format == "qcow2":
-                check_self_contained(recording.input_path(inputs[layer.input].name))
+def open_images(recording: Recording, wiring: Wiring, saved: Folder | None) -> Images:
+    """Open and copy the images of one process; `saved` has some with more snapshots.
+
+    Raises RecordingError for one that would make QEMU open other files.
+    """
+    machine, inputs = recording.manifest.machine, recording.manifest.inputs
+    layers: dict[int, GuardedImage] = {}
+    for layer in (layer for disk in machine.disks() for layer in disk.layers):
+        entry = inputs[layer.input]
+        with recording.open_input(entry) as file:
+            name = f"{entry.name} of {recording.name}"
+            layers[layer.input] = wiring.layer(file, layer.format, name)
+    names = [f"disk{number}.qcow2" for number in range(len(machine.overlaid()))]
+    private: dict[str, GuardedImage] = {}
+    if saved is not None:
+        for name in (IMAGE, *names):
+            copy = wiring.memory_copy if name == IMAGE else wiring.disk_copy
+            with _open_saved(saved, name) as file:
+                private[name] = copy(file, f"{saved}/{name}")
+        return Images(layers, private)
+    with recording.open_own(IMAGE) as file:
+        private[IMAGE] = wiring.memory_copy(file, f"{IMAGE} of {recording.name}")
+    for name, disk in zip(names, machine.overlaid(), strict=True):
+        private[name] = wiring.overlay(layers[disk.layers[0].input], INITIAL)
+    return Images(layers, private)
+
+
+def _open_saved(saved: Folder, name: str) -> BufferedReader:
+    try:
+        return saved.open(name)
+    except OSError as error:
+        raise RecordingError(
+            f"{saved}/{name} cannot be read: {error.strerror}.",
+            f"Remove {saved}; it is made anew.",
+        ) from error
+
+
+def _input_paths(recording: Recording) -> list[str]:
+    """Return the paths of the inputs, which QEMU opens by name: the guest may see it.
+
+    (An option ROM is found by the last part of its file's name, QEMU hw/core/loader.c.)
+    """
+    for entry in recording.manifest.inputs:
+        recording.open_input(entry).close()
+    return [str(recording.input_path(entry.name)) for entry in recording.manifest.inputs]
 
 
 def lay_out(
@@ -46,7 +82,7 @@ def lay_out(
     qemu: Qemu,
     wiring: Wiring,
     *,
-    images: dict[str, int],
+    images: Images,
     console_fd: int | None,
     gdb_listener: GdbListener | None,
     plugin: str,
@@ -55,7 +91,6 @@ def lay_out(
     manifest = recording.manifest
     quirks = quirks_named(manifest.quirks)
     ram = wiring.ram
-    inputs = [recording.input_path(entry.name) for entry in manifest.inputs]
     console = NOWHERE
     if console_fd is not None:
         console = Chardev.file(fd_path(wiring.inherit(console_fd)))
@@ -63,15 +98,14 @@ def lay_out(
         gdb = Chardev.socket(wiring.inherit(gdb_listener.fd), listening=True)
     else:
         gdb = Chardev.socket(wiring.gdb_fd)
-    whole = recording.complete
-    log = recording.log_path if whole else fd_path(_repaired(recording.log(), wiring))
     return Launch(
         program=str(qemu.path),
-        inputs=[str(path) for path in inputs],
-        vmstate=fd_path(images[IMAGE]),
-        log=str(log),
+        inputs=_input_paths(recording),
+        layers=images.layers,
+        vmstate=images.private[IMAGE],
+        log=fd_path(_log(recording, wiring)),
         monitor_fd=wiring.monitor_fd,
-        overlays=[fd_path(fd) for name, fd in images.items() if name != IMAGE],
+        overlays=[image for name, image in images.private.items() if name != IMAGE],
         console=console,
         gdb=gdb,
         ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
@@ -83,9 +117,13 @@ def lay_out(
     )
 
 
-def _repaired(log: RrLog, wiring: Wiring) -> int:
-    """Make a memory file with what is whole of an unfinished rr log; returns its fd."""
+def _log(recording: Recording, wiring: Wiring) -> int:
+    """Return a descriptor of the log, or of a copy with what is whole of an unfinished one."""
+    if recording.complete:
+        with recording.open_own(LOG) as file:
+            return wiring.lend(file)
     with tempfile.TemporaryDirectory(prefix="retrograde-") as folder:
         repaired = Path(folder) / "replay.log"
-        write_repaired_copy(log, repaired)
-        return wiring.memory_copy("replay-log", repaired)
+        write_repaired_copy(recording.log(), repaired)
+        with repaired.open("rb") as file:
+            return wiring.memory_file("replay-log", file)

@@ -12,11 +12,12 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
+from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import create_image
 from retrograde.machine.ram import GuestRam
-from retrograde.recording.diskimage import read_header
+from retrograde.recording.diskimage import ImageFormat
 
 
 class Wiring:
@@ -38,28 +39,37 @@ class Wiring:
         self.pass_fds.append(fd)
         return fd
 
-    def memory_copy(self, name: str, content: Path) -> int:
+    def lend(self, file: BinaryIO) -> int:
+        """Let QEMU have a file that was opened for it; returns the descriptor, closed with us."""
+        return self._own(os.dup(file.fileno()))
+
+    def memory_file(self, name: str, content: BinaryIO) -> int:
         """Make a memory file with the bytes of `content`; returns its fd."""
-        fd = self._own(os.memfd_create(name))
-        with content.open("rb") as source, os.fdopen(fd, "wb", closefd=False) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        return fd
+        return _filled(self._own(os.memfd_create(name)), content)
 
-    def disk_copy(self, content: Path) -> int:
-        """Make an unlinked file on disk with the bytes of `content`; returns its fd."""
-        fd = self._unlinked()
-        with content.open("rb") as source, os.fdopen(fd, "wb", closefd=False) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        return fd
+    def memory_copy(self, content: BinaryIO, name: str) -> GuardedImage:
+        """Make a memory file with the image `content`, called `name` in errors.
 
-    def overlay(self, disk: Path, snapshot: str = "") -> int:
-        """Make an empty image of the size of `disk` for what the guest writes; its fd.
+        The copy is what is checked, because nobody else can write it.
+        """
+        return GuardedImage(self.memory_file("image", content), "qcow2", name)
+
+    def disk_copy(self, content: BinaryIO, name: str) -> GuardedImage:
+        """Make an unlinked file on disk with the image `content`, as `memory_copy` does."""
+        return GuardedImage(_filled(self._unlinked(), content), "qcow2", name)
+
+    def layer(self, file: BinaryIO, form: ImageFormat, name: str) -> GuardedImage:
+        """Let QEMU read an image of a disk, called `name` in errors, in place."""
+        return GuardedImage(self.lend(file), form, name, based=True)
+
+    def overlay(self, disk: GuardedImage, snapshot: str = "") -> GuardedImage:
+        """Make an empty image of the size of `disk` for what the guest writes.
 
         On disk, not in memory: a guest may write a lot.
         """
         fd = self._unlinked()
-        create_image(fd, read_header(disk).size, snapshot)
-        return fd
+        create_image(fd, disk.size, snapshot)
+        return GuardedImage(fd, "qcow2", "an overlay")
 
     def release_theirs(self) -> None:
         """Close our copies of QEMU's socket ends, once it runs: its death must be seen."""
@@ -117,6 +127,13 @@ class GdbListener:
     def __exit__(self, *unused: object) -> None:
         self._socket.close()
         self._folder.cleanup()
+
+
+def _filled(fd: int, content: BinaryIO) -> int:
+    """Copy `content` into the empty file `fd`, and return that."""
+    with os.fdopen(fd, "wb", closefd=False) as target:
+        shutil.copyfileobj(content, target, 1 << 20)
+    return fd
 
 
 def fd_path(fd: int) -> str:

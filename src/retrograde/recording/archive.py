@@ -8,6 +8,7 @@ are checked before the recording takes its final name.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -25,7 +26,6 @@ from retrograde.recording.bundle import (
     OWN_FILES,
     PARTIAL,
     Recording,
-    digests,
     disk_errors_named,
 )
 from retrograde.recording.manifest import MANIFEST_LIMIT, decode_manifest, encode_manifest
@@ -58,12 +58,22 @@ def pack(recording: Recording, target: Path) -> None:
     The same recording always gives the same bytes. One that was never finished is
     packed with the digests it lacks. Raises RecordingError when it is damaged.
     """
-    recording.check_inputs()
-    recording.check_digests()
     _check_free(target)
+    with contextlib.ExitStack() as opened:
+        _pack(recording, target, opened)
+
+
+def _pack(recording: Recording, target: Path, opened: contextlib.ExitStack) -> None:
     manifest = recording.manifest
+    inputs = {entry: opened.enter_context(recording.open_input(entry)) for entry in manifest.inputs}
+    own = {name: opened.enter_context(recording.open_own(name)) for name in OWN_FILES}
+    # What was compared is what is packed: nothing is opened twice.
+    for entry, file in inputs.items():
+        recording.check_input(entry, file)
+    found = {name: recording.check_own(name, file) for name, file in own.items()}
     if not manifest.files:
-        manifest = msgspec.structs.replace(manifest, files=digests(recording.path))
+        manifest = msgspec.structs.replace(manifest, files=found)
+    members = own | {f"{INPUTS}/{entry.name}": file for entry, file in inputs.items()}
     partial = target.with_name(target.name + PARTIAL)
     try:
         with (
@@ -73,10 +83,8 @@ def pack(recording: Recording, target: Path) -> None:
         ):
             # First, so that unpacking knows what may follow.
             _add(tar, io.BytesIO(encode_manifest(manifest)), MANIFEST)
-            inputs = (f"{INPUTS}/{entry.name}" for entry in manifest.inputs)
-            for name in (*OWN_FILES, *inputs):
-                with (recording.path / name).open("rb") as file:
-                    _add(tar, file, name)
+            for name, file in members.items():
+                _add(tar, file, name)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

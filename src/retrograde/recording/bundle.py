@@ -24,7 +24,6 @@ import functools
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -40,7 +39,7 @@ from retrograde.errors import (
     UsageError,
 )
 from retrograde.position import parse_position
-from retrograde.recording.diskimage import read_header
+from retrograde.recording.folder import Folder
 from retrograde.recording.manifest import (
     MANIFEST_LIMIT,
     FileDigest,
@@ -60,7 +59,7 @@ MANIFEST = "manifest.json"
 LOG: Final = "replay.log"
 CONSOLE: Final = "console.log"
 IMAGE: Final = "machine.qcow2"
-OWN_FILES: Final = (LOG, CONSOLE, IMAGE)
+OWN_FILES: Final[tuple[FileName, ...]] = (LOG, CONSOLE, IMAGE)
 INPUTS = "inputs"
 CACHE = "cache"
 PARTIAL = ".partial"
@@ -77,10 +76,15 @@ _DAMAGED = "This copy is damaged: take the recording from its source again."
 
 
 class Recording:
-    """A recording on disk, opened for reading. Made by `Recording.open`."""
+    """A recording on disk, opened for reading. Made by `Recording.open`.
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path = path
+    Its files are read through `folder`. Paths are for messages, and for programs that take
+    nothing else.
+    """
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self.folder = folder
+        self.path = folder.path
         self.manifest = manifest
 
     @classmethod
@@ -88,18 +92,20 @@ class Recording:
         """Open the recording at `path`.
 
         Reads the manifest only. Raises RecordingError (ManifestError, FormatTooNew)
-        when there is none, it is not valid, or a file of the recording is missing.
+        when there is none, it is not valid, or a file of the recording is missing or is
+        no plain file.
         """
-        folder = Path(path)
+        place = Path(path)
         try:
-            with _open_regular(folder / MANIFEST) as file:
+            folder = Folder.at(place.absolute())
+            with folder.open(MANIFEST) as file:
                 data = file.read(MANIFEST_LIMIT + 1)
         except OSError as error:
             raise RecordingError(
-                f"{folder} is not a recording: {error.strerror} reading its {MANIFEST}.",
+                f"{place} is not a recording: {error.strerror} reading its {MANIFEST}.",
                 "Name a directory made by `retrograde record` (packed ones: unpack first).",
             ) from error
-        recording = cls(folder.absolute(), decode_manifest(data, folder.name))
+        recording = cls(folder, decode_manifest(data, place.name))
         recording._check_files()
         return recording
 
@@ -122,26 +128,56 @@ class Recording:
         return self.path / CONSOLE
 
     @property
-    def image_path(self) -> Path:
-        """The qcow2 image that holds the snapshot of position 0."""
-        return self.path / IMAGE
-
-    @property
     def cache(self) -> Path:
-        """Where derived data lives; may not exist."""
+        """Where derived data lives; may not exist. It is read through `open_cache`."""
         return self.path / CACHE
 
     def input_path(self, name: str) -> Path:
-        """Path of the input called `name`."""
+        """Path of the input called `name`. It is read through `open_input`."""
         return self.path / INPUTS / name
+
+    def open_own(self, name: FileName) -> BufferedReader:
+        """Open one of the recording's own files; raises RecordingError when that cannot be."""
+        try:
+            return self.folder.open(name)
+        except FileNotFoundError as error:
+            raise RecordingError(f"{self.name} has no {name}.", _DAMAGED) from error
+        except OSError as error:
+            raise RecordingError(
+                f"{name} of {self.name} cannot be read: {error.strerror}.", _DAMAGED
+            ) from error
+
+    def open_input(self, recorded: InputFile) -> BufferedReader:
+        """Open an input, which may be a link to where a large one was; raises InputChanged."""
+        try:
+            return self.folder.folder(INPUTS).open(recorded.name, follow=True)
+        except OSError as error:
+            raise InputChanged(
+                f"The input {recorded.name} of {self.name} is gone: {error.strerror}.",
+                self._put_back(recorded),
+            ) from error
+
+    def open_cache(self, *, make: bool = False) -> Folder:
+        """Open the directory of derived data, made if it is not there and `make` is set.
+
+        Raises RecordingError where something else stands in its place, else OSError.
+        """
+        try:
+            return self.folder.folder(CACHE, make=make)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise RecordingError(
+                f"{self.cache} is not a directory of this recording: {error.strerror}.",
+                "Remove it; what belongs there is made anew.",
+            ) from error
 
     def program(self) -> Path | None:
         """Return the path of what the machine runs, None where no input is an ELF file."""
         for entry in self.manifest.inputs:
-            path = self.input_path(entry.name)
-            with path.open("rb") as file:
+            with self.open_input(entry) as file:
                 if file.read(4) == b"\x7fELF":
-                    return path
+                    return self.input_path(entry.name)
         return None
 
     @property
@@ -163,12 +199,17 @@ class Recording:
         version = self.manifest.qemu.log_version
         return RrLog.open(self.log_path, salvage=not self.complete, unfinished=version)
 
+    def console_bytes(self) -> bytes:
+        """Return what the first serial port put out."""
+        with self.open_own(CONSOLE) as file:
+            return file.read()
+
     @functools.cached_property
     def console(self) -> ConsoleMap:
         """The console's bytes and the position of each. Reads the whole log once."""
         from retrograde.recording.console import ConsoleMap
 
-        return ConsoleMap.of(self.log(), self.console_path.read_bytes())
+        return ConsoleMap.of(self.log(), self.console_bytes())
 
     def resolve(self, expression: str | int) -> int:
         """Turn a position expression into a position; raises PositionError."""
@@ -182,65 +223,51 @@ class Recording:
     def check_inputs(self) -> None:
         """Compare all inputs with their digests; raises InputChanged."""
         for recorded in self.manifest.inputs:
-            self._check_input(recorded)
+            with self.open_input(recorded) as file:
+                self.check_input(recorded, file)
 
-    def _check_input(self, recorded: InputFile) -> None:
-        path = self.input_path(recorded.name)
-        try:
-            with _open_regular(path) as file:
-                found = digest_file(file)
-        except OSError as error:
-            raise InputChanged(
-                f"The input {recorded.name} of {self.name} is gone: {error.strerror}.",
-                f"Put the original back at {path}; its SHA-256 is {recorded.sha256}.",
-            ) from error
-        if found.sha256 != recorded.sha256:
+    def check_input(self, recorded: InputFile, file: BufferedReader) -> None:
+        """Compare what is open as an input with its digest; raises InputChanged."""
+        if digest_file(file).sha256 != recorded.sha256:
             raise InputChanged(
                 f"The input {recorded.name} of {self.name} changed since it was recorded.",
-                f"Put the original back at {path}; its SHA-256 is {recorded.sha256}.",
+                self._put_back(recorded),
             )
 
-    def check_digests(self, names: Collection[str] = OWN_FILES) -> None:
+    def _put_back(self, recorded: InputFile) -> str:
+        path = self.input_path(recorded.name)
+        return f"Put the original back at {path}; its SHA-256 is {recorded.sha256}."
+
+    def check_digests(self, names: Collection[FileName] = OWN_FILES) -> None:
         """Compare the recording's own files `names` with the manifest.
 
         Raises RecordingError, for the log LogCorrupt that tells where it is damaged if
         that can be told. A recording that was never finished has nothing to compare.
         """
-        for name, recorded in self.manifest.files.items():
-            if name not in names:
-                continue
-            with (self.path / name).open("rb") as file:
-                found = digest_file(file)
-            if found == recorded:
-                continue
-            if name == LOG:
-                self.log().summary()
-            raise (LogCorrupt if name == LOG else RecordingError)(
-                f"{name} of {self.name} is not what was recorded "
-                f"({found.bytes} bytes, {recorded.bytes} recorded).",
-                _DAMAGED,
-            )
+        for name in names:
+            with self.open_own(name) as file:
+                self.check_own(name, file)
 
-    def check_images(self) -> None:
-        """Refuse disk images that would make QEMU open files outside the recording.
+    def check_own(self, name: FileName, file: BufferedReader) -> FileDigest:
+        """Compare what is open as `name` with the manifest, and return what it is.
 
-        How images are backed is told to QEMU explicitly, so that only what their headers
-        say about a separate data file counts. Raises RecordingError.
+        Raises as `check_digests`.
         """
-        layers = [layer for disk in self.manifest.machine.disks() for layer in disk.layers]
-        inputs = {layer.input for layer in layers if layer.format == "qcow2"}
-        names = [self.manifest.inputs[number].name for number in sorted(inputs)]
-        for path in (self.image_path, *map(self.input_path, names)):
-            if path.is_file() and read_header(path).external_data:
-                raise RecordingError(
-                    f"{path.name} of {self.name} has its data in another file.",
-                    "It was not made by retrograde: do not trust this recording.",
-                )
+        found = digest_file(file)
+        recorded = self.manifest.files.get(name, found)
+        if found == recorded:
+            return found
+        if name == LOG:
+            self.log().summary()
+        raise (LogCorrupt if name == LOG else RecordingError)(
+            f"{name} of {self.name} is not what was recorded "
+            f"({found.bytes} bytes, {recorded.bytes} recorded).",
+            _DAMAGED,
+        )
 
     def _check_files(self) -> None:
         for name in OWN_FILES:
-            if not (self.path / name).is_file():
-                raise RecordingError(f"{self.name} has no {name}.", _DAMAGED)
+            self.open_own(name).close()
 
 
 class Draft:
@@ -336,15 +363,6 @@ def disk_errors_named(place: Path) -> Iterator[None]:
             f"{place} cannot be written: {error.strerror}.",
             "Free some space or choose another place.",
         ) from error
-
-
-def _open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading; OSError also for a pipe, whose reader would wait forever."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def digest_file(file: BufferedReader) -> FileDigest:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retrograde.errors import RecordingError
+from retrograde.recording.folder import open_regular
 
 ImageFormat = Literal["raw", "qcow2"]
 
@@ -62,17 +62,20 @@ class ImageHeader:
 
 def read_header(path: Path) -> ImageHeader:
     """Read the header of the image at `path`; OSError when it cannot be read."""
-    with path.open("rb") as image:
-        start = image.read(_EXTENSIONS_LIMIT)
-        if not start.startswith(_QCOW2_MAGIC) or len(start) < _VERSION_2_LENGTH:
-            size = image.seek(0, os.SEEK_END)
-            return ImageHeader("raw", size, foreign=_FOREIGN_MAGIC.get(start[:4], ""))
-        _, version, backing_at, backing_length, _, size = _QCOW2_HEADER.unpack_from(start)
-        backing = b""
-        if backing_at:
-            # Any 64-bit offset may stand there; one past the end reads as no name.
-            image.seek(min(backing_at, image.seek(0, os.SEEK_END)))
-            backing = image.read(min(backing_length, _BACKING_NAME_LIMIT))
+    with open_regular(path, follow=True) as image:
+        return header_in(image.fileno())
+
+
+def header_in(fd: int) -> ImageHeader:
+    """Read the header of the image open as `fd`, whose offset stays; OSError as by os.pread."""
+    start, end = os.pread(fd, _EXTENSIONS_LIMIT, 0), os.fstat(fd).st_size
+    if not start.startswith(_QCOW2_MAGIC) or len(start) < _VERSION_2_LENGTH:
+        return ImageHeader("raw", end, foreign=_FOREIGN_MAGIC.get(start[:4], ""))
+    _, version, backing_at, backing_length, _, size = _QCOW2_HEADER.unpack_from(start)
+    backing = b""
+    if backing_at:
+        # Any 64-bit offset may stand there; one past the end reads as no name.
+        backing = os.pread(fd, min(backing_length, _BACKING_NAME_LIMIT), min(backing_at, end))
     return ImageHeader(
         "qcow2",
         size,
@@ -80,26 +83,6 @@ def read_header(path: Path) -> ImageHeader:
         backing_format=_backing_format(start, version),
         external_data=version >= 3 and bool(_number(start, _FEATURES_AT, 8) & _EXTERNAL_DATA_FILE),
     )
-
-
-def check_self_contained(path: Path) -> None:
-    """Refuse an image of a recording that would make QEMU open a file by its own choice.
-
-    A backing file's name is overruled on the command line; that of an external data
-    file cannot be (QEMU block/qcow2.c). Raises RecordingError.
-    """
-    try:
-        header = read_header(path)
-    except OSError as error:
-        raise RecordingError(
-            f"{path} cannot be read: {error.strerror}.",
-            "Take the recording from its source again.",
-        ) from error
-    if header.external_data:
-        raise RecordingError(
-            f"{path} keeps its data in another file, which a recording may not.",
-            "Do not use this recording: retrograde does not make such images.",
-        )
 
 
 def _backing_format(start: bytes, version: int) -> str:

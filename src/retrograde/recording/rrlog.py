@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 
 from ..errors import InternalError, LogCorrupt, RecordingError
+from .folder import open_regular
 from .rrevents import SHUTDOWN_KINDS, Event, Kind, decode, shutdown_cause
 from .rrlayout import FIRST, HEADER_BYTES, LAYOUTS, Layout, known_qemus
 from .rrscan import (
@@ -131,7 +132,7 @@ class RrLog:
         """
         path = Path(path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 header = file.read(HEADER_BYTES)
                 size = os.fstat(file.fileno()).st_size
         except OSError as error:
@@ -157,7 +158,7 @@ class RrLog:
         """
         at, position, ended = HEADER_BYTES, 0, False
         scanner = Scanner(min(self.chunk_bytes, self.size), self.layout)
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as file:
             while at < self.size and not ended:
                 data = os.pread(file.fileno(), min(self.chunk_bytes, self.size - at), at)
                 found = scanner.scan(data, self.size - at)
@@ -187,7 +188,7 @@ class RrLog:
         """Decode the events of `kinds` (all if None) with start <= position < stop, in order."""
         wanted = np.zeros(256, np.bool_)
         wanted[list(Kind if kinds is None else kinds)] = True
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as file:
             for batch in self.batches():
                 if stop_position is not None and batch.position[0] >= stop_position:
                     return

@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 
 from ..errors import LogCorrupt
+from .folder import open_regular
 from .rrevents import Kind
 from .rrlayout import HEADER_BYTES
 from .rrlog import LogSummary, RrLog
@@ -43,7 +44,7 @@ def write_repaired_copy(source: RrLog, destination: Path | str) -> LogSummary:
     """
     log = dataclasses.replace(source, salvage=True)
     keep, ended = _replayable_bytes(log)
-    with log.path.open("rb") as old, Path(destination).open("xb") as new:
+    with open_regular(log.path) as old, Path(destination).open("xb") as new:
         old.seek(HEADER_BYTES)
         new.write(log.layout.header)
         shutil.copyfileobj(old, new)

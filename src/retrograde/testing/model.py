@@ -24,6 +24,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.position import parse_position
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import Folder
 from retrograde.testing.cpu import RAM_BYTES, Execution, Program, execute
 from retrograde.testing.machine import ModelReplayer, packet_of
 from retrograde.testing.probe import ModelProbe
@@ -154,7 +155,7 @@ def _recording(execution: Execution) -> Recording:
 
 
 def _store(folder: Path, execution: Execution, positions: Sequence[int]) -> CheckpointStore:
-    store = CheckpointStore(folder, Index(Origin(0, "", "", RAM_BYTES)), writable=True)
+    store = CheckpointStore(Folder.at(folder), Index(Origin(0, "", "", RAM_BYTES)), writable=True)
     facts = facts_of(execution)
     table = store.pages.empty_table()
     for position in sorted({0, *positions}):

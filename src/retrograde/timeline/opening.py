@@ -33,7 +33,7 @@ async def checkpoints_of(
     is told its position. Where some quirk makes them doubtful they are then tried.
     """
     origin = origin_of(recording, qemu)
-    store = CheckpointStore.open(recording.cache, origin)
+    store = CheckpointStore.open(recording, origin)
     if store is not None:
         return store
     store = await survey(recording, qemu, budget=budget, progress=progress)
@@ -41,7 +41,7 @@ async def checkpoints_of(
         return store
     store.close()
     await prove_checkpoints(recording, qemu, progress=progress)
-    proven = CheckpointStore.open(recording.cache, origin)
+    proven = CheckpointStore.open(recording, origin)
     if proven is None:
         raise InternalError(f"The checkpoints in {recording.cache} cannot be opened again.")
     return proven

@@ -11,7 +11,7 @@ import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,13 +137,12 @@ class _Scratch:
 class PageStore:
     """Pages on disk, and the tables that make guest RAMs out of them."""
 
-    def __init__(self, path: Path, ram_bytes: int, *, writable: bool = True) -> None:
-        """Open the store at `path` for a guest with `ram_bytes` of RAM.
+    def __init__(self, file: BinaryIO, ram_bytes: int, *, writable: bool = True) -> None:
+        """Use the open `file`, which stays the caller's, for a guest with `ram_bytes` of RAM.
 
-        It is made if it may be written. What is not written may be shared by processes.
+        What is not `writable` may be shared by processes.
         """
-        access = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
-        self._fd = os.open(path, access | os.O_CLOEXEC, 0o644)
+        self._fd = os.dup(file.fileno())
         self.ram_bytes = ram_bytes
         self._writable = writable
         self._pages = ram_bytes // PAGE

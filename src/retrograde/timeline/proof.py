@@ -48,7 +48,7 @@ async def prove_checkpoints(
 
     Keeps the good ones; takes about two replays. The result is noted in the cache.
     """
-    store = CheckpointStore.open(recording.cache, origin_of(recording, qemu))
+    store = CheckpointStore.open(recording, origin_of(recording, qemu))
     if store is None:
         store = await survey(recording, qemu)
     try:

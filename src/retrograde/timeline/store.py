@@ -8,7 +8,9 @@
     machine.qcow2  QEMU's device state of every checkpoint, as internal snapshots
 
 The directory is written under a temporary name and renamed when whole. A store made
-from another recording, by another QEMU or another format is removed and made anew.
+from another recording, by another QEMU or another format is removed and made anew. So is
+one that is not made of plain files of these names: it may come from a stranger, and what
+else it holds is neither read nor removed.
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ import bisect
 import contextlib
 import fcntl
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import re
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
 
-from retrograde.errors import InternalError
+from retrograde.errors import InternalError, RecordingError
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import IMAGE, LOG, Recording
+from retrograde.recording.folder import Folder
 from retrograde.timeline.pages import PageStore, RamImage, Table
 
 FORMAT = 3
@@ -36,6 +38,16 @@ INDEX = "index.json"
 PAGES = "pages.bin"
 TABLES = "tables.bin"
 FOLDER = "checkpoints"
+
+INDEX_LIMIT: Final = 64 << 20
+"""Bytes of an index.json; a checkpoint takes one to twenty thousand."""
+
+FILES: Final = re.compile(
+    r"(index\.json(\.\w+\.new)?|(pages|tables)\.bin|(machine|disk\d+)\.qcow2|reserve)"
+)
+"""Names of files in a store. There are no others."""
+
+_TEMPORARY: Final = re.compile(FOLDER + r"\.\w{8}")
 
 RESERVE = "reserve"
 RESERVE_BYTES = 48 << 20
@@ -92,47 +104,60 @@ def origin_of(recording: Recording, qemu: Qemu) -> Origin:
 class CheckpointStore:
     """The checkpoints of one recording, in a directory."""
 
-    def __init__(self, folder: Path, index: Index, *, writable: bool = False) -> None:
+    def __init__(self, folder: Folder, index: Index, *, writable: bool = False) -> None:
         self.folder = folder
         self.index = index
-        self.pages = PageStore(folder / PAGES, index.origin.ram_bytes, writable=writable)
+        with folder.create(PAGES) if writable else folder.open(PAGES) as pages:
+            self.pages = PageStore(pages, index.origin.ram_bytes, writable=writable)
+        if writable:
+            folder.create(TABLES).close()
+        self._cache: Folder | None = None
         self._tables = dict(zip(index.checkpoints, self._read_tables(), strict=True))
         self._trusted = [c for c in index.checkpoints if c.position not in index.distrusted]
 
     @classmethod
-    def open(cls, cache: Path, origin: Origin) -> CheckpointStore | None:
-        """Open the store in `cache`; None when there is none that fits `origin`."""
-        folder = cache / FOLDER
+    def open(cls, recording: Recording, origin: Origin) -> CheckpointStore | None:
+        """Open the store of `recording`; None when there is none that fits `origin`."""
         try:
-            index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
-            sizes = {name: (folder / name).stat().st_size for name in index.sizes}
-            if (
-                index.origin != origin
-                or sizes != index.sizes
-                or not {IMAGE, PAGES, TABLES} <= sizes.keys()
-            ):
+            return cls._open(recording.open_cache(), origin)
+        except OSError:
+            return None
+
+    @classmethod
+    def _open(cls, cache: Folder, origin: Origin) -> CheckpointStore | None:
+        try:
+            folder = cache.folder(FOLDER)
+            index = msgspec.json.decode(folder.read(INDEX, INDEX_LIMIT), type=Index)
+            if index.origin != origin or not {IMAGE, PAGES, TABLES} <= index.sizes.keys():
+                return None
+            if any(_size(folder, name) != size for name, size in index.sizes.items()):
                 return None
             return cls(folder, index)
         except (OSError, msgspec.DecodeError, ValueError):
             return None
 
     @classmethod
-    def create(cls, cache: Path, origin: Origin) -> CheckpointStore:
-        """Make an empty store under a temporary name; `publish` gives it its own."""
-        cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache):
+    def create(cls, recording: Recording, origin: Origin) -> CheckpointStore:
+        """Make an empty store under a temporary name; `publish` gives it its own.
+
+        Raises RecordingError where something that is not ours is in the way, else OSError.
+        """
+        cache = recording.open_cache(make=True)
+        with cache.locked():
+            # Now, and not after a replay: what `publish` could not replace.
+            cache.require_ours(FOLDER, is_ours)
             _sweep(cache)
-            folder = Path(tempfile.mkdtemp(dir=cache, prefix=FOLDER + "."))
+            folder = cache.make_temporary(FOLDER + ".")
             store = cls(folder, Index(origin), writable=True)
             fcntl.flock(store.pages.fd, fcntl.LOCK_EX)
-            (folder / TABLES).touch()
-            with (folder / RESERVE).open("wb") as file:
+            with folder.create(RESERVE) as file:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+        store._cache = cache
         return store
 
     def use_reserve(self) -> None:
         """Give back the disk space kept for what has to be written at the end."""
-        (self.folder / RESERVE).unlink()
+        self.folder.unlink(RESERVE)
 
     @property
     def checkpoints(self) -> Sequence[Checkpoint]:
@@ -140,19 +165,14 @@ class CheckpointStore:
         return self._trusted
 
     @property
-    def image(self) -> Path:
-        """The qcow2 image with their device states."""
-        return self.folder / IMAGE
-
-    @property
     def bytes(self) -> int:
         """Bytes on disk, without the image while the pass that fills it runs."""
-        image = self.image.stat().st_size if self.image.exists() else 0
+        image = self.folder.stat(IMAGE).st_size if IMAGE in self.folder.names() else 0
         return self.pages.size + sum(table.nbytes for table in self._tables.values()) + image
 
     def add(self, checkpoint: Checkpoint, table: Table) -> None:
         """Append a checkpoint; positions must rise."""
-        with (self.folder / TABLES).open("ab") as file:
+        with self.folder.append(TABLES) as file:
             file.write(table.tobytes())
         self.index.checkpoints.append(checkpoint)
         self._tables[checkpoint] = table
@@ -183,27 +203,27 @@ class CheckpointStore:
 
     def write_index(self) -> None:
         """Write index.json, atomically."""
-        new = self.folder / (INDEX + ".new")
-        new.write_bytes(msgspec.json.encode(self.index))
-        new.replace(self.folder / INDEX)
+        self.folder.replace(INDEX, msgspec.json.encode(self.index))
 
     def publish(self) -> CheckpointStore:
         """Give the finished store its name and return the store that has it.
 
         That is another's where another process was first; this one is then removed.
         """
-        cache, origin = self.folder.parent, self.index.origin
-        with _lock(cache):
+        cache, origin, temporary = self._cache, self.index.origin, self.folder.path.name
+        if cache is None:
+            raise InternalError(f"The checkpoints in {self.folder} have their name already.")
+        with cache.locked():
             self.close()
-            others = [path for path in self.folder.iterdir() if path.name != INDEX]
-            self.index.sizes = {path.name: path.stat().st_size for path in others}
+            others = [name for name in self.folder.names() if name != INDEX]
+            self.index.sizes = {name: self.folder.stat(name).st_size for name in others}
             self.write_index()
-            published = self.open(cache, origin)
+            published = self._open(cache, origin)
             if published is None:
-                shutil.rmtree(cache / FOLDER, ignore_errors=True)
-                self.folder.rename(cache / FOLDER)
-                published = self.open(cache, origin)
-            shutil.rmtree(self.folder, ignore_errors=True)
+                cache.remove(FOLDER, is_ours)
+                cache.rename(temporary, FOLDER)
+                published = self._open(cache, origin)
+            cache.remove(temporary, is_ours)
         if published is None:
             raise InternalError(f"The checkpoints in {cache} cannot be opened again.")
         return published
@@ -211,41 +231,45 @@ class CheckpointStore:
     def discard(self) -> None:
         """Remove a store that was not published."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._cache is not None:
+            with contextlib.suppress(OSError, RecordingError):
+                self._cache.remove(self.folder.path.name, is_ours)
 
     def close(self) -> None:
         """Close its files."""
         self.pages.close()
 
     def _read_tables(self) -> list[Table]:
-        path = self.folder / TABLES
         count = len(self.index.checkpoints)
         if not count:
             return []
         pages = self.index.origin.ram_bytes // 4096
-        tables = np.memmap(path, dtype=np.uint32, mode="r", shape=(count, pages))
-        return list(tables)
+        with self.folder.open(TABLES) as file:
+            return list(np.memmap(file, dtype=np.uint32, mode="r", shape=(count, pages)))
 
 
-@contextlib.contextmanager
-def _lock(cache: Path) -> Iterator[None]:
-    """Keep other processes from making and publishing stores in `cache`."""
-    fd = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+def is_ours(name: str) -> bool:
+    """Whether a store has files of this name."""
+    return bool(FILES.fullmatch(name))
 
 
-def _sweep(cache: Path) -> None:
+def _size(folder: Folder, name: str) -> int:
+    """Return the bytes of a plain file of ours; ValueError for another name."""
+    if not is_ours(name):
+        raise ValueError(name)
+    with folder.open(name) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def _sweep(cache: Folder) -> None:
     """Remove what processes that died left under temporary names."""
-    for folder in cache.glob(FOLDER + ".*"):
-        try:
-            with (folder / PAGES).open("rb") as pages:
-                fcntl.flock(pages, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue  # it is being filled
-        except OSError:
-            pass
-        shutil.rmtree(folder, ignore_errors=True)
+    for name in filter(_TEMPORARY.fullmatch, cache.names()):
+        with contextlib.suppress(OSError, RecordingError):
+            try:
+                with cache.folder(name).open(PAGES) as pages:
+                    fcntl.flock(pages, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # it is being filled
+            except OSError:
+                pass
+            cache.remove(name, is_ours)

@@ -83,7 +83,7 @@ async def survey(
     Raises EnvironmentLacks when there is not even room for a few checkpoints.
     """
     with disk_errors_named(recording.cache):
-        store = CheckpointStore.create(recording.cache, origin_of(recording, qemu))
+        store = CheckpointStore.create(recording, origin_of(recording, qemu))
     try:
         async with await Replayer.start(recording, qemu) as replayer:
             facts = LogFacts.read(recording.log())
@@ -96,7 +96,7 @@ async def survey(
                     f"Free {budget // 1_000_000} MB, or give a larger budget.",
                 )
             store.use_reserve()
-            with disk_errors_named(store.folder):
+            with disk_errors_named(store.folder.path):
                 replayer.copy_images(store.folder)
         return store.publish()
     except BaseException:

@@ -18,6 +18,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer, Snapshot
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import Folder
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
 
@@ -64,7 +65,7 @@ async def try_checkpoint(
     """Make a checkpoint at the first position from `position` on that has one state; try it."""
     position = facts.clear_from(position)
     with tempfile.TemporaryDirectory(prefix="retrograde-") as name:
-        folder = Path(name)
+        folder = Folder.at(Path(name))
         async with await Replayer.start(recording, qemu) as replayer:
             await replayer.run_to(position)
             while not await replayer.may_save():

@@ -101,7 +101,7 @@ class Trial:
             timeout=subject.seconds or RECORD_SECONDS,
         )
         self._recording = recording
-        manifest, console = recording.manifest, recording.console_path.read_bytes()
+        manifest, console = recording.manifest, recording.console_bytes()
         if subject.done and subject.done.encode() not in console:
             raise Divergence(
                 f"The guest did not come to its end within {recording.end:_} instructions.",
@@ -121,7 +121,7 @@ class Trial:
             fd = pipe.write_fd
             async with await Replayer.start(recording, self._qemu, console_fd=fd) as replayer:
                 reached = await replayer.run_to_end()
-        recorded = recording.console_path.read_bytes()
+        recorded = recording.console_bytes()
         if reached < recording.end:
             raise Divergence(f"The replay ended at {reached:_}, before {recording.end:_}.")
         if console != recorded:

@@ -146,7 +146,7 @@ def reconcile(recording: Recording) -> dict[str, int]:
     """
     store = IndexStore(recording)
     build_log_tables(store, recording)
-    counts, console = recording.log().summary().counts, recording.console_path.read_bytes()
+    counts, console = recording.log().summary().counts, recording.console_bytes()
     with store.connect() as tables:
         found = {
             name: tables.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]  # noqa: S608

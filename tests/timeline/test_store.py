@@ -1,0 +1,106 @@
+"""Checkpoints that came from a stranger: only files of known names are opened or removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from retrograde.errors import RecordingError
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.store import CheckpointStore, Origin
+from tests.hostile import KINDS, fingerprint, make_victim, put
+from tests.recording.handmade import make_recording
+
+RAM = 1 << 20
+ORIGIN = Origin(2, "a", "b", RAM)
+FILES = ("index.json", "pages.bin", "tables.bin", "machine.qcow2")
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Recording:
+    return make_recording(tmp_path / "hand.retro")
+
+
+def publish(recording: Recording) -> Path:
+    """Make a store without checkpoints; returns its folder."""
+    store = CheckpointStore.create(recording, ORIGIN)
+    store.use_reserve()
+    store.folder.create("machine.qcow2").close()
+    with store.folder.append("pages.bin") as file:
+        file.write(bytes(4096))
+    store.publish().close()
+    return recording.cache / "checkpoints"
+
+
+def opens(recording: Recording) -> bool:
+    store = CheckpointStore.open(recording, ORIGIN)
+    if store is not None:
+        store.close()
+    return store is not None
+
+
+def test_a_published_store_opens(recording: Recording) -> None:
+    folder = publish(recording)
+    assert opens(recording)
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert [path.name for path in recording.cache.iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.parametrize("name", ["../../replay.log", "/etc/passwd", "..", "", "notes.txt"])
+def test_a_name_in_the_index_that_is_no_file_of_ours(name: str, recording: Recording) -> None:
+    index = publish(recording) / "index.json"
+    content: dict[str, Any] = msgspec.json.decode(index.read_bytes())
+    content["sizes"][name] = 6
+    index.write_bytes(msgspec.json.encode(content))
+    assert not opens(recording)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("name", FILES)
+def test_special_files_are_made_anew(name: str, kind: str, recording: Recording) -> None:
+    folder = publish(recording)
+    put(kind, folder / name)
+    assert not opens(recording)
+    if kind == "directory":
+        with pytest.raises(RecordingError, match="did not make"):
+            publish(recording)
+        assert (folder / name / "precious").read_bytes() == b"precious"
+    else:
+        publish(recording)
+        assert opens(recording)
+
+
+def test_an_endless_index_is_not_read(recording: Recording) -> None:
+    with (publish(recording) / "index.json").open("ab") as file:
+        file.truncate(1 << 42)
+    assert not opens(recording)
+
+
+def test_links_in_place_of_stores_are_not_followed(recording: Recording, tmp_path: Path) -> None:
+    victim = make_victim(tmp_path / "victim")
+    before = fingerprint(victim)
+    recording.cache.mkdir()
+    for name in ("checkpoints", "checkpoints.01234567"):
+        (recording.cache / name).symlink_to(victim)
+    publish(recording)
+    assert opens(recording)
+    assert fingerprint(victim) == before
+    assert [path.name for path in recording.cache.iterdir()] == ["checkpoints"]
+
+
+def test_what_is_foreign_stays_and_is_said_before_the_replay(recording: Recording) -> None:
+    folder = publish(recording)
+    (folder / "notes.txt").write_bytes(b"precious")
+    left = recording.cache / "checkpoints.01234567"
+    left.mkdir()
+    (left / "notes.txt").write_bytes(b"precious")
+    before = fingerprint(recording.cache)
+    with pytest.raises(RecordingError, match="did not make"):
+        CheckpointStore.create(recording, ORIGIN)
+    assert fingerprint(recording.cache) == before
+    (folder / "notes.txt").unlink()
+    publish(recording)
+    assert (left / "notes.txt").read_bytes() == b"precious"
