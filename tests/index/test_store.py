@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from retrograde.errors import EnvironmentLacks, InternalError
+from retrograde.errors import EnvironmentLacks, InternalError, RecordingError
 from retrograde.index.store import IndexStore
 from retrograde.index.tables import TABLES
 from retrograde.recording.bundle import Recording
@@ -160,10 +160,11 @@ def test_a_wrong_column_is_our_bug(recording: Recording) -> None:
         IndexStore(recording).write("interrupts", 0, 9, {"place": [1]})
 
 
-def test_a_place_that_cannot_be_written(recording: Recording) -> None:
+def test_a_file_in_the_caches_place(recording: Recording) -> None:
     recording.cache.write_text("in the way")
-    with pytest.raises(EnvironmentLacks, match="cannot be written"):
+    with pytest.raises(RecordingError, match="is not a directory"):
         IndexStore(recording)
+    assert recording.cache.read_text() == "in the way"
 
 
 def test_a_disk_that_fills_up_keeps_what_is_done(recording: Recording) -> None:

@@ -17,9 +17,10 @@ import msgspec
 from retrograde.errors import EnvironmentLacks, InternalError, UsageError
 from retrograde.index import plan, remote, worker
 from retrograde.index.cluster import connected
+from retrograde.index.files import Interval
 from retrograde.index.interval import REPLAYED
 from retrograde.index.logtables import LOG_TABLES, build_log_tables
-from retrograde.index.store import IndexStore, Interval
+from retrograde.index.store import IndexStore
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.process import finished

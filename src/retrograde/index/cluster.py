@@ -21,7 +21,8 @@ import msgspec
 
 from retrograde.errors import EnvironmentLacks, QemuMismatch, RetrogradeError, UsageError
 from retrograde.index import remote, worker
-from retrograde.index.store import IndexStore, Interval
+from retrograde.index.files import Interval
+from retrograde.index.store import IndexStore
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 

@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import Final
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.index.store import IndexStore, Interval, has_table
+from retrograde.index.files import Interval
+from retrograde.index.store import IndexStore, has_table
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
 from retrograde.machine.probe_request import Watch
 from retrograde.machine.qemu import Qemu

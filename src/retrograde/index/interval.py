@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import InternalError
-from retrograde.index.store import Interval
+from retrograde.index.files import Interval
 from retrograde.machine.probe_coverage import ALL, Coverage, Covered
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
 from retrograde.timeline.machineview import MachineView

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Final
 
-from retrograde.index.store import Interval
+from retrograde.index.files import Interval
 
 LONGEST: Final = 100_000_000
 """Positions in an interval, at most: what bounds the memory that its rows take."""

@@ -8,49 +8,42 @@
 A file is written under a temporary name and renamed: one that has its name is whole, and
 the names alone say which intervals are done. Several processes may write at once. What
 was made from another recording, or for another version of a table, is removed on opening.
+What anybody may have written there names no path, see files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
-import os
-import platform
-import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedRandom
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 
 from retrograde.errors import EnvironmentLacks, InternalError
+from retrograde.index.files import META, META_LIMIT, IndexFiles, Interval
 from retrograde.index.tables import TABLES, Column, Table
 from retrograde.recording.bundle import LOG, Recording, digest_file
+from retrograde.recording.folder import NotPlain
 
 if TYPE_CHECKING:
     import duckdb
 
 FORMAT: Final = 1
-META: Final = "meta.json"
 FOLDER: Final = "index"
-_TEMPORARY: Final = ".part"
-
-Interval: TypeAlias = tuple[int, int]
-"""Positions (first, last): those from `first` to before `last`."""
 
 # Version 2 knows differences from row to row: positions take a byte less each. Groups of a
 # third of the usual size: what is asked of one function reads less that is not of it.
 _OPTIONS: Final = (
     "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-    "ROW_GROUP_SIZE 40960, DICTIONARY_SIZE_LIMIT 512"
+    "ROW_GROUP_SIZE 40960, DICTIONARY_SIZE_LIMIT 512, USE_TMP_FILE false"
 )
 
-_NAME = re.compile(r"(\d+)-(\d+)\.parquet")
 _NUMBERS: Final = {
     "BIGINT": np.int64,
     "UBIGINT": np.uint64,
@@ -58,8 +51,6 @@ _NUMBERS: Final = {
     "UTINYINT": np.uint8,
     "BOOLEAN": np.bool_,
 }
-# So that names sort as numbers do: positions have at most 19 digits.
-_DIGITS = 19
 
 
 class Meta(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,8 +77,9 @@ class IndexStore:
         self.dropped: list[str] = []
         digest = _digest_of(recording)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock():
+            self._folder = recording.open_cache(make=True).own_folder(FOLDER)
+            self._files = IndexFiles(self._folder)
+            with self._folder.locked():
                 self._adopt(digest)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
@@ -107,43 +99,36 @@ class IndexStore:
         schema = TABLES[table]
         if set(columns) != {column.name for column in schema.columns}:
             raise InternalError(f"The columns of {table} cannot be {sorted(columns)}.")
-        with self._replacing(self._path(table, first, last)) as part:
+        with self._replacing(table, (first, last)) as part:
             rows = {c.name: _array(columns[c.name], c.type) for c in schema.columns}
             self._writer.register("rows", rows)
+            # By descriptor: the name could have become a link to anywhere meanwhile.
             self._writer.execute(
-                f"COPY (SELECT {_cast(schema)} FROM rows) TO '{_quoted(part)}' ({_OPTIONS})"
+                f"COPY (SELECT {_cast(schema)} FROM rows) TO '/dev/fd/{part.fileno()}' ({_OPTIONS})"
             )
             self._writer.unregister("rows")
 
     def packed(self, table: str, interval: Interval) -> bytes:
         """Return the rows of an interval that is done, as they are on disk."""
-        return self._path(table, *interval).read_bytes()
+        return self._files.read(table, interval)
 
     def put(self, table: str, interval: Interval, packed: bytes) -> None:
         """Write rows that `packed` of another store returned; raises as `write` does."""
-        with self._replacing(self._path(table, *interval)) as part:
-            part.write_bytes(packed)
-
-    def _path(self, table: str, first: int, last: int) -> Path:
-        return self.folder / table / f"{first:0{_DIGITS}}-{last:0{_DIGITS}}.parquet"
+        with self._replacing(table, interval) as part:
+            part.write(packed)
 
     @contextlib.contextmanager
-    def _replacing(self, final: Path) -> Iterator[Path]:
-        """Yield the temporary name of a file, which takes its own when it is whole."""
-        part = final.with_suffix(f".{_host()}.{os.getpid()}{_TEMPORARY}")
+    def _replacing(self, table: str, interval: Interval) -> Iterator[BufferedRandom]:
         engine = import_duckdb()
         try:
-            final.parent.mkdir(exist_ok=True)
-            yield part
-            part.replace(final)
+            with self._files.replacing(table, interval) as part:
+                yield part
         except (OSError, engine.IOException) as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise _cannot_write(final.parent, error) from error
+            raise _cannot_write(self.folder / table, error) from error
 
     def done(self, table: str) -> list[Interval]:
         """Return the intervals of `table` that are on disk, by position."""
-        return [interval for interval, _ in self._files(table)]
+        return [interval for interval, _ in self._files.of(table)]
 
     def covers(self, table: str, end: int) -> bool:
         """Whether the rows of `table` at all positions before `end` are on disk."""
@@ -158,15 +143,15 @@ class IndexStore:
 
     def drop(self, table: str) -> None:
         """Remove all rows of `table`."""
-        with self._lock():
-            self._remove(table)
+        with self._folder.locked():
+            self._files.remove(table)
 
     def claim(self, table: str, maker: str) -> None:
         """Say what makes `table` from now on; removes rows that something else made."""
-        with self._lock():
+        with self._folder.locked():
             meta = self._read_meta()
             if meta.makers.get(table, maker) != maker:
-                self._remove(table)
+                self._files.remove(table)
                 self.dropped.append(f"{table} was made by {meta.makers[table]}")
             meta.makers[table] = maker
             self._write_meta(meta)
@@ -193,11 +178,7 @@ class IndexStore:
 
     def state(self) -> tuple[int, ...]:
         """Return what changes whenever a file is added or removed."""
-        return tuple(
-            path.stat().st_mtime_ns
-            for path in (self.folder / META, *(self.folder / table for table in TABLES))
-            if path.exists()
-        )
+        return self._files.state()
 
     @functools.cached_property
     def _writer(self) -> duckdb.DuckDBPyConnection:
@@ -213,10 +194,10 @@ class IndexStore:
     @property
     def bytes(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*.parquet"))
+        return self._files.bytes
 
     def _select(self, table: Table) -> str:
-        files = [path for _, path in self._files(table.name)]
+        files = [path for _, path in self._files.of(table.name)]
         if not files:
             nulls = ", ".join(f"NULL::{c.type} AS {c.name}" for c in table.columns)
             return f"SELECT {nulls} WHERE false"
@@ -224,83 +205,54 @@ class IndexStore:
         columns = ", ".join(map(_restored, table.columns))
         return f"SELECT {columns} FROM read_parquet([{names}])"
 
-    def _files(self, table: str) -> list[tuple[Interval, str]]:
-        """Return the files of `table`, by position."""
-        folder = os.path.join(self.folder, table)  # noqa: PTH118 - ten times as fast, for hundreds
-        try:
-            with os.scandir(folder) as entries:
-                # A link may lead anywhere: what is read here may come from a stranger.
-                names = sorted(one.name for one in entries if not one.is_symlink())
-        except FileNotFoundError:
-            return []
-        matches = map(_NAME.fullmatch, names)
-        return [((int(m[1]), int(m[2])), f"{folder}/{m[0]}") for m in matches if m]
-
     def _adopt(self, digest: str) -> None:
         """Keep what is here if it was made from the recording with `digest`."""
+        found = meta = self._found(digest)
+        if meta is None:
+            for table in TABLES:
+                self._files.remove(table)
+            self._folder.remove(META, lambda _: False)
+            meta = Meta(FORMAT, digest)
+        versions = {table.name: table.version for table in TABLES.values()}
+        for name, version in meta.versions.items():
+            if name in versions and versions[name] != version:
+                self._files.remove(name)
+                self.dropped.append(f"{name} was of version {version}")
+                meta.makers.pop(name, None)
+        self._files.sweep()
+        if found is None or meta.versions != versions:
+            meta.versions = versions
+            self._write_meta(meta)
+
+    def _found(self, digest: str) -> Meta | None:
+        """Return what meta.json says, if that is of the recording with `digest`."""
         try:
             meta = self._read_meta()
         except FileNotFoundError:
-            meta = None
-        except (msgspec.DecodeError, ValueError):
-            meta = None
+            return None
+        except (msgspec.DecodeError, ValueError, NotPlain):
             self.dropped.append("the index was damaged or of another version")
-        if meta and meta.recording != digest:
+            return None
+        if meta.recording != digest:
             self.dropped.append("the index was made from another recording")
-            meta = None
-        if meta is None:
-            for path in self.folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            meta = Meta(FORMAT, digest)
-        for name, version in list(meta.versions.items()):
-            if name not in TABLES or TABLES[name].version != version:
-                self._remove(name)
-                self.dropped.append(f"{name} was of version {version}")
-                meta.makers.pop(name, None)
-        meta.versions = {table.name: table.version for table in TABLES.values()}
-        self._sweep()
-        self._write_meta(meta)
-
-    def _sweep(self) -> None:
-        """Remove what processes of this machine that died left under temporary names."""
-        for path in self.folder.glob(f"*/*.{_host()}.*{_TEMPORARY}"):
-            pid = path.name.split(".")[-2]
-            if not Path("/proc", pid).exists():
-                path.unlink(missing_ok=True)
-
-    def _remove(self, table: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.folder / table)
+            return None
+        return meta
 
     def _read_meta(self) -> Meta:
-        meta = msgspec.json.decode((self.folder / META).read_bytes(), type=Meta)
+        meta = msgspec.json.decode(self._folder.read(META, META_LIMIT), type=Meta)
         if meta.format != FORMAT:
             raise ValueError(f"format {meta.format}")
         return meta
 
     def _write_meta(self, meta: Meta) -> None:
-        new = self.folder / (META + ".new")
-        new.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
-        new.replace(self.folder / META)
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
-
-
-def _host() -> str:
-    """Return the name of this machine: the folder may be shared with others."""
-    return re.sub(r"\W", "-", platform.node()) or "here"
+        self._folder.replace(META, msgspec.json.format(msgspec.json.encode(meta)))
 
 
 def has_table(recording: Recording, table: str) -> bool:
     """Whether rows of `table` may be on disk; makes nothing, unlike opening the store."""
-    return (recording.cache / FOLDER / table).is_dir()
+    with contextlib.suppress(OSError):
+        return table in recording.open_cache().folder(FOLDER).names()
+    return False
 
 
 def import_duckdb() -> Any:
@@ -319,7 +271,7 @@ def _digest_of(recording: Recording) -> str:
     recorded = recording.manifest.files.get(LOG)
     if recorded:
         return recorded.sha256
-    with recording.log_path.open("rb") as file:
+    with recording.open_own(LOG) as file:
         return digest_file(file).sha256
 
 
@@ -354,8 +306,8 @@ def _restored(column: Column) -> str:
     return f"{column.since} + {column.name} AS {column.name}" if column.since else column.name
 
 
-def _quoted(path: Path | str) -> str:
-    return str(path).replace("'", "''")
+def _quoted(path: str) -> str:
+    return path.replace("'", "''")
 
 
 def _cannot_write(folder: Path, error: Exception) -> EnvironmentLacks:

@@ -20,8 +20,9 @@ import msgspec
 
 from retrograde import errors
 from retrograde.errors import EnvironmentLacks, InternalError, RetrogradeError
+from retrograde.index.files import Interval
 from retrograde.index.interval import Columns, sweep
-from retrograde.index.store import IndexStore, Interval
+from retrograde.index.store import IndexStore
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe_coverage import capacity_for
 from retrograde.machine.probe_support import require_probe

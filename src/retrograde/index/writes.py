@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
+from retrograde.index.files import Interval
 from retrograde.index.hints import IndexHints
 from retrograde.index.lastwrite import changes, pieces_of
-from retrograde.index.store import IndexStore, Interval
+from retrograde.index.store import IndexStore
 from retrograde.index.stores import CAPACITY, Stores, trace
 from retrograde.machine.probe_page import MOST_BYTES, NOWHERE, RECORD
 from retrograde.machine.probe_record import numbers_of

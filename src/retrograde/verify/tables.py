@@ -22,10 +22,11 @@ import msgspec
 from numpy.typing import NDArray
 
 from retrograde.errors import Divergence, EnvironmentLacks
+from retrograde.index.files import Interval
 from retrograde.index.interval import REPLAYED, Columns, sweep
 from retrograde.index.logtables import build_log_tables
 from retrograde.index.plan import LONGEST
-from retrograde.index.store import IndexStore, Interval
+from retrograde.index.store import IndexStore
 from retrograde.machine.probe import Capacity
 from retrograde.machine.probe_coverage import capacity_for
 from retrograde.machine.probe_support import require_probe
