@@ -12,6 +12,7 @@ from retrograde.machine.isa import isa_for
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.position import parse_position
+from retrograde.recording.folder import Folder
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.search import Hit
 
@@ -31,6 +32,9 @@ def stored(position):
 class FakeRecording:
     def __init__(self, cache):
         self.cache = cache
+
+    def open_cache(self, *, make=False):
+        return Folder.at(self.cache.parent).folder(self.cache.name, make=make)
 
     def program(self):
         path = self.cache and self.cache / "program"

@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 import msgspec
 
-from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.errors import EnvironmentLacks, RecordingError, UsageError
+from retrograde.recording.bundle import Recording
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _TAKEN = ("start", "end")
 _MAX_BYTES = 1 << 20
+_FILE = "bookmarks.json"
 
 
 class Bookmarks:
-    """The bookmarks of one recording, in `cache`/bookmarks.json."""
+    """The bookmarks of one recording, in bookmarks.json in its cache."""
 
-    def __init__(self, cache: Path) -> None:
-        self._path = cache / "bookmarks.json"
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
 
     def all(self) -> dict[str, int]:
-        """Return all positions by name; what cannot be read counts as none."""
+        """Return all positions by name; what cannot be read, or `add` refuses, counts as none."""
         try:
-            with self._path.open("rb") as file:
-                return msgspec.json.decode(file.read(_MAX_BYTES), type=dict[str, int])
-        except (OSError, msgspec.DecodeError):
+            data = self._recording.open_cache().read(_FILE, _MAX_BYTES)
+            found = msgspec.json.decode(data, type=dict[str, int])
+        except (OSError, RecordingError, msgspec.DecodeError, ValueError):
             return {}
+        return {name: position for name, position in found.items() if _may_name(name)}
 
     def add(self, name: str, position: int) -> None:
         """Keep a bookmark, in place of one with that name.
 
         Raises UsageError for a name that could be another position expression.
         """
-        if not _NAME.fullmatch(name) or name in _TAKEN:
+        if not _may_name(name):
             raise UsageError(
                 f"{name[:80]!r} cannot name a bookmark.",
                 "Begin with a letter; letters, digits, _, . and - may follow.",
             )
         kept = self.all() | {name: position}
-        new = self._path.with_suffix(f".{os.getpid()}")
         try:
-            self._path.parent.mkdir(exist_ok=True)
-            new.write_bytes(msgspec.json.encode(kept))
-            new.replace(self._path)
+            self._recording.open_cache(make=True).replace(_FILE, msgspec.json.encode(kept))
         except OSError as error:
             raise EnvironmentLacks(
-                f"The bookmark cannot be kept in {self._path}: {error.strerror}.",
+                f"The bookmark cannot be kept in {self._recording.cache}: {error.strerror}.",
                 "Copy the recording to a place you may write.",
             ) from error
 
     def resolve(self, text: str) -> int | None:
         """Return the position of a bookmark; None when there is none of that name."""
         return self.all().get(text.strip())
+
+
+def _may_name(name: str) -> bool:
+    """Whether `name` is no other position expression, and safe to print."""
+    return bool(_NAME.fullmatch(name)) and name not in _TAKEN

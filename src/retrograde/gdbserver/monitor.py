@@ -32,7 +32,7 @@ class MonitorCommands:
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
-        self._bookmarks = Bookmarks(timeline.recording.cache)
+        self._bookmarks = Bookmarks(timeline.recording)
         self._commands: dict[str, Callable[[str], Awaitable[str]]] = {
             "when": self._when,
             "seek": self._seek,
