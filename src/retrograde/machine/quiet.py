@@ -51,8 +51,9 @@ async def rest(pid: int) -> None:
     """
     try:
         async with asyncio.timeout(REST_SECONDS):
-            while not _is_at_rest(pid):  # nothing tells of it: /proc has to be looked at again
-                await asyncio.sleep(PAUSE_SECONDS)  # noqa: ASYNC110
+            # No event tells of it: /proc has to be looked at again.
+            while not _is_at_rest(pid):  # noqa: ASYNC110
+                await asyncio.sleep(PAUSE_SECONDS)
     except TimeoutError:
         raise QemuTimeout(
             f"QEMU was still busy {REST_SECONDS:g} s after the machine was stopped.",
