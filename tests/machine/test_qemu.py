@@ -86,3 +86,13 @@ def test_quirks_of_another_target() -> None:
 def test_quirks_by_name() -> None:
     assert quirks_named(("x86-hpet", "forgotten")) == [HPET]
     assert len({quirk.name for quirk in QUIRKS}) == len(QUIRKS)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("model", ("qemu-xhci", "nec-usb-xhci"))
+def test_an_xhci_controller_takes_no_checkpoints(qemu: Qemu, model: str) -> None:
+    """Also in recordings made before that was known."""
+    (applied,) = (one for one in quirks_for(qemu, "pc", models=[model]) if one.no_checkpoints)
+    assert model in applied.devices
+    assert quirks_named((), [model]) == [applied]
+    assert quirks_named((), ["piix3-usb-uhci"]) == []

@@ -96,7 +96,7 @@ def _quirks() -> list[Finding]:
                 for name in ("pc", "q35", "microvm", "s390-ccw-virtio")
                 if qemu.machine_type(name) and quirk in quirks_for(qemu, name)
             ]
-            where = f"with {quirk.device}" if quirk.device else ", ".join(boards)
+            where = f"with {' or '.join(quirk.devices)}" if quirk.devices else ", ".join(boards)
             detail = f"{quirk.symptom}. Remedy ({where}): {quirk.remedy}"
             findings.append(Finding(f"{target} {quirk.name}", "note", detail))
     return findings

@@ -26,7 +26,7 @@ _KERNEL_IMAGE = r"linux-image-\S+-amd64"
 _BUSYBOX = "busybox-static:amd64"
 _MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "ata_piix", "ahci"),
-    *("xhci_pci", "uhci_hcd", "usb_storage", "sd_mod", "sdhci_pci", "mmc_block"),
+    *("uhci_hcd", "usb_storage", "sd_mod", "sdhci_pci", "mmc_block"),
     *("crc32c_generic", "crct10dif_generic"),
 )
 _DISK_BYTES = 16 << 20
@@ -89,7 +89,7 @@ _CONTROLLERS: Mapping[str, tuple[int, tuple[str, ...]]] = {
     "usb": (
         1,
         (
-            *("-M", "pc", *_NO_NIC, "-device", "qemu-xhci"),
+            *("-M", "pc", *_NO_NIC, "-device", "piix3-usb-uhci"),
             *("-drive", "if=none,id=u0,format=raw,file={raw}"),
             *("-device", "usb-storage,drive=u0"),
         ),

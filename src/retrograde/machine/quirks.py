@@ -24,7 +24,7 @@ class Quirk:
     `no_snapshot` makes none at position 0, `no_checkpoints` none later: going back then
     takes a new process. `inverts` has a snapshot saved again when it does not load as it
     was saved, `rearms` a timer armed again after each load. `targets` empty means all;
-    `device` begins the names of the device models it is about, `board` those of the boards.
+    `devices` begin the names of the device models it is about, `board` those of the boards.
     With `unsaved`, a device and a field of it, only those QEMUs have the defect whose
     snapshots leave the field out.
     """
@@ -39,7 +39,7 @@ class Quirk:
     no_checkpoints: bool = False
     inverts: bool = False
     rearms: bool = False
-    device: str = ""
+    devices: tuple[str, ...] = ()
     unsaved: tuple[str, str] | None = None
     board: str = ""
 
@@ -47,13 +47,17 @@ class Quirk:
         """Whether machines of this target can have the defect."""
         return not self.targets or target in self.targets
 
+    def concerns_device(self, models: Collection[str]) -> bool:
+        """Whether it is about one of these device models."""
+        return any(model.startswith(self.devices) for model in models)
+
     def hits(self, qemu: Qemu, machine: str, models: Collection[str]) -> bool:
         """Whether `machine` of this QEMU, with these device models, has what is defective."""
         if not self.concerns(qemu.target):
             return False
         if not machine.startswith(self.board):
             return False
-        if self.device and not any(model.startswith(self.device) for model in models):
+        if self.devices and not self.concerns_device(models):
             return False
         if self.unsaved and self.unsaved[1] in qemu.saved_fields(self.unsaved[0]):
             return False
@@ -128,6 +132,16 @@ MSR = Quirk(
     "a checkpoint that does not load as it was saved is saved again, inverted",
     inverts=True,
 )
+XHCI_KICK = Quirk(
+    "xhci-kick",
+    frozenset(),
+    "an xHCI controller that is loaded arms a timer for each running endpoint, which no log "
+    "has, and the replay stalls there (usb_xhci_post_load in hw/usb/hcd-xhci.c)",
+    "no checkpoints: going back takes a new process that replays from the start; "
+    "piix3-usb-uhci in its place is loaded right",
+    no_checkpoints=True,
+    devices=("qemu-xhci", "nec-usb-xhci"),
+)
 ANNOUNCE = Quirk(
     "virtio-net-announce",
     frozenset(),
@@ -136,7 +150,7 @@ ANNOUNCE = Quirk(
     "(hw/net/virtio-net.c)",
     "the card does not offer to announce itself: -global virtio-net-device.guest_announce=off",
     global_option="virtio-net-device.guest_announce=off",
-    device="virtio-net",
+    devices=("virtio-net",),
 )
 
 QUIRKS: tuple[Quirk, ...] = (
@@ -149,6 +163,7 @@ QUIRKS: tuple[Quirk, ...] = (
     CHIPSET,
     MSR,
     ANNOUNCE,
+    XHCI_KICK,
 )
 
 
@@ -171,6 +186,14 @@ def quirks_for(
     return [q for q in QUIRKS if q.name not in without and q.hits(qemu, machine, models)]
 
 
-def quirks_named(names: tuple[str, ...]) -> list[Quirk]:
-    """Return the quirks a manifest names, ignoring those a later version dropped."""
-    return [quirk for quirk in QUIRKS if quirk.name in names]
+def quirks_named(names: tuple[str, ...], models: Collection[str] = ()) -> list[Quirk]:
+    """Return the quirks a manifest names, ignoring those a later version dropped.
+
+    With the machine's device `models` also those that were not known when it was recorded,
+    where the remedy leaves the machine as it is.
+    """
+    return [
+        quirk
+        for quirk in QUIRKS
+        if quirk.name in names or (quirk.no_checkpoints and quirk.concerns_device(models))
+    ]

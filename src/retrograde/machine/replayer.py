@@ -93,7 +93,8 @@ class Replayer:
         self._flushes = ""
         self._kept_code = False
         self._has_disks = any(recording.manifest.machine.disks())
-        self._quirks = quirks_named(recording.manifest.quirks)
+        models = tuple(recording.manifest.machine.models())
+        self._quirks = quirks_named(recording.manifest.quirks, models)
         self._isa = isa_for(recording.manifest.machine.target)
 
     @classmethod
