@@ -29,6 +29,10 @@ _DONE = ("done", "connected", "error", "exit")
 _STOPPED = ("stopped", "thread-group-exited")
 """The latter alone when the connection breaks while the machine moves."""
 
+_PATIENCE = ("-l", "3600")
+"""Seconds gdb waits for an answer of QEMU's stub; of its own accord it gives up after 2, and
+takes what comes later for the answer to its next question."""
+
 Response = list[dict[str, Any]]
 
 
@@ -69,7 +73,7 @@ class GDB:
         self.cmd_output: list[str] = []
         self._unread = bytearray()
         self._process = subprocess.Popen(
-            tied([gdb_path, "-q", "--interpreter=mi2", *self._endian_option()]),
+            tied([gdb_path, "-q", "--interpreter=mi2", *_PATIENCE, *self._endian_option()]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -27,9 +27,10 @@ def test_gdb_is_there_with_symbols_position_and_commands(recorded):
     done = retrograde(
         *("debug", recorded().path, "--at", "50%", "--", "-nx", "-batch"),
         *("-ex", "info symbol $pc", "-ex", "retro when", "-ex", "reverse-stepi"),
-        *("-ex", "retro when"),
+        *("-ex", "retro when", "-ex", "show remotetimeout"),
     )
     assert done.status == 0, done.stderr
+    assert b"to respond is 3600." in done.stdout
     end = recorded().end
     assert f"at {end // 2:_} of {end:_}".encode() in done.stdout
     assert f"at {end // 2 - 1:_} of {end:_}".encode() in done.stdout
@@ -78,6 +79,25 @@ def test_what_cannot_be_done_is_said_before_gdb_starts(recorded):
     path = recorded().path
     assert_error(retrograde("debug", path, "--at", "900%"), 2, "outside")
     assert_error(retrograde("debug", path, "--gdb", "no-such-gdb"), 3, "apt-get install gdb")
+
+
+@pytest.mark.skipif(shutil.which("gdb-multiarch") is None, reason="gdb-multiarch is not installed")
+def test_a_foreign_guest_gets_a_gdb_that_knows_it(recorded):
+    path = recorded("tiny", "riscv64").path
+    done = retrograde("debug", path, "--", "-nx", "-batch", "-ex", 'p $_gdb_setting_str("arch")')
+    assert done.status == 0, done.stderr
+    assert b"riscv:rv64" in done.stdout
+    assert "Undefined item" not in done.stderr
+    if b"riscv:rv64" not in show_architecture("gdb"):
+        for command in ("debug", "verify"):
+            assert_error(
+                retrograde(command, path, "--gdb", "gdb"), 3, "riscv:rv64", "Leave --gdb out"
+            )
+
+
+def show_architecture(gdb):
+    ask = ("-ex", "set architecture riscv:rv64", "-ex", "show architecture")
+    return subprocess.run([gdb, "-nx", "-batch", *ask], stdout=subprocess.PIPE, check=False).stdout
 
 
 @pytest.mark.usefixtures("probe")

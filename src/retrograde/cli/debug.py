@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -17,6 +16,7 @@ from retrograde.cli.arguments import FORCE, QEMU, RECORDING
 from retrograde.cli.output import progress, warn
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.compat import qemu_for
+from retrograde.machine.gdbprogram import PATIENCE, gdb_for
 from retrograde.machine.isa import isa_for
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
@@ -35,7 +35,7 @@ _SECONDS_TO_LEAVE = 5.0
     help="ELF file whose symbols gdb loads.",
 )
 @click.option(
-    "--gdb", "program", default="gdb", show_default=True, metavar="PROGRAM", help="gdb to use."
+    "--gdb", "program", metavar="PROGRAM", help="gdb to use (default: one that knows the guest)."
 )
 @QEMU
 @FORCE
@@ -44,7 +44,7 @@ def command(
     recording: Recording,
     at: str,
     symbols: Path | None,
-    program: str,
+    program: str | None,
     qemu: str | None,
     force: bool,
     gdb_args: tuple[str, ...],
@@ -60,17 +60,12 @@ def command(
     return asyncio.run(_debug(recording, found, position, arguments, gdb_args))
 
 
-def _gdb_arguments(recording: Recording, program: str, symbols: Path | None) -> list[str]:
+def _gdb_arguments(recording: Recording, program: str | None, symbols: Path | None) -> list[str]:
     isa = isa_for(recording.manifest.machine.target)
-    path = shutil.which(program)
-    if path is None:
-        raise EnvironmentLacks(
-            f"{program} is not installed.",
-            "Install it: apt-get install gdb (gdb-multiarch for foreign guests)",
-        )
+    path = gdb_for(isa, program)
     symbols = symbols or recording.program()
     # Of a file that names another architecture gdb would not take ours back.
-    arguments = [path, "-q", *([str(symbols)] if symbols else [])]
+    arguments = [path, "-q", *PATIENCE, *([str(symbols)] if symbols else [])]
     arguments += ["-ex", f"set architecture {isa.gdb_architecture}"]
     arguments += ["-ex", f"set endian {isa.byte_order}"]
     return arguments

@@ -46,7 +46,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     help="Compare N random operations with a fresh replay too.",
 )
 @click.option("--seed", type=int, help="Repeat a run of --random.")
-@click.option("--gdb", default="gdb", show_default=True, metavar="PROGRAM", help="gdb to use.")
+@click.option("--gdb", metavar="PROGRAM", help="gdb to use (default: one that knows the guest).")
 @QEMU
 @FORCE
 @JSON_OPTION
@@ -55,7 +55,7 @@ def command(
     steps: int,
     count: int,
     seed: int | None,
-    gdb: str,
+    gdb: str | None,
     qemu: str | None,
     force: bool,
     as_json: bool,
@@ -84,7 +84,7 @@ def command(
 
 
 async def _verify(
-    recording: Recording, qemu: Qemu, verdict: Verdict, steps: int, count: int, gdb: str
+    recording: Recording, qemu: Qemu, verdict: Verdict, steps: int, count: int, gdb: str | None
 ) -> None:
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(status("verifying"))

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from retrograde.errors import EnvironmentLacks, QemuTimeout, RetrogradeError
+from retrograde.machine.gdbprogram import PATIENCE
 
 ANSWER_SECONDS = 60.0
 
@@ -48,7 +49,7 @@ class GdbMi:
             )
         self._parse = parse_response
         self._process = subprocess.Popen(
-            [path, "-q", "-nx", "--interpreter=mi3"],
+            [path, "-q", "-nx", "--interpreter=mi3", *PATIENCE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from retrograde.errors import AnswerNo, EnvironmentLacks
+from retrograde.errors import AnswerNo
+from retrograde.machine.gdbprogram import gdb_for
 from retrograde.machine.isa import isa_for
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.machine.segment import QUESTION, linear_pc
 from retrograde.machine.wiring import GdbListener
 from retrograde.recording.bundle import Recording
-from retrograde.verify.gdbmi import GdbFailed, GdbMi
+from retrograde.verify.gdbmi import GdbMi
 
 Report = Callable[[str], None]
 
@@ -57,19 +58,20 @@ async def run_scenario(
     qemu: Qemu,
     *,
     steps: int = 10,
-    gdb: str = "gdb",
+    gdb: str | None = None,
     report: Report = lambda _text: None,
 ) -> ScenarioResult:
-    """Run the scenario with real gdb.
+    """Run the scenario with real gdb: `gdb`, or one that knows the guest's architecture.
 
     Raises AnswerNo with the first differing position when the machine does not run
     backwards exactly, EnvironmentLacks when gdb is missing or does not know the
     architecture, QemuError when QEMU misbehaves.
     """
+    program = gdb_for(isa_for(recording.manifest.machine.target), gdb)
     with GdbListener() as listener:
         async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
             last = recording.end - 1
-            scenario = _Scenario(recording, gdb, listener, steps, report)
+            scenario = _Scenario(recording, program, listener, steps, report)
             with contextlib.closing(scenario):
                 await asyncio.to_thread(scenario.walk)
                 await replayer.monitor.execute("replay-break", {"icount": last})
@@ -154,14 +156,7 @@ class _Scenario:
 
     def _attach(self) -> None:
         self._report("attaching gdb")
-        architecture = self._isa.gdb_architecture
-        try:
-            self._gdb.command(f"set architecture {architecture}")
-        except GdbFailed as error:
-            raise EnvironmentLacks(
-                f"This gdb does not know the architecture {architecture}.",
-                "Install it: apt-get install gdb-multiarch",
-            ) from error
+        self._gdb.command(f"set architecture {self._isa.gdb_architecture}")
         if self._isa.byte_order == "big":
             self._gdb.command("set endian big")
         log = self._gdb.connect(self._listener.path)
