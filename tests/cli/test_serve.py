@@ -38,6 +38,9 @@ def test_serves_until_it_is_told_to_end(recorded, number):
             if b"without the probe" in said:  # QEMU before 10.0
                 said = server.stderr.readline()
             port = int(re.search(rb"target remote localhost:(\d+)", said)[1])
+            assert (
+                f"process connect connect://localhost:{port}'" in server.stderr.readline().decode()
+            )
             with socket.create_connection(("localhost", port)) as client:
                 client.sendall(b"$qC#b4")
                 client.settimeout(SECONDS)

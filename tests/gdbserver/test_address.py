@@ -24,6 +24,12 @@ def test_addresses(text, shown, local):
     assert address.is_local == local
 
 
+def test_what_lldb_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Address.parse("./gdb.sock").url == f"unix-connect://{tmp_path}/gdb.sock"
+    assert Address.parse("[::1]:99").url == "connect://[::1]:99"
+
+
 @pytest.mark.parametrize("text", ["", "gdb", "host:", "host:99999", "::1:5", "/" + "a" * 200])
 def test_what_is_no_address(text):
     with pytest.raises(UsageError):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 
 import pytest
 
-from tests.command import SECONDS
 from tests.conftest import qemu_that_replays
 from tests.system.gdbs import serving
+from tests.system.lldbs import BY_HAND, lldb
 from tests.system.walk import walked
 
 pytestmark = [
@@ -25,24 +23,6 @@ TARGETS = ("x86_64", "aarch64", "riscv64", "ppc64")
 
 PATCH = 150
 """Positions of a random script: what the oracle walks through."""
-
-BY_HAND = "process plugin packet"
-"""Before what is sent to the server as it is: `monitor ...`, `send bs`."""
-
-
-def lldb(*commands):
-    """Return what lldb says to each of `commands`."""
-    words = [word for line in commands for word in ("-o", line)]
-    done = subprocess.run(
-        ["lldb", "-x", "-b", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS,
-    )
-    said = re.split(r"^\(lldb\) (?=.)", done.stdout, flags=re.MULTILINE)[1:]
-    assert [one.partition("\n")[0] for one in said] == list(commands), done.stdout
-    return [one.partition("\n")[2] for one in said]
 
 
 @pytest.fixture(scope="module")

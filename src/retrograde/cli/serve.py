@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 
 import click
@@ -14,6 +15,9 @@ from retrograde.gdbserver.address import Address
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
+
+_LLDB_PATIENCE = "settings set plugin.process.gdb-remote.packet-timeout 3600"
+"""In seconds. lldb ends the conversation after four times this, which is 5 unless set."""
 
 
 @click.command("serve")
@@ -34,7 +38,8 @@ def command(
 ) -> None:
     """Serve the GDB remote protocol until Ctrl-C; gdb and lldb attach, one at a time.
 
-    In gdb: `target remote ADDR`, then all reverse commands work.
+    In gdb: `target remote ADDR`, then all reverse commands work. lldb needs the longer
+    time-out that is printed with its own command.
     """
     address = Address.parse(text)
     if not address.is_local:
@@ -64,4 +69,6 @@ async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) ->
         if not timeline.can_search:
             warn("without the probe (`retrograde doctor`) only steps work, no breakpoints.")
         click.echo(f"retrograde: target remote {server.address}", err=True)
+        words = ["lldb", "-o", _LLDB_PATIENCE, "-o", f"process connect {server.address.url}"]
+        click.echo(f"retrograde: or {shlex.join(words)}", err=True)
         await stop.wait()

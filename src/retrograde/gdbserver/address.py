@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from retrograde.errors import UsageError
 
@@ -47,6 +48,11 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def url(self) -> str:
+        """As lldb's `process connect` takes it."""
+        return f"unix-connect://{Path(self.path).absolute()}" if self.path else f"connect://{self}"
 
     def __str__(self) -> str:
         """As gdb's `target remote` takes it."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from retrograde.gdbserver.lifesigns import LifeSigns, sign_for
 from retrograde.gdbserver.requests import is_long
 from retrograde.gdbserver.session import PACKET_BYTES, Session
 from retrograde.timeline.timeline import Timeline
@@ -59,6 +60,8 @@ class Connection(asyncio.Protocol):
         self._ready = select.poll()
         self._last = b""
         self._answering = b""
+        self._given_up = False
+        self._signs = LifeSigns(self._give_sign)
         self._interrupt_due = False
         self._reached: int | None = None
 
@@ -78,6 +81,7 @@ class Connection(asyncio.Protocol):
     async def run(self) -> None:
         """Answer requests until the client leaves or the connection breaks."""
         self._task = asyncio.current_task()
+        self._signs.start()
         try:
             while not self._session.ended and (request := await self._next()) is not None:
                 await self._answer(request)
@@ -85,6 +89,7 @@ class Connection(asyncio.Protocol):
             self.abort()  # a client that reads no more would not let us close
             raise
         finally:
+            self._signs.stop()
             self._session.close()
             self._transport.close()
             await self._lost
@@ -141,20 +146,54 @@ class Connection(asyncio.Protocol):
 
     async def _answer(self, request: bytes) -> None:
         self._answering = request
+        self._given_up = False
+        self._signs.asked()
+        try:
+            answer = await self._answer_to(request)
+            await self._hear()
+        finally:
+            self._signs.answered()
+            self._answering = b""
+        if self._gone or self._given_up:
+            return
+        self._last = encode(answer)
+        self._transport.write(self._last)
+        self._linger()
+
+    async def _answer_to(self, request: bytes) -> bytes:
         self._reached = None
         answer = None
         if self._interrupt_due and is_long(request):
             self._interrupt_due = False
         else:
             answer = await self._unless_halted(self._session.answer(request, self._progress))
-        if self._gone:
-            return
-        if answer is None:
+        if answer is None and not self._gone:
             answer = await self._session.interrupted(request, self._reached)
-        self._answering = b""
-        self._last = encode(answer)
-        self._transport.write(self._last)
-        self._linger()
+        return answer or b""
+
+    async def _hear(self) -> None:
+        """Take in what has come since the request: see `_give_up`."""
+        if self._ready.poll(0):
+            # The loop looks at its sockets between the first turn and the second.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def _give_up(self) -> None:
+        """Take note that a client asks on: it will not take an answer to what it asked before.
+
+        gdb asks one thing at a time. When it does not wait any longer (this machine slept,
+        say), it takes the next answer for the one to its newest question.
+        """
+        if self._session.asks_one_by_one:
+            self._requests.clear()
+            self._interrupt_due = False
+            self._given_up = True
+
+    def _give_sign(self) -> None:
+        """Let the client know that its answer is being worked at."""
+        if not self._transport.get_write_buffer_size():
+            skips_acks = self._session.asks_one_by_one
+            self._transport.write(sign_for(self._answering, skips_acks=skips_acks))
 
     def _linger(self) -> None:
         """Look for the next request for a moment, awake.
@@ -204,6 +243,7 @@ class Connection(asyncio.Protocol):
         if isinstance(frame, Packet):
             if acknowledging:
                 self._transport.write(ACK)
+            self._give_up()
             if len(self._requests) < WAITING:
                 self._requests.append(frame.payload)
                 self._news.set()

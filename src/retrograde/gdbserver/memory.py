@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
-from retrograde.errors import QemuRefused
+from retrograde.errors import QemuRefused, RetrogradeError
 from retrograde.gdbserver.requests import E_FAULT, E_INVALID, Refusal
 from retrograde.timeline.timeline import Space, Timeline
 
@@ -24,9 +25,29 @@ class Memory:
         self.space: Space = "virtual"
         self._timeline = timeline
         self._bare = False
+        self._was_read = True
+
+    async def get_ready(self) -> None:
+        """Have what a client reads first at a new position at hand, before it is told of it.
+
+        Nobody waits without limit for memory, as one does for a stop, and a machine that
+        must first be taken to the position may need long for it. Once it is there, all
+        memory is at hand. A client that read none at the last position (gdb, in the middle
+        of a `reverse-next`) is not expected to read any now.
+        """
+        if not self._was_read:
+            return
+        self._was_read = False
+        # What cannot be had now is tried again when it is asked for, and then told.
+        with contextlib.suppress(RetrogradeError):
+            isa, registers = self._timeline.view.isa, await self._timeline.registers()
+            for address in (registers[isa.pc], registers[isa.sp]):
+                with contextlib.suppress(QemuRefused):
+                    await self._timeline.read(address, 1, self.space)
 
     async def read(self, address: int, count: int) -> bytes:
         """Return `count` bytes, or fewer when the rest is not mapped. Raises Refusal."""
+        self._was_read = True
         count = min(count, CHUNK, (1 << 64) - address)
         try:
             return await self._timeline.read(address, count, self.space)
@@ -73,6 +94,7 @@ class Memory:
         return start, size, mapped
 
     async def _is_mapped(self, start: int, count: int = 1) -> bool:
+        self._was_read = True
         try:
             await self._timeline.read(start, count, self.space)
         except QemuRefused:

@@ -84,8 +84,17 @@ class Session:
         self._documents: dict[str, bytes] | None = None
         self._stop = Stop()
         self._suffixed = self._lists_threads = self._lldb_errors = False
-        self._gdb_errors = False
+        self._gdb_errors = self._is_gdb = False
         self._names_breaks = {StopReason.SOFTWARE_BREAK: False, StopReason.HARDWARE_BREAK: False}
+
+    @property
+    def asks_one_by_one(self) -> bool:
+        """Whether the client is known to be a gdb.
+
+        It never asks on before it has its answer, unless it has given that up. lldb does,
+        to find out where it is in the conversation.
+        """
+        return self._is_gdb and not self._suffixed
 
     async def answer(self, request: bytes, progress: Progress) -> bytes:
         """Return the answer to a request. Cancelling is safe; see `interrupted`."""
@@ -133,6 +142,7 @@ class Session:
             stop = await motion.run_back(progress)
         else:
             stop = Stop(signal=0)
+        await self._memory.get_ready()
         return await self._stopped(stop)
 
     async def _stopped(self, stop: Stop) -> bytes:
@@ -166,6 +176,7 @@ class Session:
     async def _supported(self, rest: bytes) -> bytes:
         theirs = rest.removeprefix(b":").split(b";")
         self._gdb_errors = b"error-message+" in theirs
+        self._is_gdb = b"vContSupported+" in theirs
         for reason in self._names_breaks:
             self._names_breaks[reason] = reason.value.encode() + b"+" in theirs
         return ";".join((*_FEATURES, *([_EXEC_FILE] if self._program else []))).encode()
@@ -263,8 +274,11 @@ class Session:
             line = bytes.fromhex(rest.decode("ascii")).decode(errors="replace")
         except ValueError:
             raise Refusal(E_INVALID, "The command is not in hexadecimal digits.") from None
+        position = self._timeline.position
         try:
             self._say(await self._monitor.run(line))
+            if self._timeline.position != position:
+                await self._memory.get_ready()
         except RetrogradeError as error:
             self._say(f"{error}\n")
         return b"OK"
