@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.errors import EnvironmentLacks, QemuDied, UsageError
+from retrograde.machine.image import create_image
+from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.machine.quirks import ANNOUNCE, HPET, QUIRKS, TOD, VAPIC, quirks_for, quirks_named
 from retrograde.recording.rrlayout import LAYOUTS
@@ -52,6 +54,44 @@ def test_program_that_does_not_run(tmp_path: Path) -> None:
     program.chmod(0o755)
     with pytest.raises(EnvironmentLacks, match="does not run"):
         Qemu.find("x86_64", str(program))
+
+
+def killed_when_asked(folder: Path, question: str) -> str:
+    """Put a QEMU on PATH that is killed when it is asked `question`; returns the PATH."""
+    path = pretend(folder, "10.0.2", "tcg\\n")
+    program = folder / "qemu-system-x86_64"
+    answers = program.read_text().removeprefix("#!/bin/sh\n")
+    program.write_text(f'#!/bin/sh\ncase "$*" in *"{question}"*) kill -9 $$ ;; esac\n{answers}')
+    return path
+
+
+@pytest.mark.parametrize("question", ["--version", "-accel help", "-qmp stdio", "-M pc,help"])
+def test_killed_while_it_is_asked(
+    question: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is concluded from the silence: memory ran out, likely."""
+    monkeypatch.setenv("PATH", killed_when_asked(tmp_path, question))
+    with pytest.raises(QemuDied, match="ended by SIGKILL") as caught:
+        qemu = Qemu.find("x86_64")
+        qemu.machine_properties("pc")
+        assert qemu.machine_types
+    assert "memory" in caught.value.remedy
+
+
+def test_killed_while_it_loads_the_probe(tmp_path: Path) -> None:
+    killed_when_asked(tmp_path, "-plugin")
+    with pytest.raises(QemuDied, match="ended by SIGKILL while loading the probe"):
+        require_probe(tmp_path / "qemu-system-x86_64")
+
+
+def test_qemu_img_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "qemu-img"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    killed = pytest.raises(QemuDied, match="qemu-img was ended by SIGKILL")
+    with (tmp_path / "image").open("w+b") as file, killed:
+        create_image(file.fileno())
 
 
 def test_installed_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

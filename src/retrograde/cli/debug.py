@@ -114,6 +114,7 @@ async def _served_by_qemu(recording: Recording, qemu: Qemu, at: int) -> AsyncIte
 
     with GdbListener() as listener:
         async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
+            listener.release()
             with progress("replaying", at) as show:
                 await replayer.run_to(at, show)
             yield ["-ex", f"target remote {listener.path}"]

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from retrograde.cli.output import JSON_OPTION, print_json, print_table
-from retrograde.errors import EnvironmentLacks
+from retrograde.errors import EnvironmentLacks, QemuError
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.machine.quirks import QUIRKS, quirks_for
 from retrograde.recording.rrlayout import LAYOUTS
@@ -63,7 +63,7 @@ def _qemus() -> list[Finding]:
         try:
             qemu = Qemu.find(target)
             log_version = qemu.log_version
-        except EnvironmentLacks as error:
+        except (EnvironmentLacks, QemuError) as error:
             findings.append(Finding(f"QEMU {target}", "note", f"{error.what} {error.remedy}"))
             continue
         can = [
@@ -87,7 +87,7 @@ def _quirks() -> list[Finding]:
     for target in installed_targets():
         try:
             qemu = Qemu.find(target)
-        except EnvironmentLacks:
+        except (EnvironmentLacks, QemuError):  # said in its own line
             continue
         concerned = [quirk for quirk in QUIRKS if quirk.concerns(target)]
         for quirk in concerned:

@@ -13,7 +13,7 @@ import msgspec
 
 from retrograde.cli.arguments import positive
 from retrograde.cli.output import JSON_OPTION, counting, print_json, print_table
-from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.errors import EnvironmentLacks, QemuError, UsageError
 from retrograde.guests import Guest, board_guest, boards
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.recording.bundle import disk_errors_named
@@ -94,7 +94,7 @@ def _subjects(asked: str | None) -> tuple[list[Subject], list[Cell]]:
     for target, named in wanted.items():
         try:
             qemu = Qemu.find(target)
-        except EnvironmentLacks as error:
+        except (EnvironmentLacks, QemuError) as error:
             absent.append(Cell(target=target, board="", absent=f"{error.what} {error.remedy}"))
             continue
         chosen = boards(target) if named is None else tuple(named)

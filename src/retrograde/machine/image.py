@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
+import shutil
 
 from retrograde.errors import EnvironmentLacks, QemuRefused
+from retrograde.machine.asking import ask
 
 CREATE_SECONDS = 30.0
 
@@ -21,7 +22,8 @@ def create_image(fd: int, size: int = VMSTATE_BYTES, snapshot: str = "") -> None
     """Make the file `fd` an empty qcow2 image of `size` bytes.
 
     `snapshot` names an empty snapshot to put in it, because `loadvm` wants its snapshot
-    on every disk. Raises EnvironmentLacks without qemu-img, QemuRefused when it fails.
+    on every disk. Raises EnvironmentLacks without qemu-img, QemuRefused when it fails,
+    QemuDied when it is killed.
     """
     path = f"/dev/fd/{fd}"
     _qemu_img(fd, "create", "-q", "-f", "qcow2", path, str(size))
@@ -40,19 +42,13 @@ def drop_snapshot(fd: int, snapshot: str) -> None:
 
 
 def _qemu_img(fd: int, *words: str) -> str:
-    try:
-        answer = subprocess.run(
-            ["qemu-img", *words],
-            capture_output=True,
-            text=True,
-            timeout=CREATE_SECONDS,
-            pass_fds=(fd,),
-        )
-    except FileNotFoundError as error:
+    if shutil.which("qemu-img") is None:
         raise EnvironmentLacks(
             "qemu-img is not installed.",
             "Install it: apt-get install --no-install-recommends qemu-utils",
-        ) from error
+        )
+    doing = f"doing {words[0]}"
+    answer = ask(["qemu-img", *words], doing, seconds=CREATE_SECONDS, pass_fds=(fd,))
     if NO_SPACE in answer.stderr:
         raise EnvironmentLacks(
             f"qemu-img {words[0]} found no space left on the disk.",

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.machine.asking import ask
 
 SOURCES = (
     *("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c"),
@@ -74,15 +74,13 @@ def build_probe(api: int) -> Path:
     handle, scratch = tempfile.mkstemp(dir=target.parent, prefix="probe-", suffix=".part")
     os.close(handle)
     try:
-        done = subprocess.run(
+        done = ask(
             [
                 *(cc, *FLAGS, f"-DPROBE_API_VERSION={api}", "-o", scratch),
                 *(str(sources / name) for name in SOURCES),
             ],
-            capture_output=True,
-            text=True,
-            timeout=BUILD_SECONDS,
-            check=False,
+            "compiling the probe",
+            seconds=BUILD_SECONDS,
         )
         if done.returncode:
             raise EnvironmentLacks(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.machine.asking import ask
 from retrograde.machine.probe import Capacity, Probe
 from retrograde.machine.probe_build import APIS, build_probe
 from retrograde.recording.rrevents import Kind
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from retrograde.recording.rrlog import RrLog
 
 TRIAL_SECONDS = 30
-_QUIT = b'{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
+_QUIT = '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
 _SMALL = Capacity(hits=1, writes=1, steps=1, changes=1)
 
 
@@ -45,7 +44,8 @@ def require_probe(qemu: Path) -> Path:
 
     Raises EnvironmentLacks when this QEMU has no plugin support, has an API that none of the
     probes is for (4 is the oldest: QEMU 10.0) or keeps its instruction count to itself (a
-    build without loadable modules), or when there is no compiler to build the probe.
+    build without loadable modules), or when there is no compiler to build the probe;
+    QemuDied when a signal ends it meanwhile.
     """
     said = ""
     for api in APIS:
@@ -65,16 +65,12 @@ def _try(qemu: Path, library: Path) -> tuple[bool, str]:
     none = np.array([], np.uint64)
     with Probe(library, none, none, capacity=_SMALL) as probe:
         options = ["-M", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
-        try:
-            done = subprocess.run(
-                [os.fspath(qemu), *options, "-qmp", "stdio", "-plugin", probe.argument],
-                input=_QUIT,
-                capture_output=True,
-                pass_fds=[probe.fd],
-                timeout=TRIAL_SECONDS,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise EnvironmentLacks(f"There is no {qemu}.", "Install QEMU.") from error
+        done = ask(
+            [qemu, *options, "-qmp", "stdio", "-plugin", probe.argument],
+            "loading the probe",
+            seconds=TRIAL_SECONDS,
+            stdin=_QUIT,
+            pass_fds=[probe.fd],
+        )
         loads = done.returncode == 0 and probe.facts().loaded
-        return loads, done.stderr.decode(errors="replace")
+        return loads, done.stderr

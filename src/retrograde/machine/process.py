@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrograde.errors import QemuDied, QemuTimeout
+from retrograde.machine.asking import KILLED, how_it_ended
 
 Result = TypeVar("Result")
 
 STDERR_KEPT = 8192
 """Bytes of QEMU's last words that go into an error."""
+
+DEFECTS = "`retrograde doctor` tells which defects of this QEMU are known."
 
 EXIT_SECONDS = 10.0
 """How long a QEMU that was asked to end may take before it is killed."""
@@ -122,19 +125,15 @@ class QemuProcess:
     def died(self, doing: str) -> QemuDied:
         """Make the error that says QEMU ended while we were `doing` something."""
         code = self.returncode
-        if code is not None and code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-        elif code is not None:
-            how = f"exited with status {code}"
-        else:
-            how = "closed its connection"
-        return QemuDied(f"{self._name} {how} while {doing}.", detail=self.stderr())
+        how = "closed its connection" if code is None else how_it_ended(code)
+        remedy = KILLED if code == -signal.SIGKILL else DEFECTS
+        return QemuDied(f"{self._name} {how} while {doing}.", remedy, self.stderr())
 
     def timed_out(self, doing: str, seconds: float) -> QemuTimeout:
         """Make the error that says QEMU did not finish `doing` within `seconds`."""
         return QemuTimeout(
             f"{self._name} did not finish {doing} within {seconds:g} s.",
-            "`retrograde doctor` tells which defects of this QEMU are known.",
+            DEFECTS,
             detail=self.stderr(),
         )
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.machine.asking import ask
 
 OLDEST = (7, 2)
 """The oldest QEMU that retrograde is tested with (Debian 12's own)."""
 
 ASK_SECONDS = 20.0
+
+_PREFIX = "qemu-system-"
 
 _PACKAGES = {
     "x86_64": "qemu-system-x86",
@@ -201,10 +204,11 @@ def installed_targets() -> tuple[str, ...]:
     """Return the targets of all `qemu-system-*` on PATH, sorted."""
     found = set()
     for folder in map(Path, os.get_exec_path()):
-        if folder.is_dir():
+        # An entry of PATH may be missing, no folder, or not for us to look into.
+        with contextlib.suppress(OSError):
+            programs = (p for p in folder.iterdir() if p.name.startswith(_PREFIX))
             # qemu-system-amd64 and the like are links to the real ones.
-            programs = (p for p in folder.glob("qemu-system-*") if not p.is_symlink())
-            found |= {program.name.removeprefix("qemu-system-") for program in programs}
+            found |= {p.name.removeprefix(_PREFIX) for p in programs if not p.is_symlink()}
     return tuple(sorted(name for name in found if re.fullmatch(r"\w+", name)))
 
 
@@ -220,18 +224,8 @@ def _ask_version(path: Path) -> tuple[str, tuple[int, int, int]]:
 
 
 def _ask(path: Path, *words: str, stdin: str = "", pass_fds: tuple[int, ...] = ()) -> str:
-    try:
-        answer = subprocess.run(
-            [path, *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=ASK_SECONDS,
-            pass_fds=pass_fds,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentLacks(f"{path} {' '.join(words)} does not run: {error}.") from error
-    return answer.stdout
+    doing = f"answering {' '.join(words)}"
+    return ask([path, *words], doing, seconds=ASK_SECONDS, stdin=stdin, pass_fds=pass_fds).stdout
 
 
 def _dotted(version: tuple[int, ...]) -> str:

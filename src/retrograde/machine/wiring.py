@@ -116,6 +116,13 @@ class GdbListener:
         self._socket.bind(str(self.path))
         self._socket.listen(1)
 
+    def release(self) -> None:
+        """Close our copy of the socket, once QEMU has it: its death must be seen.
+
+        As long as anybody holds it, connecting works and waits for an answer.
+        """
+        self._socket.close()
+
     @property
     def fd(self) -> int:
         """The listening socket, for QEMU to inherit."""

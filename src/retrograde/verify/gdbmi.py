@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from retrograde.errors import EnvironmentLacks, QemuTimeout, RetrogradeError
+from retrograde.machine.asking import how_it_ended
 from retrograde.machine.gdbprogram import PATIENCE
 
 ANSWER_SECONDS = 60.0
@@ -28,6 +29,10 @@ class GdbFailed(RetrogradeError):
     """gdb answered a command with an error; `what` quotes it."""
 
     exit_code = 4
+
+
+class GdbDied(GdbFailed):
+    """gdb ended when it should not have."""
 
 
 class GdbMi:
@@ -55,8 +60,12 @@ class GdbMi:
             stderr=subprocess.STDOUT,
         )
         self._unread = bytearray()
-        self.command("set confirm off")
-        self.command("set pagination off")
+        try:
+            self.command("set confirm off")
+            self.command("set pagination off")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -67,8 +76,12 @@ class GdbMi:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.kill()
+        self.kill()
         self._process.communicate()
+
+    def kill(self) -> None:
+        """End gdb at once: a command that another thread waits for raises GdbDied."""
+        self._process.kill()
 
     def command(self, line: str, seconds: float = ANSWER_SECONDS) -> str:
         """Run a command that does not move the machine; return its console and log text.
@@ -103,8 +116,16 @@ class GdbMi:
     def _send(self, line: str) -> None:
         quoted = line.replace("\\", "\\\\").replace('"', '\\"')
         assert self._process.stdin is not None
-        self._process.stdin.write(f'-interpreter-exec console "{quoted}"\n'.encode())
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f'-interpreter-exec console "{quoted}"\n'.encode())
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._gone(line) from error
+
+    def _gone(self, line: str) -> GdbDied:
+        """Make the error that says gdb ended while we waited for it to do `line`."""
+        how = how_it_ended(self._process.wait())
+        return GdbDied(f"gdb {how} while doing `{line}`.", "Start again, or try another --gdb.")
 
     def _collect(self, kind: str, messages: tuple[str, ...], line: str, seconds: float) -> str:
         """Read records until one of `kind` and `messages`; return the text before it."""
@@ -132,7 +153,7 @@ class GdbMi:
                 )
             data = os.read(fd, 1 << 16)
             if not data:
-                raise GdbFailed(f"gdb ended during `{line}`.")
+                raise self._gone(line)
             self._unread += data
         record, _, rest = self._unread.partition(b"\n")
         self._unread = rest

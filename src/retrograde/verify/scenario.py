@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -18,6 +19,8 @@ import msgspec
 from retrograde.errors import AnswerNo
 from retrograde.machine.gdbprogram import gdb_for
 from retrograde.machine.isa import isa_for
+from retrograde.machine.monitor import DYING_SECONDS
+from retrograde.machine.process import finished
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.machine.segment import QUESTION, linear_pc
@@ -65,19 +68,22 @@ async def run_scenario(
 
     Raises AnswerNo with the first differing position when the machine does not run
     backwards exactly, EnvironmentLacks when gdb is missing or does not know the
-    architecture, QemuError when QEMU misbehaves.
+    architecture, GdbDied when gdb ends, QemuError when QEMU misbehaves, QemuDied among
+    them as soon as QEMU ends.
     """
     program = gdb_for(isa_for(recording.manifest.machine.target), gdb)
     with GdbListener() as listener:
         async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
+            listener.release()
             last = recording.end - 1
             scenario = _Scenario(recording, program, listener, steps, report)
             with contextlib.closing(scenario):
-                await asyncio.to_thread(scenario.walk)
+                await _while_alive(replayer, scenario, scenario.walk)
                 await replayer.monitor.execute("replay-break", {"icount": last})
-                await asyncio.to_thread(scenario.run_on)
+                await _while_alive(replayer, scenario, scenario.run_on)
                 stopped_at = await replayer.ask_position()
-                await asyncio.to_thread(scenario.come_back, stopped_at)
+                come_back = functools.partial(scenario.come_back, stopped_at)
+                await _while_alive(replayer, scenario, come_back)
             return ScenarioResult(
                 steps=steps,
                 first_pc=scenario.pcs[0],
@@ -85,6 +91,32 @@ async def run_scenario(
                 stopped="end" if stopped_at == last else "breakpoint",
                 stopped_at=stopped_at,
             )
+
+
+async def _while_alive(replayer: Replayer, scenario: _Scenario, act: Callable[[], object]) -> None:
+    """Do `act`, of the blocking half, in a thread, as long as QEMU lives.
+
+    gdb may wait for its answer for ever. Raises QemuDied when QEMU ends, whatever gdb
+    makes of that.
+    """
+    process = replayer.process
+    acting = asyncio.ensure_future(asyncio.to_thread(act))
+    gone = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait((acting, gone), return_when=asyncio.FIRST_COMPLETED)
+        # gdb may see the end of its connection before we are told of QEMU's.
+        if acting.done() and isinstance(acting.exception(), GdbFailed):
+            await asyncio.wait((gone,), timeout=DYING_SECONDS)
+    finally:
+        gone.cancel()
+        if not acting.done():
+            scenario.stop()
+            await finished(asyncio.wait((acting,)))
+        failure = acting.exception()
+    if process.returncode is not None:
+        raise process.died(scenario.doing) from failure
+    if failure:
+        raise failure
 
 
 class _Scenario:
@@ -96,10 +128,16 @@ class _Scenario:
         self._isa = isa_for(recording.manifest.machine.target)
         self._deadline = seconds_to_replay(recording)
         self._steps = steps
-        self._report = report
+        self._tell = report
+        self.doing = "starting gdb"
+        """What it is at, as it was reported last."""
         self._listener = listener
         self._gdb = GdbMi(gdb)
         self._seen: dict[int, list[int]] = {}
+
+    def stop(self) -> None:
+        """Have what another thread does here fail."""
+        self._gdb.kill()
 
     def close(self) -> None:
         self._gdb.__exit__(None, None, None)
@@ -144,6 +182,10 @@ class _Scenario:
     def pcs(self) -> list[int]:
         """The pc of every step but the state after the last, in order."""
         return [pc for seen in self._seen.values() for pc in seen][:-1]
+
+    def _report(self, doing: str) -> None:
+        self.doing = doing
+        self._tell(doing)
 
     def _look(self) -> None:
         self._seen.setdefault(self._position(), []).append(self._pc())
