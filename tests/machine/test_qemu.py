@@ -98,7 +98,9 @@ def test_installed_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("arm", "x86_64"):
         pretend(tmp_path, "10.0.2", "tcg\\n", f"qemu-system-{name}")
     (tmp_path / "qemu-system-amd64").symlink_to("qemu-system-x86_64")
-    monkeypatch.setenv("PATH", os.pathsep.join((str(tmp_path), "/no/such/folder")))
+    # The last can as little be looked at as a folder that is not for us.
+    entries = (str(tmp_path), "/no/such/folder", "/etc/passwd", "/" + 300 * "x")
+    monkeypatch.setenv("PATH", os.pathsep.join(entries))
     assert installed_targets() == ("arm", "x86_64")
 
 

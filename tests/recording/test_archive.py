@@ -208,6 +208,47 @@ def test_sparse_member(recording: Recording) -> None:
     assert_refused(edited(recording, edit), "no file")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b", "GNU.sparse.size": "1"},
+        {"GNU.sparse.size": "junk"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"},
+        {"size": "junk"},
+    ],
+)
+def test_headers_that_make_no_sense(recording: Recording, headers: dict[str, str]) -> None:
+    def spoil(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        members[1][0].pax_headers = headers
+
+    assert_refused(edited(recording, spoil), "bad.tar.zst|bytes, not")
+
+
+@pytest.mark.parametrize("record", [b"9" * 5000 + b" path=x\n", b"17 path=\xff\xfe\n"])
+def test_header_records_that_make_no_sense(
+    record: bytes, recording: Recording, tmp_path: Path
+) -> None:
+    assert_refused(spoilt(recording, tarfile.XHDTYPE, record, 1), "bad.tar.zst|bytes, not")
+
+
+def test_headers_without_end(recording: Recording) -> None:
+    """tarfile calls itself for each."""
+    assert_refused(
+        spoilt(recording, tarfile.XHDTYPE, b"9 path=x\n", 3000), "bad.tar.zst|bytes, not"
+    )
+
+
+def spoilt(recording: Recording, kind: bytes, data: bytes, count: int) -> Path:
+    """An archive that begins with `count` headers about the next member."""
+    bad = recording.path.parent / "bad.tar.zst"
+    header, _ = special("h", kind)
+    header.size = len(data)
+    padded = data.ljust(-(-len(data) // 512) * 512, b"\0")
+    with zstd.open(bad, "wb") as stream:
+        stream.write(count * (header.tobuf() + padded))
+    return bad
+
+
 def test_more_than_the_disk_holds(recording: Recording) -> None:
     huge = {"replay.log": FileDigest(bytes=1 << 60, sha256="0" * 64)}
     manifest = replaced(recording, files={**recording.manifest.files, **huge})

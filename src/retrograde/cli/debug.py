@@ -20,6 +20,7 @@ from retrograde.machine.gdbprogram import PATIENCE, gdb_for
 from retrograde.machine.isa import isa_for
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.wiring import socket_in
 from retrograde.recording.bundle import Recording
 
 _SECONDS_TO_LEAVE = 5.0
@@ -101,7 +102,7 @@ async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[li
         tempfile.TemporaryDirectory(prefix="retrograde-") as folder,
         resources.as_file(commands) as script,
     ):
-        address = Address(path=str(Path(folder) / "gdb"))
+        address = Address(path=str(socket_in(Path(folder))))
         async with timeline, await GdbServer.start(timeline, address, warn):
             yield ["-ex", f"source {script}", "-ex", f"target remote {address}"]
 

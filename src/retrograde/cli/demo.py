@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from retrograde.errors import EnvironmentLacks, RetrogradeError
 from retrograde.guests import Guest, builtin_guest, reference_guest
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.userfolder import cannot_keep, user_folder
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 from retrograde.verify.scenario import ScenarioResult, run_scenario
@@ -106,10 +106,11 @@ def _free_name(path: Path) -> Path:
 
 
 def _place() -> Path:
-    base = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
-    place = root / "retrograde"
-    place.mkdir(parents=True, exist_ok=True)
+    place = user_folder("XDG_STATE_HOME", ".local/state")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_keep("The recording", place, error, "XDG_STATE_HOME") from error
     return place
 
 

@@ -5,17 +5,18 @@ Subcommands are imported when used, so that `--help` and completion answer at on
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib
-import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 import click
 
-from retrograde.errors import EnvironmentLacks, RetrogradeError
+from retrograde.cli import streams
+from retrograde.cli.foreign import in_our_words
 from retrograde.version import __version__
 
 COMMANDS = {
@@ -37,9 +38,6 @@ COMMANDS = {
     "pack": "Make one compressed file of a recording.",
     "unpack": "Restore a packed recording.",
 }
-
-
-_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _ReaderLeft(Exception):
@@ -99,36 +97,38 @@ def run(command: click.Command, arguments: list[str]) -> NoReturn:
 
 def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> NoReturn:
     """Do `action` and exit: errors as two sentences on stderr, with their exit code."""
+    streams.prepare()
     try:
         status = action()
         sys.stdout.flush()
-    except RetrogradeError as error:
-        if show_traceback:
-            raise
-        _say(str(error))
-        sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         _say("Interrupted.")
         sys.exit(130)
     except (_ReaderLeft, BrokenPipeError):
-        _drop_output()
+        streams.drop_output()
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it
-    except OSError as error:
-        if show_traceback or error.filename or error.errno not in _DISK_TROUBLE:
-            raise
-        _drop_output()
-        _say(f"The output cannot be written: {error.strerror}.\nFree some space there.")
-        sys.exit(EnvironmentLacks.exit_code)
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exception(error)
+        ours = in_our_words(error)
+        _drop_what_is_refused()
+        _say(str(ours))
+        sys.exit(ours.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _drop_output() -> None:
-    """Keep Python from complaining at exit about what it could not write."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop_what_is_refused() -> None:
+    """Keep Python from trying again at exit what stdout did not take."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        streams.drop_output()
 
 
 def _say(text: str) -> None:
-    click.echo(f"retrograde: {text}", err=True)
+    with contextlib.suppress(OSError):  # there is nobody left to tell
+        click.echo(f"retrograde: {text}", err=True)

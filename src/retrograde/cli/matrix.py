@@ -16,6 +16,7 @@ from retrograde.cli.output import JSON_OPTION, counting, print_json, print_table
 from retrograde.errors import EnvironmentLacks, QemuError, UsageError
 from retrograde.guests import Guest, board_guest, boards
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
+from retrograde.machine.userfolder import cannot_keep, user_folder
 from retrograde.recording.bundle import disk_errors_named
 from retrograde.verify.matrix import Report, run_matrix
 from retrograde.verify.matrixhtml import page
@@ -166,8 +167,12 @@ def _told(cell: Cell) -> dict[str, object]:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "retrograde" / "matrix"
+    folder = user_folder("XDG_CACHE_HOME", ".cache") / "matrix"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_keep("The matrix", folder, error, "XDG_CACHE_HOME") from error
+    return folder
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.machine.userfolder import user_folder
 
 Make = Callable[[Path, Path], None]
 """Fills the first folder; the second is room to work in."""
@@ -20,21 +20,16 @@ def cached(name: str, make: Make, megabytes: int = 100) -> Path:
     It appears complete or not at all, also with several of us at it. Raises EnvironmentLacks
     where it cannot be stored; it takes up to `megabytes`.
     """
-    folder = _cache() / name
-    if not folder.is_dir():
-        try:
+    folder = user_folder("XDG_CACHE_HOME", ".cache") / "guests" / name
+    try:
+        if not folder.is_dir():
             _build(folder, make)
-        except OSError as error:
-            raise EnvironmentLacks(
-                f"The guest {name} cannot be stored in {folder.parent}: {error}",
-                f"Set XDG_CACHE_HOME to a directory with {megabytes} MB of free space",
-            ) from error
+    except OSError as error:
+        raise EnvironmentLacks(
+            f"The guest {name} cannot be stored in {folder.parent}: {error}",
+            f"Set XDG_CACHE_HOME to a directory with {megabytes} MB of free space",
+        ) from error
     return folder
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "retrograde" / "guests"
 
 
 def _build(folder: Path, make: Make) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.asking import ask
+from retrograde.machine.userfolder import cannot_keep, user_folder
 
 SOURCES = (
     *("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c"),
@@ -41,10 +42,11 @@ def source_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder for built probes ($XDG_CACHE_HOME/retrograde), made if need be."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    folder = root / "retrograde"
+    """Return the folder for built probes ($XDG_CACHE_HOME/retrograde), made if need be.
+
+    Raises EnvironmentLacks where there is no home directory, OSError when it cannot be made.
+    """
+    folder = user_folder("XDG_CACHE_HOME", ".cache")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -64,10 +66,19 @@ def compiler() -> str:
 def build_probe(api: int) -> Path:
     """Return the probe's shared library for an `api`, compiled if it is not in the cache yet.
 
-    Raises EnvironmentLacks when there is no compiler or it refuses.
+    Raises EnvironmentLacks when there is no compiler or it refuses, and where the library
+    cannot be kept.
     """
     sources = source_folder()
     cc = compiler()
+    try:
+        return _kept(sources, cc, api)
+    except OSError as error:
+        place = user_folder("XDG_CACHE_HOME", ".cache")
+        raise cannot_keep("The probe", place, error, "XDG_CACHE_HOME") from error
+
+
+def _kept(sources: Path, cc: str, api: int) -> Path:
     target = cache_folder() / f"probe-{_identity(sources, cc)}-api{api}.so"
     if target.is_file():
         return target

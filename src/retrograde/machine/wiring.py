@@ -14,10 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from retrograde.errors import EnvironmentLacks
 from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import create_image
 from retrograde.machine.ram import GuestRam
 from retrograde.recording.diskimage import ImageFormat
+
+SOCKET_NAME = 107
+"""Bytes of a Unix socket's name, at most (unix(7))."""
 
 
 class Wiring:
@@ -111,7 +115,7 @@ class GdbListener:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="retrograde-")
-        self.path = Path(self._folder.name) / "gdb"
+        self.path = socket_in(Path(self._folder.name))
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.path))
         self._socket.listen(1)
@@ -141,6 +145,20 @@ def _filled(fd: int, content: BinaryIO) -> int:
     with os.fdopen(fd, "wb", closefd=False) as target:
         shutil.copyfileobj(content, target, 1 << 20)
     return fd
+
+
+def socket_in(folder: Path) -> Path:
+    """Return the name for gdb's socket in `folder`, a temporary one.
+
+    Raises EnvironmentLacks when it is longer than the kernel takes.
+    """
+    path = folder / "gdb"
+    if len(os.fsencode(path)) > SOCKET_NAME:
+        raise EnvironmentLacks(
+            f"{folder.parent} is too long a path for gdb's socket to be in.",
+            "Set TMPDIR to a shorter one: TMPDIR=/tmp.",
+        )
+    return path
 
 
 def fd_path(fd: int) -> str:

@@ -49,6 +49,12 @@ _OPTIONS: dict[int, int] = {
 HEADER_LIMIT = 1 << 16
 """Bytes of a header about one member; a real one has about 50."""
 
+# tarfile itself raises the last three over headers that make no sense.
+_DAMAGE = (tarfile.TarError, zstd.ZstdError, EOFError, ValueError, RecursionError, OverflowError)
+
+QUOTED = 200
+"""Characters of what tarfile says of a stranger's archive, at most."""
+
 _REMEDY = "Take the file from its source again."
 
 
@@ -160,8 +166,9 @@ def _extract(archive: Path, folder: Path) -> None:
             # Read on to the checksum at the end of the zstd frame.
             if len(stream.read(tarfile.RECORDSIZE + 1)) > tarfile.RECORDSIZE:
                 raise RecordingError(f"{archive} goes on after its end.", _REMEDY)
-    except (tarfile.TarError, zstd.ZstdError, EOFError) as error:
-        raise RecordingError(f"{archive} is not a packed recording: {error}.", _REMEDY) from error
+    except _DAMAGE as error:
+        why = " ".join(str(error).split())[:QUOTED] or type(error).__name__
+        raise RecordingError(f"{archive} is not a packed recording: {why}.", _REMEDY) from error
     except OSError as error:
         raise UsageError(
             f"{archive} cannot be read: {error.strerror}.", "Name a file made by pack."

@@ -359,9 +359,10 @@ def disk_errors_named(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise EnvironmentLacks(
             f"{place} cannot be written: {error.strerror}.",
-            "Free some space or choose another place.",
+            "Free some space or choose another place." if full else "Choose a writable place.",
         ) from error
 
 

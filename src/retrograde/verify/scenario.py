@@ -26,7 +26,7 @@ from retrograde.machine.replayer import Replayer
 from retrograde.machine.segment import QUESTION, linear_pc
 from retrograde.machine.wiring import GdbListener
 from retrograde.recording.bundle import Recording
-from retrograde.verify.gdbmi import GdbMi
+from retrograde.verify.gdbmi import GdbFailed, GdbMi
 
 Report = Callable[[str], None]
 
