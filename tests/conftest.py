@@ -6,6 +6,7 @@ shared, so nothing needs a lock.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 import uuid
@@ -47,6 +48,7 @@ def nothing_is_left_behind(
 ) -> Iterator[None]:
     """No QEMU, no temporary folder and no draft outlives a module's tests."""
     yield
+    gc.collect()  # a database nobody has closed goes with its owner
     assert leftovers.settled_qemus() == []
     assert leftovers.folders(private_tmpdir) == []
     assert leftovers.drafts(tmp_path_factory.getbasetemp()) == []

@@ -28,7 +28,7 @@ def test_a_path_that_is_taken(recorded, tmp_path):
     assert_error(retrograde("serve", recorded().path, "--gdb", tmp_path / "gdb"), 2, "already")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serves_until_it_is_told_to_end(recorded, number):
     with start(
         "serve", recorded().path, "--gdb", "localhost:0", "--at", "50%", stderr=-1

@@ -131,13 +131,45 @@ def test_reserve_is_real_space(draft: Draft) -> None:
     draft.discard()
 
 
-@pytest.mark.parametrize("suffix", ["", ".partial"])
-def test_name_is_taken(tmp_path: Path, suffix: str) -> None:
-    taken = tmp_path / f"x.retro{suffix}"
-    taken.mkdir()
+def test_name_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "x.retro").mkdir()
     with pytest.raises(UsageError, match="already there"):
         Draft.create(tmp_path / "x.retro")
-    taken.rmdir()
+    (tmp_path / "x.retro").rmdir()
+    (tmp_path / "x.retro.partial").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="already there"):
+        Draft.create(tmp_path / "x.retro")
+    (tmp_path / "x.retro.partial").unlink()
+
+
+def test_a_living_maker_is_respected(draft: Draft) -> None:
+    with pytest.raises(UsageError, match="being made by another"):
+        Draft.create(draft.final)
+    draft.discard()
+
+
+def test_what_a_dead_maker_left_without_an_execution_goes(tmp_path: Path) -> None:
+    left = tmp_path / "x.retro.partial"
+    (left / "inputs").mkdir(parents=True)
+    (left / "reserve").write_bytes(b"x")
+    (left / "replay.log").touch()
+    draft = Draft.create(tmp_path / "x.retro")
+    assert draft.aside is None
+    assert {path.name for path in tmp_path.iterdir()} == {"x.retro.partial"}
+    draft.discard()
+
+
+@pytest.mark.parametrize("name", ["replay.log", "letter.txt"])
+def test_an_execution_or_what_is_not_ours_is_moved_aside(tmp_path: Path, name: str) -> None:
+    left = tmp_path / "x.retro.partial"
+    for number in ("1", "2"):
+        left.mkdir()
+        (left / name).write_text(number)
+        draft = Draft.create(tmp_path / "x.retro")
+        assert draft.aside == tmp_path / f"x.retro.partial.{number}"
+        assert (draft.aside / name).read_text() == number
+        draft.discard()
+        del draft
 
 
 def test_name_gets_taken_meanwhile(recording: Recording, draft: Draft) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING
 from retrograde.cli.output import progress, warn
 from retrograde.errors import EnvironmentLacks
+from retrograde.held import Scratch
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.gdbprogram import PATIENCE, gdb_for
 from retrograde.machine.isa import isa_for
@@ -58,7 +59,7 @@ def command(
     position = recording.resolve(at)
     found = qemu_for(recording, qemu, force=force)
     arguments = _gdb_arguments(recording, program, symbols)
-    return asyncio.run(_debug(recording, found, position, arguments, gdb_args))
+    return signals.run(_debug(recording, found, position, arguments, gdb_args))
 
 
 def _gdb_arguments(recording: Recording, program: str | None, symbols: Path | None) -> list[str]:
@@ -94,15 +95,15 @@ async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[li
     from retrograde.timeline.timeline import Timeline
 
     commands = resources.files("retrograde.gdbserver") / "gdbinit.py"
-    # The bar must be gone before the terminal is gdb's.
-    with progress("preparing", recording.end) as show:
-        timeline = await Timeline.open(recording, qemu, at=at, progress=show)
-    timeline.hints = IndexHints.of(recording)
     with (
-        tempfile.TemporaryDirectory(prefix="retrograde-") as folder,
+        Scratch() as folder,
         resources.as_file(commands) as script,
     ):
-        address = Address(path=str(socket_in(Path(folder))))
+        address = Address(path=str(socket_in(folder)))
+        # The bar must be gone before the terminal is gdb's.
+        with progress("preparing", recording.end) as show:
+            timeline = await Timeline.open(recording, qemu, at=at, progress=show)
+        timeline.hints = IndexHints.of(recording)
         async with timeline, await GdbServer.start(timeline, address, warn):
             yield ["-ex", f"source {script}", "-ex", f"target remote {address}"]
 
@@ -126,13 +127,10 @@ async def _run_gdb(arguments: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGQUIT):
         loop.add_signal_handler(number, lambda: None)
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
     gdb = await asyncio.create_subprocess_exec(*arguments)
     try:
-        return await gdb.wait()
+        status = await gdb.wait()
+        return 128 - status if status < 0 else status  # a signal's as a shell tells it
     finally:
         if gdb.returncode is None:
             await _end(gdb)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from retrograde.cli import signals
 from retrograde.cli.output import (
     JSON_OPTION,
     human_bytes,
@@ -58,7 +58,7 @@ def command(tiny: bool, as_json: bool) -> None:
     replay_seconds, equal = _replay(recording, qemu) if is_new else (None, None)
     began = time.monotonic()
     with status("running it backwards") as report:
-        verified = asyncio.run(run_scenario(recording, qemu, steps=STEPS, report=report))
+        verified = signals.run(run_scenario(recording, qemu, steps=STEPS, report=report))
     demo = Demo(
         guest=guest.description,
         recording=str(recording.path),
@@ -97,7 +97,7 @@ def _recording(guest: Guest) -> tuple[Recording, bool]:
 
     with progress("recording", None) as show:
         arguments = [*guest.qemu_args, "-vga", "none", "-no-reboot"]
-        return asyncio.run(record(path, arguments, target=guest.target, progress=show)), True
+        return signals.run(record(path, arguments, target=guest.target, progress=show)), True
 
 
 def _free_name(path: Path) -> Path:
@@ -129,7 +129,7 @@ def _replay(recording: Recording, qemu: Qemu) -> tuple[float, bool]:
                     await replayer.run_to(recording.end, progress=show)
 
     began = time.monotonic()
-    asyncio.run(run())
+    signals.run(run())
     recorded = recording.console_bytes()
     until = recording.console.bytes_until(recording.end)
     return round(time.monotonic() - began, 3), bytes(console) == recorded[:until]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import open_recording
 from retrograde.cli.output import JSON_OPTION, print_facts, print_json, print_table, status, warn
 from retrograde.position import format_position
@@ -44,7 +44,7 @@ def _by_instructions(both: Both, as_json: bool) -> int:
     from retrograde.index.diff import find_difference
 
     with status("comparing the logs") as show:
-        found = asyncio.run(find_difference(*both, show))
+        found = signals.run(find_difference(*both, show))
     if found is None:
         if as_json:
             print_json({"position": None})
@@ -91,7 +91,7 @@ def _by_calls(both: Both, as_json: bool) -> int:
         positions = [call.position for call in parting.calls] if parting else []
         show("reading registers")
         states = [
-            asyncio.run(registers_at(recording, position))
+            signals.run(registers_at(recording, position))
             for recording, position in zip(both, positions, strict=False)
         ]
     counts = {

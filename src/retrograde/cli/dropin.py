@@ -15,7 +15,6 @@ Console, exit status and answers to questions are QEMU's own.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import os
 import re
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.main import guarded
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.position import format_position
@@ -97,7 +97,7 @@ def _record(folder: Path, arguments: list[str], target: str, program: str) -> in
     stamp = datetime.datetime.now().astimezone().strftime("%Y%m%dT%H%M%S")
     output = folder / f"{target}-{stamp}-{os.getpid()}.retro"
     console = asked_console(arguments)
-    recording = asyncio.run(
+    recording = signals.run(
         record_here(output, arguments, console=console, target=target, program=program)
     )
     end = format_position(recording.end)

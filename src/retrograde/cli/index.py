@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_facts, print_json, progress, warn
 from retrograde.errors import UsageError
@@ -89,7 +89,7 @@ def command(
         progress("making checkpoints", recording.end) as surveying,
         progress("indexing", recording.end) as indexing,
     ):
-        report = asyncio.run(
+        report = signals.run(
             build(
                 recording,
                 program,
@@ -134,7 +134,7 @@ def _add_writes(
         progress("making checkpoints", recording.end) as surveying,
         progress("tracing stores", recording.end) as tracing,
     ):
-        report = asyncio.run(
+        report = signals.run(
             build_writes(recording, qemu, watch, span, surveying=surveying, progress=tracing)
         )
     for trouble in report.troubles:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
 from retrograde.cli.output import JSON_OPTION, Progress, print_facts, print_json, progress
 from retrograde.errors import AnswerNo
@@ -45,7 +45,7 @@ def command(
     address, count = parse_range(where)
     program = qemu_for(recording, qemu, force=force)
     with progress("making checkpoints", recording.end) as show:
-        found = asyncio.run(_ask(recording, program, address, count, at, physical, show))
+        found = signals.run(_ask(recording, program, address, count, at, physical, show))
     if found is None:
         raise AnswerNo(f"Nothing wrote {where} before {at}.")
     symbol = Symbols.of(recording).lookup(found.pc) if found.pc else None

@@ -15,8 +15,9 @@ from typing import NoReturn
 
 import click
 
-from retrograde.cli import streams
+from retrograde.cli import signals, streams
 from retrograde.cli.foreign import in_our_words
+from retrograde.held import sweep
 from retrograde.version import __version__
 
 COMMANDS = {
@@ -98,16 +99,19 @@ def run(command: click.Command, arguments: list[str]) -> NoReturn:
 def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> NoReturn:
     """Do `action` and exit: errors as two sentences on stderr, with their exit code."""
     streams.prepare()
+    signals.heed()
     try:
+        sweep()
         status = action()
         sys.stdout.flush()
     except click.ClickException as error:
         with contextlib.suppress(OSError):
             error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _say("Interrupted.")
-        sys.exit(130)
+    except (KeyboardInterrupt, click.Abort) as error:
+        number = signals.number_of(error)
+        _say("Interrupted." if number == signal.SIGINT else f"Ended by {number.name}.")
+        sys.exit(128 + number)
     except (_ReaderLeft, BrokenPipeError):
         streams.drop_output()
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import positive
 from retrograde.cli.output import JSON_OPTION, counting, print_json, print_table
 from retrograde.errors import EnvironmentLacks, QemuError, UsageError
@@ -60,7 +60,7 @@ def command(
     """
     subjects, absent = _subjects(targets)
     with _progress(len(subjects)) as report:
-        found = asyncio.run(
+        found = signals.run(
             run_matrix(
                 subjects,
                 cache=_cache(),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING, parse_range
 from retrograde.cli.output import JSON_OPTION, Progress, print_json, progress
 from retrograde.recording.bundle import Recording
@@ -55,7 +55,7 @@ def command(
     value = where if where.isidentifier() else parse_range(where)
     program = qemu_for(recording, qemu, force=force)
     with progress("making checkpoints", recording.end) as show:
-        steps = asyncio.run(_ask(recording, program, value, at, physical, most, show))
+        steps = signals.run(_ask(recording, program, value, at, physical, most, show))
     symbols = Symbols.of(recording)
     names = [symbols.lookup(step.pc) if step.pc else None for step in steps]
     rows = [

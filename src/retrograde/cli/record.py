@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import signal
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import QEMU, positive
 from retrograde.cli.info import show
 from retrograde.cli.output import JSON_OPTION, progress, warn
@@ -62,7 +62,7 @@ def command(
     asked = StdioConsole(signals=False, escapes=True) if interactive else None
     if interactive:
         click.echo("retrograde: Ctrl-A x ends the recording.", err=True)
-    recording = asyncio.run(
+    recording = signals.run(
         record_here(
             output,
             list(arguments),
@@ -96,8 +96,7 @@ async def record_here(
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    signals.on_ending(stop.set)
     with contextlib.ExitStack() as stack:
         end = show = None
         if isinstance(console, StdioConsole):

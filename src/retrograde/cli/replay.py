@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING
 from retrograde.cli.output import JSON_OPTION, print_json, progress
 from retrograde.errors import Divergence
@@ -38,7 +38,7 @@ def command(recording: Recording, to: str, qemu: str | None, force: bool, as_jso
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 
-    asyncio.run(_replay(recording, program, target, sink))
+    signals.run(_replay(recording, program, target, sink))
     equal = recording.console.bytes_until(target) == len(console) and (
         recording.console_bytes().startswith(console)
     )

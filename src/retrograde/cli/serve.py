@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import signal
 
 import click
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING
 from retrograde.cli.output import progress, warn
 from retrograde.errors import UsageError
@@ -50,7 +50,7 @@ def command(
             )
         warn(f"anybody who can reach {address} can read all of this recording.")
     program = qemu_for(recording, qemu, force=force)
-    asyncio.run(_serve(recording, program, address, recording.resolve(at)))
+    signals.run(_serve(recording, program, address, recording.resolve(at)))
 
 
 async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) -> None:
@@ -59,12 +59,10 @@ async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) ->
     from retrograde.timeline.timeline import Timeline
 
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     with progress("preparing", recording.end) as show:
         timeline = await Timeline.open(recording, qemu, at=at, progress=show)
         timeline.hints = IndexHints.of(recording)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    signals.on_ending(stop.set)
     async with timeline, await GdbServer.start(timeline, address, warn) as server:
         if not timeline.can_search:
             warn("without the probe (`retrograde doctor`) only steps work, no breakpoints.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 
 import click
 import msgspec
 
+from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING
 from retrograde.cli.output import JSON_OPTION, print_facts, print_json, status
 from retrograde.errors import AnswerNo
@@ -72,7 +72,7 @@ def command(
     verdict = Verdict(seed=(secrets.randbits(32) if seed is None else seed) if count else None)
     difference: AnswerNo | None = None
     try:
-        asyncio.run(_verify(recording, program, verdict, steps, count, gdb))
+        signals.run(_verify(recording, program, verdict, steps, count, gdb))
     except AnswerNo as error:
         verdict.verified, verdict.difference, difference = False, error.what, error
     if as_json:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.held import Scratch
 from retrograde.machine.userfolder import user_folder
 
 Make = Callable[[Path, Path], None]
@@ -34,8 +33,7 @@ def cached(name: str, make: Make, megabytes: int = 100) -> Path:
 
 def _build(folder: Path, make: Make) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-    try:
+    with Scratch.swept(folder.parent) as work:
         result = work / "result"
         result.mkdir()
         make(result, work)
@@ -44,5 +42,3 @@ def _build(folder: Path, make: Make) -> None:
         except OSError:
             if not folder.is_dir():  # else another process was first
                 raise
-    finally:
-        shutil.rmtree(work)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib
-import itertools
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from retrograde.errors import EnvironmentLacks, UsageError
+from retrograde.held import Scratch
 from retrograde.index.logtables import build_log_tables
 from retrograde.index.store import IndexStore, import_duckdb
 from retrograde.index.tables import TABLES
@@ -50,8 +48,6 @@ _REPLAYED: Final = {
 
 _OPTIONS: Final = {"writes": " --writes WHERE"}
 
-_numbers = itertools.count()
-
 
 class Database:
     """The tables and views of one recording. What the rr log holds is built on opening.
@@ -81,6 +77,7 @@ class Database:
         self._connection = self.store.connect()
         for view in VIEWS:
             self._connection.execute(f"CREATE VIEW {view.name} AS {view.query}")
+        self._scratch = Scratch()
         self._confine([output] if output else [])
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
 
@@ -99,6 +96,7 @@ class Database:
         """Give back memory, and disk that a large query took. Safe to repeat."""
         self._thread.shutdown()
         self._connection.close()
+        self._scratch.close()
 
     @property
     def is_current(self) -> bool:
@@ -142,8 +140,7 @@ class Database:
         def text(path: str | Path) -> str:
             return "'" + str(path).replace("'", "''") + "'"
 
-        # DuckDB makes the folder when a query outgrows the memory, and removes it.
-        spill = Path(tempfile.gettempdir(), f"retrograde-sql-{os.getpid()}-{next(_numbers)}")
+        spill = self._scratch.path / "spill"  # made when a query outgrows the memory
         for setting in (
             "memory_limit = '50%'",
             f"temp_directory = {text(spill)}",

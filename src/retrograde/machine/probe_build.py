@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.held import Scratch
 from retrograde.machine.asking import ask
 from retrograde.machine.userfolder import cannot_keep, user_folder
 
@@ -82,12 +82,11 @@ def _kept(sources: Path, cc: str, api: int) -> Path:
     target = cache_folder() / f"probe-{_identity(sources, cc)}-api{api}.so"
     if target.is_file():
         return target
-    handle, scratch = tempfile.mkstemp(dir=target.parent, prefix="probe-", suffix=".part")
-    os.close(handle)
-    try:
+    with Scratch.swept(target.parent) as folder:
+        library = folder / target.name
         done = ask(
             [
-                *(cc, *FLAGS, f"-DPROBE_API_VERSION={api}", "-o", scratch),
+                *(cc, *FLAGS, f"-DPROBE_API_VERSION={api}", "-o", str(library)),
                 *(str(sources / name) for name in SOURCES),
             ],
             "compiling the probe",
@@ -99,9 +98,7 @@ def _kept(sources: Path, cc: str, api: int) -> Path:
                 "Set CC to a C11 compiler, or go on without the probe (slower).",
                 detail=done.stderr,
             )
-        Path(scratch).replace(target)  # atomic: others see all of it or nothing
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+        library.replace(target)  # atomic: others see all of it or nothing
     return target
 
 

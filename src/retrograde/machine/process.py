@@ -13,12 +13,12 @@ import contextlib
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from retrograde.errors import QemuDied, QemuTimeout
+from retrograde.held import Scratch
 from retrograde.machine.asking import KILLED, how_it_ended
 
 Result = TypeVar("Result")
@@ -78,7 +78,7 @@ class QemuProcess:
         stderr_fd = os.memfd_create("qemu-stderr")
         setpriv = shutil.which("setpriv")
         guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-        nowhere = tempfile.mkdtemp(prefix="retrograde-")
+        nowhere = Scratch()
         try:
             process = await asyncio.create_subprocess_exec(
                 *guard,
@@ -88,7 +88,7 @@ class QemuProcess:
                 stderr=stderr_fd,
                 pass_fds=tuple(pass_fds),
                 env=wipe_environment(),
-                cwd=nowhere,
+                cwd=nowhere.path,
                 start_new_session=True,
             )
         except OSError as error:
@@ -96,7 +96,7 @@ class QemuProcess:
             raise QemuDied(f"{argv[0]} could not be started: {error}.") from error
         finally:
             # A deleted working directory: no relative name can reach any file.
-            Path(nowhere).rmdir()
+            nowhere.close()
         return cls(process, stderr_fd, Path(argv[0]).name)
 
     @property

@@ -91,6 +91,8 @@ async def record(
     for note in machine.notes:
         tell(note)
     draft = Draft.create(output)
+    if draft.aside:
+        tell(f"what a killed recorder left in {draft.path.name} is kept as {draft.aside}")
     try:
         recorder = _Recorder(qemu, machine, draft, without_quirks, answer_seconds, tell)
         process = await recorder.start(console)

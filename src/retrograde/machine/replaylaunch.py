@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
 
 from retrograde.errors import RecordingError
+from retrograde.held import Scratch
 from retrograde.machine.command import INITIAL, NOWHERE, Chardev, Launch, RamFile
 from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.qemu import Qemu
@@ -122,8 +121,8 @@ def _log(recording: Recording, wiring: Wiring) -> int:
     if recording.complete:
         with recording.open_own(LOG) as file:
             return wiring.lend(file)
-    with tempfile.TemporaryDirectory(prefix="retrograde-") as folder:
-        repaired = Path(folder) / "replay.log"
+    with Scratch() as folder:
+        repaired = folder / "replay.log"
         write_repaired_copy(recording.log(), repaired)
         with repaired.open("rb") as file:
             return wiring.memory_file("replay-log", file)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.held import Scratch
 from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import create_image
 from retrograde.machine.ram import GuestRam
@@ -114,8 +115,8 @@ class GdbListener:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="retrograde-")
-        self.path = socket_in(Path(self._folder.name))
+        self._folder = Scratch()
+        self.path = socket_in(self._folder.path)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.path))
         self._socket.listen(1)
@@ -137,7 +138,7 @@ class GdbListener:
 
     def __exit__(self, *unused: object) -> None:
         self._socket.close()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 def _filled(fd: int, content: BinaryIO) -> int:

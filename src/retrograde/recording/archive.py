@@ -28,6 +28,7 @@ from retrograde.recording.bundle import (
     Recording,
     disk_errors_named,
 )
+from retrograde.recording.claim import claim_file, claim_folder
 from retrograde.recording.manifest import MANIFEST_LIMIT, decode_manifest, encode_manifest
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
@@ -81,10 +82,13 @@ def _pack(recording: Recording, target: Path, opened: contextlib.ExitStack) -> N
         manifest = msgspec.structs.replace(manifest, files=found)
     members = own | {f"{INPUTS}/{entry.name}": file for entry, file in inputs.items()}
     partial = target.with_name(target.name + PARTIAL)
+    with disk_errors_named(target):
+        held = claim_file(partial)
     try:
         with (
             disk_errors_named(target),
-            zstd.open(partial, "wb", options=_OPTIONS) as stream,
+            open(held.fd, "wb", closefd=False) as output,
+            zstd.open(output, "wb", options=_OPTIONS) as stream,
             tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
             # First, so that unpacking knows what may follow.
@@ -94,6 +98,7 @@ def _pack(recording: Recording, target: Path, opened: contextlib.ExitStack) -> N
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+        held.close()
 
 
 def unpack(archive: Path, target: Path) -> Recording:
@@ -106,10 +111,11 @@ def unpack(archive: Path, target: Path) -> Recording:
     final = target.absolute()
     folder = final.with_name(final.name + PARTIAL)
     _check_free(final)
-    _check_free(folder)
+    with disk_errors_named(folder):
+        held, _ = claim_folder(folder, may_move=False)
     try:
         with disk_errors_named(folder):
-            (folder / INPUTS).mkdir(parents=True)
+            (folder / INPUTS).mkdir()
         _extract(archive, folder)
         recording = Recording.open(folder)
         recording.check_digests()
@@ -118,6 +124,8 @@ def unpack(archive: Path, target: Path) -> Recording:
             folder.rename(final)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if held:
+            held.close()
     return Recording.open(final)
 
 

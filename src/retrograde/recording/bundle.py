@@ -38,7 +38,9 @@ from retrograde.errors import (
     RecordingError,
     UsageError,
 )
+from retrograde.held import Held
 from retrograde.position import parse_position
+from retrograde.recording.claim import claim_folder
 from retrograde.recording.folder import Folder
 from retrograde.recording.manifest import (
     MANIFEST_LIMIT,
@@ -273,28 +275,36 @@ class Recording:
 class Draft:
     """A recording being made, in `NAME.partial` beside its final place."""
 
-    def __init__(self, final: Path, folder: Path) -> None:
+    def __init__(
+        self, final: Path, folder: Path, held: Held | None = None, aside: Path | None = None
+    ) -> None:
         self.final = final
         self.path = folder
+        self.aside = aside
+        """Where what a killed recorder had left under this name is now."""
+        self._held = held
         self.inputs: list[InputFile] = []
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Draft:
-        """Make the directory; raises UsageError when the output is already there."""
+        """Make the directory, which is ours as long as this object lives.
+
+        Raises UsageError when the output is already there, or is being made.
+        """
         final = Path(path).absolute()
         folder = final.with_name(final.name + PARTIAL)
-        for taken in (final, folder):
-            if taken.exists() or taken.is_symlink():
-                raise UsageError(
-                    f"{taken} is already there.", "Choose another name or remove it first."
-                )
+        if final.exists() or final.is_symlink():
+            raise UsageError(
+                f"{final} is already there.", "Choose another name or remove it first."
+            )
         try:
-            (folder / INPUTS).mkdir(parents=True)
+            held, aside = claim_folder(folder, may_move=True)
+            (folder / INPUTS).mkdir()
         except OSError as error:
             raise UsageError(
                 f"{folder} cannot be made: {error.strerror}.", "Choose a writable place."
             ) from error
-        draft = cls(final, folder)
+        draft = cls(final, folder, held, aside)
         try:
             with disk_errors_named(folder), (folder / RESERVE).open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)

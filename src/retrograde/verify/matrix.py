@@ -13,13 +13,13 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from retrograde.held import Scratch
 from retrograde.machine.process import finished
 from retrograde.verify.matrixmodel import Began, Cell, Check, Found, Learned, Line, Subject
 
@@ -112,8 +112,7 @@ async def _run_trial(
     subject: Subject, deadline: float, take: Callable[[Line], None]
 ) -> tuple[str, str] | None:
     """Run the process; return what it failed with (a sentence, evidence), None for nothing."""
-    folder = tempfile.mkdtemp(prefix="retrograde-matrix-")
-    try:
+    with Scratch() as folder:
         process = await _start(folder)
         try:
             said = asyncio.ensure_future(_talk(process, subject, take))
@@ -121,19 +120,17 @@ async def _run_trial(
             if not done:
                 said.cancel()
                 return f"It was not done within {deadline:g} s.", ""
-            status, stderr = said.result(), _tail(Path(folder, "stderr"))
+            status, stderr = said.result(), _tail(folder / "stderr")
             return (f"The trial itself ended with status {status}.", stderr) if status else None
         finally:
             await finished(_end(process))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _start(folder: str) -> asyncio.subprocess.Process:
+async def _start(folder: Path) -> asyncio.subprocess.Process:
     """Start a trial; the kernel ends it when we die, and its QEMUs when it dies."""
     setpriv = shutil.which("setpriv")
     guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-    stderr = os.open(Path(folder, "stderr"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+    stderr = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
     try:
         return await asyncio.create_subprocess_exec(
             *guard,
@@ -141,7 +138,7 @@ async def _start(folder: str) -> asyncio.subprocess.Process:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
-            env={**os.environ, "TMPDIR": folder},
+            env={**os.environ, "TMPDIR": str(folder)},
             start_new_session=True,
             limit=LINE_BYTES,
         )

@@ -8,12 +8,11 @@ pass that made it, and to the end of the log.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from retrograde.errors import Divergence, RetrogradeError
+from retrograde.held import Scratch
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer, Snapshot
@@ -64,8 +63,8 @@ async def try_checkpoint(
 ) -> LoadTrial:
     """Make a checkpoint at the first position from `position` on that has one state; try it."""
     position = facts.clear_from(position)
-    with tempfile.TemporaryDirectory(prefix="retrograde-") as name:
-        folder = Folder.at(Path(name))
+    with Scratch() as scratch:
+        folder = Folder.at(scratch)
         async with await Replayer.start(recording, qemu) as replayer:
             await replayer.run_to(position)
             while not await replayer.may_save():

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from retrograde.errors import (
     QemuError,
     RetrogradeError,
 )
+from retrograde.held import Scratch
 from retrograde.machine.console import ConsolePipe
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
@@ -210,10 +210,10 @@ async def _main(subject: Subject) -> None:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with (
-        tempfile.TemporaryDirectory(prefix="retrograde-") as folder,
+        Scratch() as folder,
         contextlib.suppress(asyncio.CancelledError),
     ):
-        await Trial(subject, Path(folder), _print).run()
+        await Trial(subject, folder, _print).run()
 
 
 def _print(line: Line) -> None:
