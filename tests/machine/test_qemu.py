@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrograde.errors import EnvironmentLacks, QemuDied, UsageError
+from retrograde.errors import EnvironmentLacks, QemuDied, RecordingError, UsageError
 from retrograde.machine.image import create_image
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
@@ -126,7 +126,9 @@ def test_quirks_of_another_target() -> None:
 
 
 def test_quirks_by_name() -> None:
-    assert quirks_named(("x86-hpet", "forgotten")) == [HPET]
+    assert quirks_named(("x86-hpet",)) == [HPET]
+    with pytest.raises(RecordingError, match="not known here: forgotten"):
+        quirks_named(("x86-hpet", "forgotten"))
     assert len({quirk.name for quirk in QUIRKS}) == len(QUIRKS)
 
 

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -175,7 +176,7 @@ def test_archive_is_a_directory(tmp_path: Path) -> None:
         (lambda m: m.__setitem__(1, plain("replay.log", m[1][1] + b"x")), "bytes, not"),
         (lambda m: m.__setitem__(1, plain("replay.log", m[1][1][:-1])), "bytes, not"),
         (lambda m: m.__setitem__(2, plain("console.log", b"HELLO\n")), "not what was recorded"),
-        (lambda m: m.__setitem__(-1, plain("inputs/kernel", b"KERNEL")), "changed"),
+        (lambda m: m.__setitem__(-1, plain("inputs/kernel", b"KERNEL")), "not what was recorded"),
     ],
 )
 def test_hostile_archive(recording: Recording, edit: Edit, match: str) -> None:
@@ -206,6 +207,23 @@ def test_sparse_member(recording: Recording) -> None:
         members[1] = member, data
 
     assert_refused(edited(recording, edit), "no file")
+
+
+def test_the_first_file_that_is_another_is_the_last(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stranger's few bytes grow to is bounded by one file."""
+    taken = []
+    take = module._take_file
+
+    def noted(member: tarfile.TarInfo, *others: Any) -> None:
+        taken.append(member.name)
+        take(member, *others)
+
+    monkeypatch.setattr(module, "_take_file", noted)
+    bad = edited(recording, lambda m: m.__setitem__(1, plain("replay.log", bytes(len(m[1][1])))))
+    assert_refused(bad, "replay.log is not what was recorded")
+    assert taken == ["replay.log"]
 
 
 @pytest.mark.parametrize(

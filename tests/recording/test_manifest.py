@@ -92,6 +92,17 @@ def test_the_first_version_of_logs_is_left_out(manifest: Manifest) -> None:
     assert decode_manifest(encode_manifest(later), "x.retro") == later
 
 
+@pytest.mark.parametrize("digits", [str(1 << 63), str(1 << 64), "1" + 4000 * "0"])
+def test_numbers_beyond_what_qemu_counts_with(manifest: Manifest, digits: str) -> None:
+    data = encode_manifest(manifest)
+    end = b'"end": %d' % manifest.end
+    assert end in data
+    decode_manifest(data.replace(end, b'"end": %d' % ((1 << 63) - 1)), "x.retro")
+    with pytest.raises(ManifestError) as caught:
+        decode_manifest(data.replace(end, f'"end": {digits}'.encode()), "x.retro")
+    assert len(caught.value.what) < 400
+
+
 @pytest.mark.parametrize("status", [-129, 256])
 def test_no_such_exit_status(manifest: Manifest, status: int) -> None:
     with pytest.raises(ManifestError, match="status"):

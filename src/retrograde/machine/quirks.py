@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from retrograde.errors import UsageError
+from retrograde.errors import RecordingError, UsageError
 from retrograde.machine.isa import X86
 from retrograde.machine.qemu import Qemu
 
@@ -187,11 +187,19 @@ def quirks_for(
 
 
 def quirks_named(names: tuple[str, ...], models: Collection[str] = ()) -> list[Quirk]:
-    """Return the quirks a manifest names, ignoring those a later version dropped.
+    """Return the quirks a manifest names.
 
     With the machine's device `models` also those that were not known when it was recorded,
-    where the remedy leaves the machine as it is.
+    where the remedy leaves the machine as it is. Raises RecordingError for names that are not
+    known: without its remedies a machine is another one, and its replay would come to a halt
+    with no word about the reason.
     """
+    if unknown := set(names) - {quirk.name for quirk in QUIRKS}:
+        listed = ", ".join(sorted(unknown)[:3])
+        raise RecordingError(
+            f"The recording needs remedies that are not known here: {listed}.",
+            "Install a newer retrograde, if it was made by one.",
+        )
     return [
         quirk
         for quirk in QUIRKS

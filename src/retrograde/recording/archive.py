@@ -9,6 +9,7 @@ are checked before the recording takes its final name.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
@@ -29,7 +30,12 @@ from retrograde.recording.bundle import (
     disk_errors_named,
 )
 from retrograde.recording.claim import claim_file, claim_folder
-from retrograde.recording.manifest import MANIFEST_LIMIT, decode_manifest, encode_manifest
+from retrograde.recording.manifest import (
+    MANIFEST_LIMIT,
+    FileDigest,
+    decode_manifest,
+    encode_manifest,
+)
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd as zstd  # "as": others take it from here
@@ -52,6 +58,9 @@ HEADER_LIMIT = 1 << 16
 
 # tarfile itself raises the last three over headers that make no sense.
 _DAMAGE = (tarfile.TarError, zstd.ZstdError, EOFError, ValueError, RecursionError, OverflowError)
+
+CHUNK = 1 << 20
+"""Bytes unpacked at a time."""
 
 QUOTED = 200
 """Characters of what tarfile says of a stranger's archive, at most."""
@@ -157,7 +166,7 @@ def _add(tar: tarfile.TarFile, file: BinaryIO, name: str) -> None:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    allowed: dict[str, int] | None = None
+    allowed: dict[str, FileDigest] | None = None
     try:
         with (
             zstd.open(archive, "rb") as stream,
@@ -187,32 +196,43 @@ def _extract(archive: Path, folder: Path) -> None:
 
 def _take_manifest(
     member: tarfile.TarInfo, content: IO[bytes], folder: Path, archive: Path
-) -> dict[str, int]:
-    """Keep the manifest and return the sizes in bytes of the files that may follow."""
+) -> dict[str, FileDigest]:
+    """Keep the manifest and return size and digest of each file that may follow."""
     if member.name != MANIFEST:
         raise RecordingError(f"{archive} does not begin with a {MANIFEST}.", _REMEDY)
     data = content.read(MANIFEST_LIMIT + 1)
     manifest = decode_manifest(data, archive.name)
     with disk_errors_named(folder):
         (folder / MANIFEST).write_bytes(data)
-    sizes = {str(name): digest.bytes for name, digest in manifest.files.items()}
-    sizes |= {f"{INPUTS}/{entry.name}": entry.bytes for entry in manifest.inputs}
-    total, free = sum(sizes.values()), shutil.disk_usage(folder).free
+    allowed = {str(name): digest for name, digest in manifest.files.items()}
+    allowed |= {
+        f"{INPUTS}/{entry.name}": FileDigest(bytes=entry.bytes, sha256=entry.sha256)
+        for entry in manifest.inputs
+    }
+    total, free = sum(digest.bytes for digest in allowed.values()), shutil.disk_usage(folder).free
     if total > free:
         raise EnvironmentLacks(
             f"{archive} unpacks to {total:_} bytes and {folder.parent} has space for {free:_}.",
             "Free some space or choose another place.",
         )
-    return sizes
+    return allowed
 
 
 def _take_file(
-    member: tarfile.TarInfo, content: IO[bytes], folder: Path, allowed: dict[str, int]
+    member: tarfile.TarInfo, content: IO[bytes], folder: Path, allowed: dict[str, FileDigest]
 ) -> None:
-    size = allowed.pop(member.name, None)
-    if size is None:
+    """Keep a file; the first that is not the manifest's is the last that is unpacked."""
+    expected = allowed.pop(member.name, None)
+    if expected is None:
         raise ManifestError(f"The archive holds {member.name!r}, not in its manifest.", _REMEDY)
-    if member.size != size:
-        raise RecordingError(f"{member.name} has {member.size} bytes, not {size}.", _REMEDY)
+    if member.size != expected.bytes:
+        raise RecordingError(
+            f"{member.name} has {member.size} bytes, not {expected.bytes}.", _REMEDY
+        )
+    digest = hashlib.sha256()
     with disk_errors_named(folder), (folder / member.name).open("xb") as file:
-        shutil.copyfileobj(content, file)
+        while data := content.read(CHUNK):
+            digest.update(data)
+            file.write(data)
+    if digest.hexdigest() != expected.sha256:
+        raise RecordingError(f"{member.name} is not what was recorded.", _REMEDY)

@@ -24,7 +24,7 @@ MANIFEST_LIMIT = 1 << 20
 """Bytes a manifest may have; a real one has about 3 kB."""
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]  # what QEMU counts with
 Line = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 """Text that goes to people's terminals: it cannot control them."""
 
