@@ -114,8 +114,10 @@ async def test_so_it_is_where_the_guest_writes(qemu, tmp_path, disk_format):
 
 
 async def test_checkpoints_stand_between_the_requests(recording, monkeypatch):
-    monkeypatch.setattr(survey, "SEEK_SECONDS", 0.002)
-    monkeypatch.setattr(survey, "MOST_OVERHEAD", 100.0)
+    async def run_for(replayer, _seconds, limit):
+        await replayer.run_to(min(replayer.position + 100_000, limit))
+
+    monkeypatch.setattr(Replayer, "run_for", run_for)
     first = int(LogFacts.read(recording.log()).completions[10])
     proof = await prove_checkpoints(recording, qemu_for(recording))
     assert proof.dropped == []

@@ -11,7 +11,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,10 @@ NEEDS_GDB = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not i
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A TMPDIR for one test."""
-    place = tmp_path / "tmpdir"
-    place.mkdir()
-    return place
+def place() -> Iterator[Path]:
+    """A TMPDIR for one test; gdb's socket must fit into its path."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        yield Path(name)
 
 
 def run(*words: str | Path, place: Path) -> subprocess.Popen[bytes]:

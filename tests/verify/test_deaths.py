@@ -87,7 +87,8 @@ def test_it_is_qemu_that_is_named(recorded: Record) -> None:
     """QEMU is stopped first, so that gdb is already waiting for it when it is killed."""
     with start("verify", recorded().path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as verify:
         try:
-            while not children(verify.pid, "gdb"):
+            # Before there is a machine, a gdb is asked what it knows.
+            while not (children(verify.pid, "gdb") and children(verify.pid, "qemu-system")):
                 assert verify.poll() is None, verify.communicate()
             (machine,) = children(verify.pid, "qemu-system")
             os.kill(machine, signal.SIGSTOP)
