@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import random
 import shutil
@@ -272,3 +273,14 @@ async def test_a_condition_on_memory_that_is_not_there_does_not_hold(recording, 
         timeline.add_breakpoint(pc, "[0x100000]:1 >= 0")
         hits = await timeline.hits(timeline.position - 100, timeline.position + 100)
         assert timeline.position in [hit.position for hit in hits]
+
+
+async def test_a_timeline_gives_back_its_descriptors(recording):
+    async def open_files():
+        async with await Timeline.open(recording) as timeline:
+            await timeline.seek(recording.end // 2)
+        gc.collect()  # what is mapped holds a descriptor until then
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = await open_files()
+    assert await open_files() <= before

@@ -69,6 +69,9 @@ class ModelProbe:
         self._active = self._armed
         self._seen = (position, position)
 
+    def close(self) -> None:
+        """Do nothing: there is no memory to give back."""
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[bool]:
         """See nothing until the next load."""

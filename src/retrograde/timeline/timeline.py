@@ -112,8 +112,7 @@ class Timeline:
             timeline = cls(recording, store, seats, await MachineView.of(seats[0]))
             await timeline.seek(recording.resolve(at))
         except BaseException:
-            for seat in seats:
-                await seat.close()
+            await _end(seats)
             store.close()
             raise
         return timeline
@@ -132,8 +131,7 @@ class Timeline:
     async def close(self) -> None:
         """End all processes. Safe to repeat."""
         await self._windows.stop()
-        for seat in self._seats:
-            await seat.close()
+        await _end(self._seats)
         self.store.close()
 
     @property
@@ -406,3 +404,11 @@ class Timeline:
     async def _free_seats(self) -> Sequence[Seat]:
         await self._windows.settle()
         return self._seats
+
+
+async def _end(seats: Sequence[Seat]) -> None:
+    """End the processes of `seats`, and give back their probes' memory."""
+    for seat in seats:
+        await seat.close()
+        if seat.probe:
+            seat.probe.close()

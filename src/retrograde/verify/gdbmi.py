@@ -144,9 +144,10 @@ class GdbMi:
         """Read the next record; raise QemuTimeout when none comes in time."""
         assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
+        waiting = select.poll()  # select takes no descriptor above 1023
+        waiting.register(fd, select.POLLIN)
         while b"\n" not in self._unread:
-            ready = select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]
-            if not ready:
+            if not waiting.poll(1000 * max(0.0, until - time.monotonic())):
                 raise QemuTimeout(
                     f"gdb did not finish `{line}` within {seconds:g} s.",
                     "`retrograde doctor` tells which defects of this QEMU are known.",
