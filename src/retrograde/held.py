@@ -102,11 +102,15 @@ def _sweep_one(path: Path) -> None:
 def _made(place: Path | None) -> tuple[Path, Held | None]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=place))
-        with contextlib.suppress(FileNotFoundError):
+        try:
             held = hold(path, os.O_DIRECTORY, wait=True)
             if held or path.is_dir():
                 return path, held
-        # Swept in the moment before it was held: again.
+        except FileNotFoundError:
+            pass  # swept in the moment before it was held: again
+        except BaseException:
+            _remove(path, None)
+            raise
 
 
 def _remove(path: Path, held: Held | None) -> None:

@@ -218,6 +218,7 @@ def test_interrupted(database: Database, sql: str, monkeypatch: pytest.MonkeyPat
     submit = database._thread.submit
 
     def submit_and_press(work):
+        monkeypatch.undo()  # once
         future = submit(work)
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         return future
@@ -225,7 +226,6 @@ def test_interrupted(database: Database, sql: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(database._thread, "submit", submit_and_press)
     with pytest.raises(KeyboardInterrupt):
         database.query(sql).all()
-    monkeypatch.undo()
     assert database.query("SELECT 1").all() == [(1,)]
 
 

@@ -108,14 +108,14 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
         with contextlib.suppress(OSError):
             error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort) as error:
-        number = signals.number_of(error)
-        _say("Interrupted." if number == signal.SIGINT else f"Ended by {number.name}.")
-        sys.exit(128 + number)
+    except (KeyboardInterrupt, click.Abort):
+        _leave()
     except (_ReaderLeft, BrokenPipeError):
         streams.drop_output()
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it
     except Exception as error:
+        if signals.is_behind(error):
+            _leave()
         if show_traceback:
             traceback.print_exception(error)
         ours = in_our_words(error)
@@ -123,6 +123,13 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
         _say(str(ours))
         sys.exit(ours.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave() -> NoReturn:
+    """Exit as one who was told to end."""
+    number = signals.leave()
+    _say("Interrupted." if number == signal.SIGINT else f"Ended by {number.name}.")
+    sys.exit(128 + number)
 
 
 def _drop_what_is_refused() -> None:

@@ -8,6 +8,7 @@ being cleaned up is not disturbed by the next, and the last word is SIGKILL's.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, TypeVar
@@ -17,12 +18,15 @@ Result = TypeVar("Result")
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
+LOST_SECONDS = 1.0
+"""How long after a signal we look whether it has been lost."""
+
+_told: list[int] = []
+"""The signals of `_ENDING` that came."""
+
+
 class Ended(KeyboardInterrupt):
     """We were told to end by a signal other than Ctrl-C's."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(f"ended by {signal.Signals(number).name}")
 
 
 def heed() -> None:
@@ -37,10 +41,18 @@ def heeded() -> list[signal.Signals]:
     return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def number_of(error: BaseException) -> signal.Signals:
-    """Return the signal that `error`, or what click made of it, stands for."""
-    ended = error if isinstance(error, Ended) else error.__cause__
-    return signal.Signals(ended.number) if isinstance(ended, Ended) else signal.SIGINT
+def leave() -> signal.Signals:
+    """Be done with signals, and return the one that ended us."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return signal.Signals(_told[0]) if _told else signal.SIGINT
+
+
+def is_behind(error: Exception) -> bool:
+    """Tell whether a signal is why `error` was raised.
+
+    DuckDB makes an error of its own of what a signal's handler raises.
+    """
+    return bool(_told) or (type(error) is RuntimeError and str(error) == "Query interrupted")
 
 
 def on_ending(act: Callable[[], object]) -> None:
@@ -56,14 +68,12 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Do `work` as asyncio.run does; a signal cancels it, and then Ended is raised."""
     import asyncio  # commands that need none answer at once
 
-    told: list[int] = []
-
     async def cancellable() -> Result:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def end(number: int) -> None:
-            told.append(number)
-            if task and len(told) == 1:
+            _told.append(number)
+            if task and len(_told) == 1:
                 task.cancel()
 
         for number in heeded():
@@ -74,19 +84,31 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         return asyncio.run(cancellable())
     except (Exception, asyncio.CancelledError):
-        if told:
-            raise Ended(told[0]) from None
+        if _told:
+            raise Ended from None
         raise
     finally:
         for number in numbers:  # the loop has put their own action back
-            signal.signal(number, _ignore if told else _raise)
+            signal.signal(number, _ignore if _told else _raise)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:
     for other in _ENDING:
         if signal.getsignal(other) is _raise:
             signal.signal(other, _ignore)
-    raise Ended(number)
+    _told.append(number)
+    signal.signal(signal.SIGALRM, _again)
+    signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS, LOST_SECONDS)
+    raise Ended
+
+
+def _again(_number: int, _frame: FrameType | None) -> None:
+    """Raise Ended again if it was lost: DuckDB at times drops what a handler raises.
+
+    While it is on its way out, cleaning up as it goes, some exception is being handled.
+    """
+    if sys.exc_info()[1] is None:
+        raise Ended
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

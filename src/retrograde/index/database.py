@@ -125,16 +125,21 @@ class Database:
         DuckDB 2.0 does not look at signals while it works. Raises UsageError where DuckDB
         raises an error.
         """
-        future = self._thread.submit(work)
         try:
-            return future.result()
+            return self._thread.submit(work).result()
         except self._duckdb.Error as error:
             raise _refused(error) from error
-        finally:
-            # An interrupt that comes before DuckDB has begun is lost.
-            while not future.done():
-                cursor.interrupt()
-                concurrent.futures.wait([future], timeout=0.05)
+        except BaseException:
+            self._interrupt(cursor)
+            raise
+
+    def _interrupt(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Have `cursor` end its work, which may have been handed over a moment ago."""
+        idle = self._thread.submit(int)  # its turn comes when nothing is left before it
+        # An interrupt that comes before DuckDB has begun is lost.
+        while not idle.done():
+            cursor.interrupt()
+            concurrent.futures.wait([idle], timeout=0.05)
 
     def _confine(self, writable: Sequence[Path]) -> None:
         def text(path: str | Path) -> str:
