@@ -21,13 +21,21 @@ def _signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
-def tiny() -> int:
+def _rounds(phases: int, work: int) -> int:
     x, total = 1, 0
-    for _phase in range(8):
-        for _ in range(250_000):
+    for _phase in range(phases):
+        for _ in range(work):
             x = xorshift(x)
         total = mix(total, x)
     return total
+
+
+def tiny() -> int:
+    return _rounds(8, 250_000)
+
+
+def apic() -> int:
+    return _rounds(4, 100_000)
 
 
 def hot() -> int:

@@ -28,6 +28,7 @@ _SUMS = {
     "aliases": sums.aliases,
     "unaligned": lambda: 0x1D685FD08F4DDF27,
     "disks": lambda: 0x9B27C6622160EB78,
+    "apic": sums.apic,
     "wide": lambda: 0x845BF96D338B7373,
 }
 _WIDE = {"aarch64": 0xC40799E5, "ppc64": 0xA26EE3D7}

@@ -12,7 +12,16 @@ from retrograde.errors import EnvironmentLacks, QemuDied, RecordingError, UsageE
 from retrograde.machine.image import create_image
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
-from retrograde.machine.quirks import ANNOUNCE, HPET, QUIRKS, TOD, VAPIC, quirks_for, quirks_named
+from retrograde.machine.quirks import (
+    ANNOUNCE,
+    HPET,
+    LATE_TIMER,
+    QUIRKS,
+    TOD,
+    VAPIC,
+    quirks_for,
+    quirks_named,
+)
 from retrograde.recording.rrlayout import LAYOUTS
 from tests.conftest import find_qemu
 from tests.system.test_qemu_at_hand import pretend
@@ -111,11 +120,13 @@ def test_packages() -> None:
 
 @pytest.mark.qemu
 def test_quirks_follow_the_board(qemu: Qemu) -> None:
-    assert quirks_for(qemu, "pc") == [VAPIC, HPET]
-    assert quirks_for(qemu, "microvm") == [VAPIC]
-    assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC]
-    assert quirks_for(qemu, "microvm", models=["virtio-net-device"]) == [VAPIC, ANNOUNCE]
-    assert quirks_for(qemu, "microvm", models=["virtio-blk-device"]) == [VAPIC]
+    late = [LATE_TIMER] if qemu.version >= LATE_TIMER.since else []
+    assert quirks_for(qemu, "pc") == [VAPIC, HPET, *late]
+    assert quirks_for(qemu, "microvm") == [VAPIC, *late]
+    assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC, *late]
+    assert quirks_for(qemu, "microvm", models=["virtio-net-device"]) == [VAPIC, ANNOUNCE, *late]
+    assert quirks_for(qemu, "microvm", models=["virtio-blk-device"]) == [VAPIC, *late]
+    assert quirks_named((), (), qemu) == late  # also in recordings made before that was known
     with pytest.raises(UsageError, match="no quirk called 'nosuch'"):
         quirks_for(qemu, "pc", frozenset({"nosuch"}))
 

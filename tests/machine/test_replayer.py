@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from retrograde.errors import InternalError, QemuDied
+from retrograde.machine import quirks
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quirks import LATE_TIMER
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer, Snapshot
 from retrograde.recording.bundle import Recording
@@ -48,6 +51,41 @@ async def test_a_position_is_the_same_after_going_back(recording: Recording, qem
         assert replayer.position == 0
         await replayer.run_to(middle)
         assert await state(replayer) == at_middle
+
+
+async def test_timers_stay_quiet_on_the_way_back(recorded: Record, qemu: Qemu) -> None:
+    """Where going back loads position 0 first, and where it need not (docs/quirks.md)."""
+    recording = recorded("apic")
+    early, late = recording.end * 3 // 5, recording.end * 4 // 5
+    async with await Replayer.start(recording, qemu) as replayer:
+        rams, states = {}, {}
+        for position in (early, late):
+            await replayer.run_to(position)
+            await replayer.save(f"at{position}")
+            rams[position], states[position] = bytes(replayer.ram.view()), await state(replayer)
+
+        async def load(position: int) -> None:
+            def fill(target: GuestRam) -> None:
+                target.view()[:] = rams[position]
+
+            await replayer.load(Snapshot(f"at{position}", position, fill))
+            assert await state(replayer) == states[position]
+
+        for _ in range(3):
+            await load(late)
+            await load(early)
+            interrupts = await replayer.monitor.human("info lapic")
+            assert "IRR\t (none)" in interrupts
+            await replayer.run_to(late)
+            assert await state(replayer) == states[late]
+
+
+async def test_every_way_back_can_lead_through_the_start(
+    recorded: Record, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    always = dataclasses.replace(LATE_TIMER, since=())
+    monkeypatch.setattr(quirks, "QUIRKS", (*quirks.QUIRKS[:-1], always))
+    await test_timers_stay_quiet_on_the_way_back(recorded, qemu)
 
 
 async def test_running_to_where_it_stands_is_not_lost(recording: Recording, qemu: Qemu) -> None:

@@ -84,6 +84,7 @@ _DESCRIPTIONS = {
     "aliases": "one page of code at three addresses, with timer ticks",
     "unaligned": "unaligned, page-crossing and aliased accesses of every size",
     "disks": "eight requests at a time on a virtio disk and one on a CD drive, for ever",
+    "apic": "timer interrupts of the local APIC",
     "wide": "accesses of 1 to 64 bytes, at once or in parts, around a page border",
 }
 

@@ -23,8 +23,9 @@ class Quirk:
     `machine_option` and `global_option` are the remedies that go on the command line.
     `no_snapshot` makes none at position 0, `no_checkpoints` none later: going back then
     takes a new process. `inverts` has a snapshot saved again when it does not load as it
-    was saved, `rearms` a timer armed again after each load. `targets` empty means all;
-    `devices` begin the names of the device models it is about, `board` those of the boards.
+    was saved, `rearms` a timer armed again after each load, `through_start` position 0
+    loaded first on the way back. `targets` empty means all; `devices` begin the names of the
+    device models it is about, `board` those of the boards, `since` is QEMU's first version.
     With `unsaved`, a device and a field of it, only those QEMUs have the defect whose
     snapshots leave the field out.
     """
@@ -39,9 +40,11 @@ class Quirk:
     no_checkpoints: bool = False
     inverts: bool = False
     rearms: bool = False
+    through_start: bool = False
     devices: tuple[str, ...] = ()
     unsaved: tuple[str, str] | None = None
     board: str = ""
+    since: tuple[int, ...] = ()
 
     def concerns(self, target: str) -> bool:
         """Whether machines of this target can have the defect."""
@@ -53,7 +56,7 @@ class Quirk:
 
     def hits(self, qemu: Qemu, machine: str, models: Collection[str]) -> bool:
         """Whether `machine` of this QEMU, with these device models, has what is defective."""
-        if not self.concerns(qemu.target):
+        if not self.concerns(qemu.target) or qemu.version < self.since:
             return False
         if not machine.startswith(self.board):
             return False
@@ -152,6 +155,15 @@ ANNOUNCE = Quirk(
     global_option="virtio-net-device.guest_announce=off",
     devices=("virtio-net",),
 )
+LATE_TIMER = Quirk(
+    "x86-late-timer",
+    X86,
+    "a snapshot of an earlier time that is loaded has the local APIC's timer fire at once: the "
+    "APIC is loaded before the clock, and what is armed for the past is run (util/qemu-timer.c)",
+    "on the way back the snapshot of position 0, where no timer is armed, is loaded first",
+    through_start=True,
+    since=(10, 1),
+)
 
 QUIRKS: tuple[Quirk, ...] = (
     VAPIC,
@@ -164,6 +176,7 @@ QUIRKS: tuple[Quirk, ...] = (
     MSR,
     ANNOUNCE,
     XHCI_KICK,
+    LATE_TIMER,
 )
 
 
@@ -186,13 +199,15 @@ def quirks_for(
     return [q for q in QUIRKS if q.name not in without and q.hits(qemu, machine, models)]
 
 
-def quirks_named(names: tuple[str, ...], models: Collection[str] = ()) -> list[Quirk]:
+def quirks_named(
+    names: tuple[str, ...], models: Collection[str] = (), qemu: Qemu | None = None
+) -> list[Quirk]:
     """Return the quirks a manifest names.
 
-    With the machine's device `models` also those that were not known when it was recorded,
-    where the remedy leaves the machine as it is. Raises RecordingError for names that are not
-    known: without its remedies a machine is another one, and its replay would come to a halt
-    with no word about the reason.
+    With the machine's device `models`, and the `qemu` that replays it, also those that were
+    not known when it was recorded, where the remedy leaves the machine as it is. Raises
+    RecordingError for names that are not known: without its remedies a machine is another
+    one, and its replay would come to a halt with no word about the reason.
     """
     if unknown := set(names) - {quirk.name for quirk in QUIRKS}:
         listed = ", ".join(sorted(unknown)[:3])
@@ -203,5 +218,7 @@ def quirks_named(names: tuple[str, ...], models: Collection[str] = ()) -> list[Q
     return [
         quirk
         for quirk in QUIRKS
-        if quirk.name in names or (quirk.no_checkpoints and quirk.concerns_device(models))
+        if quirk.name in names
+        or (quirk.no_checkpoints and quirk.concerns_device(models))
+        or (quirk.through_start and qemu is not None and quirk.hits(qemu, "", models))
     ]

@@ -46,6 +46,9 @@ GDB_SNAPSHOT = "start_debugging"
 TRIAL = "-trial"
 """Ends the name of a snapshot that was saved to see what loading it changes."""
 
+START = "start"
+"""A snapshot of position 0 without RAM."""
+
 
 Fill = Callable[[GuestRam], None]
 
@@ -72,6 +75,7 @@ class Replayer:
     def __init__(
         self,
         recording: Recording,
+        qemu: Qemu,
         process: QemuProcess,
         wiring: Wiring,
         images: dict[str, GuardedImage],
@@ -94,7 +98,8 @@ class Replayer:
         self._kept_code = False
         self._has_disks = any(recording.manifest.machine.disks())
         models = tuple(recording.manifest.machine.models())
-        self._quirks = quirks_named(recording.manifest.quirks, models)
+        self._quirks = quirks_named(recording.manifest.quirks, models, qemu)
+        self._start = INITIAL
         self._isa = isa_for(recording.manifest.machine.target)
 
     @classmethod
@@ -134,7 +139,7 @@ class Replayer:
         except BaseException:
             wiring.close()
             raise
-        replayer = cls(recording, process, wiring, files.private)
+        replayer = cls(recording, qemu, process, wiring, files.private)
         try:
             wiring.release_theirs()
             await replayer.monitor.connect(wiring.monitor_link)
@@ -290,6 +295,8 @@ class Replayer:
         if not await self.is_quiet():
             raise RequestsInFlight(f"Disk requests are in flight at {self._position:_}.")
         self._moving = self._has_loaded = True
+        if 0 < snapshot.position < self._position:
+            await self._pass_start()
         if snapshot.fill:
             snapshot.fill(self.ram)
         await self._leave_out_ram(snapshot.fill is not None)
@@ -454,6 +461,22 @@ class Replayer:
         if self._has_flash:
             await (await self.gdb()).step()
         self._has_run = True
+
+    async def _pass_start(self) -> None:
+        """Load position 0, where a timer of the past would run (quirks.LATE_TIMER).
+
+        The first time it is saved without RAM, which loads in a tenth of the time.
+        """
+        if not any(quirk.through_start for quirk in self._quirks):
+            return
+        await self._leave_out_ram(self._start != INITIAL)
+        await self.monitor.obey(f"loadvm {self._start}")
+        if self._start == INITIAL and self._wiring.ram is not None:
+            self._release_zeros()
+            await self._save(START)
+            self._start = START
+        self._has_run = False
+        await self._settle_flash()
 
     async def _code_flushes(self) -> str:
         """Return how often QEMU dropped all translated code, as it says it (`info jit`)."""
