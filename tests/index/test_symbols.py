@@ -48,7 +48,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ram.write(content)
         packet = b"".join(value.to_bytes(8, "little") for value in registers).hex()
         checkpoints = [Checkpoint(position=0, registers=packet, seconds=0.0)]
-        monkeypatch.setattr(module, "_memory", lambda *_: (ram, checkpoints))
+        monkeypatch.setattr(module, "last_memory", lambda *_: (ram, checkpoints))
 
     return put
 

@@ -58,36 +58,43 @@ def command(
     """
     position = recording.resolve(at)
     found = qemu_for(recording, qemu, force=force)
-    arguments = _gdb_arguments(recording, program, symbols)
-    return signals.run(_debug(recording, found, position, arguments, gdb_args))
-
-
-def _gdb_arguments(recording: Recording, program: str | None, symbols: Path | None) -> list[str]:
-    isa = isa_for(recording.manifest.machine.target)
-    path = gdb_for(isa, program)
-    symbols = symbols or recording.program()
-    # Of a file that names another architecture gdb would not take ours back.
-    arguments = [path, "-q", *PATIENCE, *([str(symbols)] if symbols else [])]
-    arguments += ["-ex", f"set architecture {isa.gdb_architecture}"]
-    arguments += ["-ex", f"set endian {isa.byte_order}"]
-    return arguments
+    gdb = [gdb_for(isa_for(recording.manifest.machine.target), program), "-q", *PATIENCE]
+    return signals.run(_debug(recording, found, position, gdb, symbols, gdb_args))
 
 
 async def _debug(
-    recording: Recording, qemu: Qemu, at: int, gdb: Sequence[str], extra: Sequence[str]
+    recording: Recording,
+    qemu: Qemu,
+    at: int,
+    gdb: Sequence[str],
+    symbols: Path | None,
+    extra: Sequence[str],
 ) -> int:
     try:
         require_probe(qemu.path)
-        serving = _served(recording, qemu, at)
+        serving = _served(recording, qemu, at, symbols)
     except EnvironmentLacks as error:
         warn(f"{error.what} gdb gets QEMU's own stub: slower, and no `retro` commands.")
-        serving = _served_by_qemu(recording, qemu, at)
+        serving = _served_by_qemu(recording, qemu, at, symbols)
     async with serving as connect:
         return await _run_gdb([*gdb, *connect, *extra])
 
 
+def _guest(recording: Recording, program: Path | None) -> list[str]:
+    """Return what tells gdb of a guest, and of its program if that is where it is linked."""
+    isa = isa_for(recording.manifest.machine.target)
+    # Of a file that names another architecture gdb would not take ours back.
+    return [
+        *([str(program)] if program else []),
+        *("-ex", f"set architecture {isa.gdb_architecture}"),
+        *("-ex", f"set endian {isa.byte_order}"),
+    ]
+
+
 @contextlib.asynccontextmanager
-async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[list[str]]:
+async def _served(
+    recording: Recording, qemu: Qemu, at: int, symbols: Path | None
+) -> AsyncIterator[list[str]]:
     """Serve the recording while the context lasts; yields how gdb is told to attach."""
     from retrograde.gdbserver.address import Address
     from retrograde.gdbserver.server import GdbServer
@@ -104,12 +111,25 @@ async def _served(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[li
         with progress("preparing", recording.end) as show:
             timeline = await Timeline.open(recording, qemu, at=at, progress=show)
         timeline.hints = IndexHints.of(recording)
+        guest = _guest(recording, None if symbols else recording.program())
+        attach = ["-ex", f"source {script}", "-ex", f"target remote {address}"]
+        if symbols:  # placed by what the guest's memory tells, which takes a connection
+            name = _quoted(symbols.absolute())
+            attach = ["-ex", f"exec-file {name}", *attach, "-ex", f"retro symbols {name}"]
         async with timeline, await GdbServer.start(timeline, address, warn):
-            yield ["-ex", f"source {script}", "-ex", f"target remote {address}"]
+            yield [*guest, *attach]
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as a word of gdb's."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 @contextlib.asynccontextmanager
-async def _served_by_qemu(recording: Recording, qemu: Qemu, at: int) -> AsyncIterator[list[str]]:
+async def _served_by_qemu(
+    recording: Recording, qemu: Qemu, at: int, symbols: Path | None
+) -> AsyncIterator[list[str]]:
     """Let QEMU serve the recording itself, which it can since 5.2."""
     from retrograde.machine.replayer import Replayer
     from retrograde.machine.wiring import GdbListener
@@ -119,7 +139,8 @@ async def _served_by_qemu(recording: Recording, qemu: Qemu, at: int) -> AsyncIte
             listener.release()
             with progress("replaying", at) as show:
                 await replayer.run_to(at, show)
-            yield ["-ex", f"target remote {listener.path}"]
+            guest = _guest(recording, symbols or recording.program())
+            yield [*guest, "-ex", f"target remote {listener.path}"]
 
 
 async def _run_gdb(arguments: Sequence[str]) -> int:

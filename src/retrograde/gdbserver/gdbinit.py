@@ -7,10 +7,17 @@ file's name. Runs in gdb's own Python (3.7 and later), where retrograde is not i
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import gdb  # type: ignore[import-untyped]  # known only inside gdb
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import gdbsymbols  # type: ignore[import-not-found]
+
+sys.path.pop(0)
 
 _DEFAULT_PROMPT = "(gdb) "
 _POSITION = re.compile(r"at ([0-9_]+) of ([0-9_]+)")
@@ -173,6 +180,41 @@ class LastWrite(RetroCommand):
         return gdb.COMPLETE_EXPRESSION
 
 
+class Symbols(RetroCommand):
+    """Load symbols where their code ran: retro symbols [FILE [FOLDER-OF-MODULES...]].
+
+    A Linux kernel is found in the guest's memory, wherever KASLR has put it. Without FILE
+    those that are loaded are put in place, and with a kernel's those of the modules that the
+    guest has at this position: from FOLDERs, else from /usr/lib/debug.
+    """
+
+    name = "symbols"
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Run the command."""
+        del from_tty
+        self.dont_repeat()
+        words = gdb.string_to_argv(argument)
+        if words:
+            gdbsymbols.load(_ask, Path(words[0]).expanduser().absolute())
+        else:
+            gdbsymbols.place_again(_ask)
+        if len(words) != 1:
+            gdbsymbols.load_modules([Path(word).expanduser() for word in words[1:]])
+
+    def complete(self, text: str, word: str) -> Any:
+        """Complete file names."""
+        del text, word
+        return gdb.COMPLETE_FILENAME
+
+
+def _place_again() -> None:
+    """Put a kernel in place that `symbol-file` loaded where it was linked; lx-symbols does."""
+    inferior = gdb.selected_inferior()
+    if inferior is not None and inferior.pid:
+        gdbsymbols.place_again(_ask)
+
+
 def _address(value: Any) -> int:
     return int(value) & ((1 << 64) - 1)
 
@@ -193,7 +235,8 @@ def _prompt(current: str) -> str | None:
 
 for _command in (
     *(Retro, When, Seek, Start, End, Checkpoint),
-    *(Bookmark, Bookmarks, Console, LastWrite),
+    *(Bookmark, Bookmarks, Console, LastWrite, Symbols),
 ):
     _command()
 gdb.prompt_hook = _prompt
+gdb.execute("define hookpost-symbol-file\npython _place_again()\nend")

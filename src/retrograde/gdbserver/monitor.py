@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import islice
 
 from retrograde.errors import UsageError
 from retrograde.gdbserver.bookmarks import Bookmarks
+from retrograde.index.kernelplace import find_anchors, is_in_memory
 from retrograde.position import format_position
 from retrograde.timeline.timeline import Timeline
 
@@ -18,6 +20,8 @@ checkpoint            keep this position as the next numbered bookmark
 bookmark NAME         keep this position under a name
 bookmarks             list what was kept
 last-write ADDR [LEN] who wrote LEN bytes (1) at ADDR last, before this position
+kernel                where the guest's Linux kernel is, for `retro symbols`
+memory-has HEX        whether these bytes are in the guest's memory, for `retro symbols`
 console [TEXT]        the console up to here; or where TEXT appears on it
 help                  this list
 After a seek gdb shows the new place when told `maintenance flush register-cache`.
@@ -33,6 +37,7 @@ class MonitorCommands:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._bookmarks = Bookmarks(timeline.recording)
+        self._anchors: dict[str, int] | None = None
         self._commands: dict[str, Callable[[str], Awaitable[str]]] = {
             "when": self._when,
             "seek": self._seek,
@@ -42,6 +47,8 @@ class MonitorCommands:
             "bookmark": self._bookmark,
             "bookmarks": self._list,
             "last-write": self._last_write,
+            "kernel": self._kernel,
+            "memory-has": self._memory_has,
             "console": self._console,
             "help": self._help,
         }
@@ -106,6 +113,27 @@ class MonitorCommands:
             f"{format_position(hit.position)}: pc {hit.pc:#x} wrote {hit.size} bytes "
             f"at {hit.address or 0:#x}{value}\n"
         )
+
+    async def _kernel(self, _rest: str) -> str:
+        """List the kernel's anchors, and places where code ran: gdb looks for names there."""
+        if self._anchors is None:
+            self._anchors = await asyncio.to_thread(find_anchors, self._timeline.recording)
+        view = self._timeline.view
+        met = {
+            view.decode(checkpoint.registers.encode())[view.isa.pc]
+            for checkpoint in self._timeline.store.checkpoints
+        }
+        rows = [f"{name} {address:#x}\n" for name, address in self._anchors.items()]
+        return "".join((*rows, *(f"pc {pc:#x}\n" for pc in sorted(met))))
+
+    async def _memory_has(self, rest: str) -> str:
+        """Say whether the guest's memory ever had bytes, as far as the last checkpoint knows."""
+        try:
+            content = bytes.fromhex(rest)
+        except ValueError:
+            raise UsageError("These are not bytes in hexadecimal digits.") from None
+        found = await asyncio.to_thread(is_in_memory, self._timeline.recording, content)
+        return "yes\n" if found else "no\n"
 
     async def _console(self, rest: str) -> str:
         console = self._timeline.recording.console

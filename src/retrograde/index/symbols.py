@@ -11,33 +11,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import mmap
-import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from retrograde.errors import RetrogradeError, UsageError
-from retrograde.index.kallsyms import BYTE_ORDERS, Symbol, find_symbols
+from retrograde.index.kallsyms import Symbol
+from retrograde.index.kernelplace import (
+    ANCHORS,
+    anchors_of,
+    anchors_told,
+    last_memory,
+    likeliest_table,
+)
 from retrograde.index.store import IndexStore, has_table
 from retrograde.index.symbolfile import SymbolFile, read_symbol_file
-from retrograde.machine.compat import qemu_for
-from retrograde.machine.ram import MIB
 from retrograde.recording.bundle import Recording
-from retrograde.timeline.opening import checkpoints_of
-from retrograde.timeline.store import Checkpoint
-from retrograde.timeline.sync import LoopThread
 
 Progress = Callable[[int], None]
 
 MEMORY: Final = "the guest's memory"
-_ANCHORS: Final = ("_stext", "_text")
-# Linux tells crash dumps where it is: "SYMBOL(_stext)=ffffffff81000000".
-_VMCOREINFO: Final = re.compile(rb"SYMBOL\((_stext|_text)\)=([0-9a-f]{8,16})\n")
 _SAME_ENOUGH: Final = 0.9
 """Share of symbols at equal addresses that two tables of one kernel have at least: some
 names stand for several functions."""
@@ -100,14 +96,14 @@ def build_symbols(
     if made_by and (file is None or made_by == maker):
         return []
     given = read_symbol_file(file) if file else _of_inputs(recording)
-    ram, checkpoints = _memory(recording, progress)
-    kernel = _likeliest(list(find_symbols(ram)), checkpoints)
+    ram, checkpoints = last_memory(recording, progress)
+    kernel = likeliest_table(ram, checkpoints)
     if given is None or (kernel and file is None):
         troubles = [] if kernel else [_NO_SYMBOLS]
         symbols, sizes = kernel, {}
     else:
-        troubles = _check(given, kernel, ram)
-        slide = _slide(given, kernel, ram)
+        slide = _slide(given, anchors_of(kernel) or anchors_told(ram, checkpoints))
+        troubles = _check(given, kernel, ram, slide)
         symbols = [symbol._replace(address=symbol.address + slide) for symbol in given.symbols]
         sizes = {address + slide: size for address, size in given.sizes.items()}
     store.drop("symbols")
@@ -136,62 +132,14 @@ def _digest(file: Path) -> str:
     return f"{file.name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
 
 
-def _memory(
-    recording: Recording, progress: Progress | None
-) -> tuple[mmap.mmap, Sequence[Checkpoint]]:
-    """Return the RAM of the last checkpoint, and all checkpoints."""
-    qemu = qemu_for(recording)
-    loop = LoopThread()
-    try:
-        store = loop.run(checkpoints_of(recording, qemu, progress=progress))
-    finally:
-        loop.close()
-    size = recording.manifest.ram.bytes
-    ram = mmap.mmap(-1, size)
-    checkpoints = store.checkpoints
-    if checkpoints:
-        # All of it is zero, also where no memory is behind it yet.
-        absent = np.zeros(-(-size // MIB), np.bool_)
-        store.pages.get(store.table(checkpoints[-1]), np.frombuffer(ram, np.uint8), absent)
-    store.close()
-    return ram, checkpoints
-
-
-def _likeliest(tables: list[list[Symbol]], checkpoints: Sequence[Checkpoint]) -> list[Symbol]:
-    """Return the table of the kernel that ran; others are copies left behind or nested.
-
-    That is the one whose code the registers point into most often.
-    """
-    if len(tables) < 2:
-        return tables[0] if tables else []
-    words = np.array([word for c in checkpoints for word in _words(c.registers)], np.uint64)
-
-    def votes(table: list[Symbol]) -> int:
-        code = [symbol.address for symbol in table if symbol.type in "Tt"]
-        return int(np.count_nonzero((words >= min(code)) & (words <= max(code)))) if code else 0
-
-    return max(tables, key=votes)
-
-
-def _words(registers: str) -> Iterator[int]:
-    packet = bytes.fromhex(registers)
-    for at in range(0, len(packet) - 7, 8):
-        for order in BYTE_ORDERS:
-            yield int.from_bytes(packet[at : at + 8], order)
-
-
-def _slide(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap) -> int:
+def _slide(given: SymbolFile, ran: dict[str, int]) -> int:
     """Return how far from where it was linked the kernel ran (KASLR)."""
-    linked = {symbol.name: symbol.address for symbol in given.symbols if symbol.name in _ANCHORS}
-    ran = {symbol.name: symbol.address for symbol in kernel if symbol.name in _ANCHORS}
-    if not ran:
-        ran = {name.decode(): int(value, 16) for name, value in _VMCOREINFO.findall(ram)}
-    return next(
-        (ran[name] - linked[name] for name in _ANCHORS if name in ran and name in linked), 0
-    )
+    linked = anchors_of(given.symbols)
+    both = (name for name in ANCHORS if name in ran and name in linked)
+    return next((ran[name] - linked[name] for name in both), 0)
 
 
-def _check(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap) -> list[str]:
+def _check(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap, slide: int) -> list[str]:
     """Say in words why the symbols in a file are not those of the program that ran."""
     if given.note:
         if ram.find(given.note, 0) >= 0:
@@ -200,7 +148,6 @@ def _check(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap) -> list[str]
             f"{given.name} is not what ran in this machine: its build id {given.build_id} is "
             "nowhere in memory. Its names may be wrong."
         ]
-    slide = _slide(given, kernel, ram)
     ran = {symbol.name: symbol.address for symbol in kernel if symbol.type in "Tt"}
     common = [symbol for symbol in given.symbols if symbol.name in ran]
     same = sum(ran[symbol.name] == symbol.address + slide for symbol in common)
@@ -235,6 +182,6 @@ def _rank(symbol: Symbol) -> tuple[bool, bool, int, bool, str]:
     ends, what people call before what the compiler and the linker made.
     """
     name = symbol.name
-    is_mark = name in _ANCHORS or name.endswith(("_start", "_end", "_begin"))
+    is_mark = name in ANCHORS or name.endswith(("_start", "_end", "_begin"))
     underscores = len(name) - len(name.lstrip("_."))
     return (symbol.type not in "Tt", is_mark, underscores, symbol.type.islower(), name)

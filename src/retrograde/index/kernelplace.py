@@ -1,0 +1,118 @@
+"""Where the guest's Linux kernel lies, found in its memory: with KASLR that is nowhere else.
+
+A kernel is placed by the addresses of its anchors, the beginning of its image and of its
+code. It tells them to crash dumps (VMCOREINFO), and they are in the symbol table it has for
+its own oopses (see `kallsyms`). Memory is that of the last checkpoint: no machine is run where
+the recording has checkpoints.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.index.kallsyms import BYTE_ORDERS, Symbol, find_symbols
+from retrograde.machine.compat import qemu_for
+from retrograde.machine.ram import MIB
+from retrograde.recording.bundle import Recording
+from retrograde.timeline.opening import checkpoints_of
+from retrograde.timeline.store import Checkpoint
+from retrograde.timeline.sync import LoopThread
+
+Progress = Callable[[int], None]
+
+ANCHORS: Final = ("_stext", "_text")
+
+# "SYMBOL(_stext)=ffffffff81000000", written by kernel/crash_core.c.
+_VMCOREINFO: Final = re.compile(rb"SYMBOL\((_stext|_text)\)=([0-9a-f]{8,16})\n")
+_CODE_BYTES: Final = 32 << 20
+"""As much code as follows an anchor, about: what points there is a sign that a kernel runs."""
+
+
+def last_memory(
+    recording: Recording, progress: Progress | None = None
+) -> tuple[mmap.mmap, Sequence[Checkpoint]]:
+    """Return the RAM of the last checkpoint, and all checkpoints.
+
+    A recording without checkpoints gets them, which takes a replay: `progress` is told
+    positions. Raises as `Timeline.open` does.
+    """
+    qemu = qemu_for(recording)
+    loop = LoopThread()
+    try:
+        store = loop.run(checkpoints_of(recording, qemu, progress=progress))
+    finally:
+        loop.close()
+    size = recording.manifest.ram.bytes
+    ram = mmap.mmap(-1, size)
+    checkpoints = store.checkpoints
+    if checkpoints:
+        # All of it is zero, also where no memory is behind it yet.
+        absent = np.zeros(-(-size // MIB), np.bool_)
+        store.pages.get(store.table(checkpoints[-1]), np.frombuffer(ram, np.uint8), absent)
+    store.close()
+    return ram, checkpoints
+
+
+def find_anchors(recording: Recording) -> dict[str, int]:
+    """Return the addresses of the anchors of the kernel that ran; empty where there is none."""
+    ram, checkpoints = last_memory(recording)
+    return anchors_told(ram, checkpoints) or anchors_of(likeliest_table(ram, checkpoints))
+
+
+def is_in_memory(recording: Recording, content: bytes) -> bool:
+    """Whether these bytes lie in the guest's memory at the last checkpoint."""
+    return last_memory(recording)[0].find(content, 0) >= 0
+
+
+def anchors_of(symbols: Iterable[Symbol]) -> dict[str, int]:
+    """Return those of the symbols that are anchors."""
+    return {symbol.name: symbol.address for symbol in symbols if symbol.name in ANCHORS}
+
+
+def anchors_told(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
+    """Return the anchors as the kernel that ran tells them to crash dumps."""
+    told = {(name.decode(), int(value, 16)) for name, value in _VMCOREINFO.findall(ram)}
+    words = _words(checkpoints)
+
+    def votes(anchor: tuple[str, int]) -> int:
+        return _count(words, anchor[1], anchor[1] + _CODE_BYTES)
+
+    return dict(sorted(told, key=votes))  # the likeliest last: it stays
+
+
+def likeliest_table(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> list[Symbol]:
+    """Return the symbols of the kernel that ran; other tables are of copies or nested guests.
+
+    They are those of the code that the registers point into most often.
+    """
+    tables = list(find_symbols(ram))
+    words = _words(checkpoints) if len(tables) > 1 else np.zeros(0, np.uint64)
+
+    def votes(table: list[Symbol]) -> int:
+        code = [symbol.address for symbol in table if symbol.type in "Tt"]
+        return _count(words, min(code), max(code)) if code else 0
+
+    return max(tables, key=votes, default=[])
+
+
+def _count(words: NDArray[np.uint64], first: int, last: int) -> int:
+    return int(np.count_nonzero((words >= first) & (words <= min(last, (1 << 64) - 1))))
+
+
+def _words(checkpoints: Sequence[Checkpoint]) -> NDArray[np.uint64]:
+    """Return all registers of all checkpoints, in both byte orders."""
+    words = (word for checkpoint in checkpoints for word in _registers(checkpoint.registers))
+    return np.fromiter(words, np.uint64)
+
+
+def _registers(packet: str) -> Iterator[int]:
+    data = bytes.fromhex(packet)
+    for at in range(0, len(data) - 7, 8):
+        for order in BYTE_ORDERS:
+            yield int.from_bytes(data[at : at + 8], order)

@@ -1,0 +1,106 @@
+"""Symbols of a kernel that ran elsewhere than it was linked, as KASLR has it; with real gdb."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from retrograde.guests.builtin import builtin_guest
+from retrograde.recording.bundle import Recording
+from tests.command import retrograde
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.gdb,
+    pytest.mark.usefixtures("probe"),
+    pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed"),
+    pytest.mark.skipif(shutil.which("objcopy") is None, reason="binutils are not installed"),
+]
+
+SLIDE = 0x1234000
+RAN = 0x100018
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """A guest in whose memory, on its command line, stands what Linux tells crash dumps."""
+    guest = builtin_guest()
+    output = tmp_path_factory.mktemp("booted") / "moved.retro"
+    told = f"SYMBOL(_stext)={RAN:016x}\n"
+    done = retrograde("record", "-o", output, "--", *guest.qemu_args, "-append", told)
+    assert done.status == 0, done.stderr
+    return Recording.open(output)
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guest's program as linked higher up, with the anchor and a per-cpu section at 0."""
+    (image,) = builtin_guest().files
+    folder = tmp_path_factory.mktemp("linked files")
+    (folder / "percpu").write_bytes(bytes(64))
+    moved = folder / "vmlinux"
+    subprocess.run(
+        [
+            *("objcopy", "--change-addresses", hex(SLIDE), "--add-symbol", "_stext=.text:0"),
+            *("--add-section", f".data..percpu={folder / 'percpu'}"),
+            *("--set-section-flags", ".data..percpu=alloc,load,data"),
+            *("--change-section-address", ".data..percpu=0"),
+            *("--add-symbol", "per_cpu_count=.data..percpu:0x40", str(image), str(moved)),
+        ],
+        check=True,
+        stderr=subprocess.DEVNULL,  # of a section outside of all segments
+    )
+    return moved
+
+
+def gdb(recording: Recording, *lines: str, options: Sequence[str | Path] = ()) -> str:
+    commands = [word for line in lines for word in ("-ex", line)]
+    done = retrograde("debug", recording.path, *options, "--", "-nx", "-batch", *commands)
+    assert done.status == 0, done.stderr
+    return done.stdout.decode() + done.stderr
+
+
+def test_debug_puts_them_where_the_code_ran(booted: Recording, linked: Path) -> None:
+    said = gdb(
+        booted,
+        *("info address _stext", "info address per_cpu_count", "break main", "continue"),
+        *("info symbol $pc", "retro when"),
+        options=("--symbols", linked),
+    )
+    assert f"vmlinux is moved by {-SLIDE & (1 << 64) - 1:#x}" in said
+    assert f'"_stext" is at {RAN:#x} ' in said
+    assert '"per_cpu_count" is at 0x40 ' in said
+    assert "Breakpoint 1, 0x" in said
+    assert "main in section .text" in said
+    assert "warning" not in said
+
+
+@pytest.mark.parametrize("loading", ("retro symbols {}", "symbol-file {}", "file {}"))
+def test_those_loaded_in_gdb_are_put_in_place(
+    booted: Recording, linked: Path, loading: str
+) -> None:
+    """`file` says nothing to hooks; `retro symbols` alone puts right what is loaded."""
+    lines = [loading.format(f'"{linked}"'), *(["retro symbols"] if loading == "file {}" else [])]
+    said = gdb(booted, *lines, "info address _stext", "info address per_cpu_count")
+    assert f'"_stext" is at {RAN:#x} ' in said
+    assert '"per_cpu_count" is at 0x40 ' in said
+
+
+def test_symbols_of_other_code_are_doubted(booted: Recording, tmp_path: Path) -> None:
+    (image,) = builtin_guest("hot").files
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run(["objcopy", "--change-addresses", "0x40000000", image, elsewhere], check=True)
+    said = gdb(booted, "info address main", options=("--symbols", elsewhere))
+    assert "warning: elsewhere is not of what ran here" in said
+    assert "is at 0x40100" in said
+
+
+def test_code_that_no_checkpoint_is_in_is_not_doubted(booted: Recording, tmp_path: Path) -> None:
+    (image,) = builtin_guest().files
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run(["objcopy", "--change-addresses", "0x40000000", image, elsewhere], check=True)
+    assert "warning" not in gdb(booted, "info address main", options=("--symbols", elsewhere))
