@@ -6,6 +6,7 @@ The instruction at position p is at `pc(p)` and stores p at `stored(p)`; rax is 
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 from retrograde.errors import PositionError, QemuRefused, UsageError
 from retrograde.machine.isa import isa_for
@@ -32,6 +33,7 @@ def stored(position):
 class FakeRecording:
     def __init__(self, cache):
         self.cache = cache
+        self.manifest = SimpleNamespace(ending="guest-shutdown")
 
     def open_cache(self, *, make=False):
         return Folder.at(self.cache.parent).folder(self.cache.name, make=make)

@@ -16,6 +16,7 @@ import gdb  # type: ignore[import-untyped]  # known only inside gdb
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gdbsymbols  # type: ignore[import-not-found]
+import gdbwords  # type: ignore[import-not-found]
 
 sys.path.pop(0)
 
@@ -29,6 +30,8 @@ _FORMS = ("start", "end", "end-", "console:")
 
 def _ask(line: str) -> str:
     """Run a monitor command of the server and return what it prints."""
+    if not (inferior := gdb.selected_inferior()) or not inferior.pid:
+        raise gdb.GdbError("gdb is not attached to a recording: say `retro attach`, or quit.")
     answer: str = gdb.execute(f"monitor {line}", to_string=True)
     return answer
 
@@ -118,6 +121,80 @@ class End(RetroCommand):
 
     name = "end"
     move = True
+
+
+class Finish(RetroCommand):
+    """Go forward out of the current function or handler."""
+
+    name = "finish"
+    move = True
+
+
+class FinishBack(RetroCommand):
+    """Go back to where the current function was called, also where it calls itself."""
+
+    name = "finish-back"
+    move = True
+
+
+class Hits(RetroCommand):
+    """List when an instruction is reached: retro hits FUNCTION|*ADDRESS."""
+
+    name = "hits"
+
+    def line(self, argument: str) -> str:
+        """Return the address of what the argument names."""
+        if argument.startswith("*"):
+            return str(_address(gdb.parse_and_eval(argument[1:])))
+        _, found = gdb.decode_line(argument)
+        if not found:
+            raise gdb.GdbError(f"There is no {argument}.")
+        return str(found[0].pc)
+
+    def complete(self, text: str, word: str) -> Any:
+        """Complete places, as `break` does."""
+        del text, word
+        return gdb.COMPLETE_LOCATION
+
+
+class Disassemble(RetroCommand):
+    """Show instructions as the CPU's mode is here, 16-bit code too: retro disassemble [ADDR] [N].
+
+    ADDR is a linear address, the pc's own by default.
+    """
+
+    name = "disassemble"
+
+    def line(self, argument: str) -> str:
+        """Return the address and number of what the argument names."""
+        words = gdb.string_to_argv(argument)
+        return " ".join(str(_address(gdb.parse_and_eval(word))) for word in words)
+
+
+class Attach(gdb.Command):  # type: ignore[misc]
+    """Attach to the recording again, after `detach` or `disconnect`; it is where it was."""
+
+    def __init__(self) -> None:
+        super().__init__("retro attach", gdb.COMMAND_RUNNING, gdb.COMPLETE_NONE)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Connect to the server there was."""
+        del argument
+        self.dont_repeat()
+        if not _served_at:
+            raise gdb.GdbError("gdb was not attached before: say `target remote ADDRESS`.")
+        gdb.execute(f"target remote {_served_at[-1]}", from_tty)
+
+
+_served_at: list[str] = []
+"""Where the server was last seen."""
+
+
+def _remember(_event: Any) -> None:
+    """Note where the server is, while there is a connection to ask."""
+    connection = gdb.selected_inferior().connection
+    if connection is not None and connection.details and connection.details not in _served_at[-1:]:
+        _served_at.append(connection.details)
 
 
 class Checkpoint(RetroCommand):
@@ -235,8 +312,11 @@ def _prompt(current: str) -> str | None:
 
 for _command in (
     *(Retro, When, Seek, Start, End, Checkpoint),
+    *(Finish, FinishBack, Hits, Disassemble, Attach),
     *(Bookmark, Bookmarks, Console, LastWrite, Symbols),
 ):
     _command()
 gdb.prompt_hook = _prompt
+gdb.events.stop.connect(_remember)
+gdbwords.teach()
 gdb.execute("define hookpost-symbol-file\npython _place_again()\nend")

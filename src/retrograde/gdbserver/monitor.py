@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from retrograde.errors import UsageError
 from retrograde.gdbserver.bookmarks import Bookmarks
 from retrograde.index.kernelplace import find_anchors, is_in_memory
+from retrograde.machine.probe_request import Breakpoint
 from retrograde.position import format_position
+from retrograde.timeline.frames import FARTHEST
+from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.timeline import Timeline
 
 _HELP = """\
 when                  the position, and what of the recording is left
 seek POSITION         go to 1_234_567, 1.2G, 50%, end-1000, console:TEXT or a bookmark
 start, end            go to either end of the recording
+finish                go forward out of the current function or handler
+finish-back           go back to where it was called, or interrupted what ran
+hits ADDR             where the instruction at ADDR is reached: how often, and positions
+disassemble [ADDR] [N] N instructions (8), as the CPU's mode is here, from the pc on
 checkpoint            keep this position as the next numbered bookmark
 bookmark NAME         keep this position under a name
 bookmarks             list what was kept
 last-write ADDR [LEN] who wrote LEN bytes (1) at ADDR last, before this position
 kernel                where the guest's Linux kernel is, for `retro symbols`
 memory-has HEX        whether these bytes are in the guest's memory, for `retro symbols`
+info TOPIC            QEMU's own `info`: registers, mem, tlb, mtree, pic, qtree and more
 console [TEXT]        the console up to here; or where TEXT appears on it
 help                  this list
 After a seek gdb shows the new place when told `maintenance flush register-cache`.
 """
 
+INFOS = (
+    *("cpus", "irq", "lapic", "mem", "memory_size_summary", "mtree", "pci", "pic"),
+    *("qom-tree", "qtree", "ramblock", "registers", "roms", "status", "tlb", "usb", "version"),
+)
+"""What of QEMU's `info` only looks, and at this machine."""
+
 _CONSOLE_BYTES = 2000
+_HITS_SHOWN = 10
+_INSTRUCTIONS = 8
+_INSTRUCTIONS_AT_MOST = 1000
 _FOUND_AT_MOST = 50
 
 
@@ -43,6 +60,11 @@ class MonitorCommands:
             "seek": self._seek,
             "start": self._start,
             "end": self._end,
+            "finish": self._finish,
+            "finish-back": self._finish_back,
+            "hits": self._hits,
+            "disassemble": self._disassemble,
+            "info": self._info,
             "checkpoint": self._checkpoint,
             "bookmark": self._bookmark,
             "bookmarks": self._list,
@@ -78,6 +100,58 @@ class MonitorCommands:
 
     async def _end(self, _rest: str) -> str:
         return await self._seek("end")
+
+    async def _finish(self, _rest: str) -> str:
+        if await self._timeline.finish() is None:
+            raise UsageError(f"No return from here was seen within {FARTHEST:_} instructions.")
+        return self._here()
+
+    async def _finish_back(self, _rest: str) -> str:
+        if await self._timeline.finish_back() is None:
+            raise UsageError(f"No call to here was seen within {FARTHEST:_} instructions.")
+        return self._here()
+
+    async def _hits(self, rest: str) -> str:
+        address = _number(rest, "Say `monitor hits ADDRESS`.")
+        timeline, stops = self._timeline, Stops(breakpoints=(Breakpoint(address),))
+        here = timeline.position
+        before, is_all_before = await timeline.newest_hits(stops, 0, here)
+        after, is_all_after = await timeline.newest_hits(stops, here, timeline.end)
+        said = (
+            f"{address:#x} is reached {_count(before, is_all_before)} before this position and "
+            f"{_count(after, is_all_after)} from here on.\n"
+        )
+        if not is_all_after:
+            after = await self._oldest_hits(stops, here, after[0].position) or after
+        near = (*before[-_HITS_SHOWN:], *after[:_HITS_SHOWN])
+        return said + "".join(f"{format_position(hit.position):>15}\n" for hit in near)
+
+    async def _oldest_hits(self, stops: Stops, start: int, stop: int) -> list[Hit]:
+        """Return the first hits of so many that only the newest are told at once."""
+        while stop - start > 1:
+            middle = (start + stop) // 2
+            earlier, is_all = await self._timeline.newest_hits(stops, start, middle)
+            if earlier and is_all:
+                return earlier
+            start, stop = (start, earlier[0].position + 1) if earlier else (middle, stop)
+        return (await self._timeline.newest_hits(stops, start, stop))[0]
+
+    async def _disassemble(self, rest: str) -> str:
+        usage = "Say `monitor disassemble [ADDRESS] [NUMBER]`."
+        words = rest.split()
+        address = _number(words[0], usage) if words else await self._timeline.pc()
+        count = _number(words[1], usage) if words[1:] else _INSTRUCTIONS
+        if words[2:] or not 0 < count <= _INSTRUCTIONS_AT_MOST or not 0 <= address < 1 << 64:
+            raise UsageError(f"{rest[:80]!r} are not an address and a number.", usage)
+        # QEMU's own disassembler knows the mode the CPU is in, which gdb does not.
+        return _lines(await self._timeline.human(f"x /{count}i {address:#x}"))
+
+    async def _info(self, rest: str) -> str:
+        if rest.split(" ")[0] not in INFOS or not rest.replace("-", "").replace(" ", "").isalnum():
+            raise UsageError(
+                f"There is no `info {rest[:80]}` here.", f"Topics: {', '.join(INFOS)}."
+            )
+        return _lines(await self._timeline.human(f"info {rest}"))
 
     async def _checkpoint(self, _rest: str) -> str:
         names = self._bookmarks.all()
@@ -158,6 +232,22 @@ class MonitorCommands:
     def _here(self) -> str:
         position, end = self._timeline.position, self._timeline.end
         return f"at {format_position(position)} of {format_position(end)}\n"
+
+
+def _count(hits: Sequence[Hit], is_all: bool) -> str:
+    return f"{'' if is_all else 'at least '}{len(hits):_} times"
+
+
+def _lines(text: str) -> str:
+    """Return QEMU's answer as lines that end as ours do."""
+    return text.replace("\r", "").rstrip("\n") + "\n"
+
+
+def _number(text: str, usage: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UsageError(f"{text[:80]!r} is not a number.", usage) from None
 
 
 def _printable(data: bytes) -> str:

@@ -54,6 +54,9 @@ _PLAIN: Final[dict[bytes, bytes]] = {
     b"qsThreadInfo": b"l",
     b"qAttached": b"1",
     b"qSymbol::": b"OK",
+    # By these gdb's helpers know a QEMU (gdbstub/gdbstub.c); a past is stepped one way only.
+    b"qqemu.sstepbits": b"ENABLE=1,NOIRQ=2,NOTIMER=4",
+    b"qqemu.sstep": b"0x1",
     b"vCont?": b"vCont;c;C;s;S;t;r",
     b"qWatchpointSupportInfo:": b"num:%d;" % MAX_POINTS,
 }
@@ -142,8 +145,17 @@ class Session:
             stop = await motion.run_back(progress)
         else:
             stop = Stop(signal=0)
+        if stop.log_end:
+            self._say(self._why_here(stop.log_end))
         await self._memory.get_ready()
         return await self._stopped(stop)
+
+    def _why_here(self, log_end: str) -> str:
+        """Say what gdb cannot: it has one sentence for both ends of history."""
+        if log_end == "begin":
+            return "The recording starts here.\n"
+        ending = self._timeline.recording.manifest.ending
+        return f"The recording ends here{f' ({ending})' if ending else ''}.\n"
 
     async def _stopped(self, stop: Stop) -> bytes:
         self._stop = stop

@@ -300,7 +300,7 @@ class Timeline:
 
     async def physical(self, address: int) -> int | None:
         """Return the physical address of a virtual one at the cursor; None if not mapped."""
-        answer = await self._parked(lambda seat: seat.human(f"gva2gpa {address:#x}"))
+        answer = await self.human(f"gva2gpa {address:#x}")
         return int(answer.split()[-1], 16) if answer.startswith("gpa: ") else None
 
     def stored(self, position: int, address: int, count: int) -> bytes | None:
@@ -325,6 +325,10 @@ class Timeline:
             return ram_digest(seat.ram.array())
 
         return await self._parked(look)
+
+    async def human(self, line: str) -> str:
+        """Return what QEMU's human monitor says at the cursor; `line` must only look."""
+        return await self._parked(lambda seat: seat.human(line))
 
     async def last_write(
         self,
