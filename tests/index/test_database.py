@@ -253,3 +253,30 @@ def test_a_table_that_is_not_built_is_named(recording: Recording) -> None:
         assert "retrograde index" in note
     with pytest.raises(UsageError, match="have not been collected"):
         retrograde.open(recording.path).calls("idle")
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    (
+        ("SELECT 0xff, 0XFf + 1", (255, 256)),
+        ("SELECT 0xffffffff81000000", (0xFFFFFFFF81000000,)),
+        ("SELECT -0x10, (0x10), 0x10::UBIGINT", (-16, 16, 16)),
+        ("SELECT '0xff', $$0xff$$ /* 0xff */ -- 0xff", ("0xff", "0xff")),
+        ("SELECT \"0xff\" FROM (SELECT 7 AS \"0xff\") WHERE '\u00e9' = '\u00e9' AND 0x7 = 7", (7,)),
+        ("SELECT 10 AS a0x1f, 0 AS xff", (10, 0)),
+    ),
+)
+def test_numbers_may_be_hexadecimal(database: Database, sql: str, expected: object) -> None:
+    assert database.query(sql).all() == [expected]
+
+
+def test_an_address_of_more_than_64_bits_is_refused(database: Database) -> None:
+    with pytest.raises(UsageError, match="0x1ffffffffffffffff has more than 64 bits"):
+        database.query("SELECT 0x1ffffffffffffffff")
+
+
+def test_an_address_is_found_by_its_hexadecimal_number(recording: Recording) -> None:
+    write_calls(recording)
+    with Database(recording) as database:
+        rows = database.query(f"SELECT position FROM calls WHERE target = {READ:#x}").all()
+    assert rows == [(10,)]

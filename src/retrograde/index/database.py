@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.held import Scratch
+from retrograde.index.literals import in_decimal
 from retrograde.index.logtables import build_log_tables
 from retrograde.index.store import IndexStore, import_duckdb
 from retrograde.index.tables import TABLES
@@ -158,6 +159,7 @@ class Database:
 
     def _only_statement(self, sql: str) -> Any:
         try:
+            sql = in_decimal(self._duckdb, sql)
             statements = self._connection.extract_statements(sql)
         except self._duckdb.Error as error:
             raise _refused(error) from error
