@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from retrograde.recording.bundle import Recording
-from tests.command import assert_error, retrograde, start
+from tests.cli.session import Session
+from tests.command import RETROGRADE, assert_error, retrograde, start
 from tests.recording.handmade import make_recording
 
 SQL = (
     "SELECT 7::UBIGINT AS address, position + 1_000_000 AS later, text, 'a'::BLOB AS b FROM console"
 )
+ESCAPES = "SELECT chr(27) || '[2J' || chr(10) || chr(8238) AS x"
 FOREVER = "SELECT range FROM range(1_000_000_000_000)"
 
 
@@ -34,8 +36,25 @@ def test_table_for_people(recording: Recording) -> None:
 
 def test_a_table_is_no_way_to_a_terminal(recording: Recording) -> None:
     """What the guest wrote does not reach the terminal as commands."""
-    shown = retrograde("query", recording.path, "SELECT chr(27) || '[2J' || chr(10) AS x").stdout
-    assert shown.decode().splitlines()[2] == "·[2J·"
+    shown = retrograde("query", recording.path, ESCAPES).stdout
+    assert shown.decode().splitlines()[2] == r"\x1b[2J\n\u202e"
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_data_is_data_but_on_a_terminal(recording: Recording, session: Session, form: str) -> None:
+    """CSV keeps what it says for programs; JSON says it in escapes everywhere."""
+    words = ("query", "--format", form, recording.path, ESCAPES)
+    piped = retrograde(*words).stdout.decode()
+    session.start(*words, program=RETROGRADE)
+    shown = session.read_until(b"202e" + (b'"}' if form == "json" else b"")).decode()
+    assert session.end()[0] == 0
+    assert not {"\x1b", "\u202e"} & set(shown)
+    if form == "csv":
+        assert list(csv.reader(io.StringIO(piped)))[1] == ["\x1b[2J\n\u202e"]
+        assert shown.split()[1] == r"\x1b[2J\n\u202e"
+    else:
+        assert json.loads(piped) == [{"x": "\x1b[2J\n\u202e"}]
+        assert json.loads(shown + "]") == json.loads(piped)
 
 
 def test_json(recording: Recording) -> None:

@@ -9,7 +9,15 @@ import click
 
 from retrograde.cli import signals
 from retrograde.cli.arguments import open_recording
-from retrograde.cli.output import JSON_OPTION, print_facts, print_json, print_table, status, warn
+from retrograde.cli.output import (
+    JSON_OPTION,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+    status,
+    warn,
+)
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
@@ -49,7 +57,7 @@ def _by_instructions(both: Both, as_json: bool) -> int:
         if as_json:
             print_json({"position": None})
         else:
-            click.echo("No difference: both recordings run the same instructions.")
+            say("No difference: both recordings run the same instructions.")
         return 0
     names = _symbols(both)
     labels = [_label(symbols, side.pc) for symbols, side in zip(names, found.sides, strict=True)]
@@ -107,7 +115,7 @@ def _by_calls(both: Both, as_json: bool) -> int:
         if as_json:
             print_json({"position": None, **counts})
         else:
-            click.echo("No difference: no call of both was found to be another.")
+            say("No difference: no call of both was found to be another.")
             print_facts(_counts(found))
         return 0
     names = _symbols(both)
@@ -186,9 +194,9 @@ def _print_surroundings(
     rows = [[name, f"{one:#x}", f"{other:#x}"] for name, one, other in _unequal(states)]
     print_table(["register", "A", "B"], rows)
     for recording, shown in zip(both, _lines(both, positions), strict=True):
-        click.echo(f"console of {recording.name}:")
+        say(f"console of {recording.name}:")
         for line in shown:
-            click.echo(f"  {line}")
+            say(f"  {line}")
 
 
 def _unequal(states: Sequence[RegisterValues]) -> Iterator[tuple[str, int, int]]:

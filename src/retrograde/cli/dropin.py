@@ -22,10 +22,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from retrograde.cli import signals
 from retrograde.cli.main import guarded
+from retrograde.cli.output import note
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.position import format_position
 
@@ -101,5 +100,5 @@ def _record(folder: Path, arguments: list[str], target: str, program: str) -> in
         record_here(output, arguments, console=console, target=target, program=program)
     )
     end = format_position(recording.end)
-    click.echo(f"retrograde: recorded {recording.path}, {end} instructions", err=True)
+    note(f"recorded {recording.path}, {end} instructions")
     return recording.manifest.status

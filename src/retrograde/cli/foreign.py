@@ -119,6 +119,5 @@ def _ours(error: Exception) -> InternalError:
 
 
 def _text(error: Exception) -> str:
-    """Return an error's words in one line that a terminal can bear."""
-    line = " ".join(str(error).split()).rstrip(".")
-    return "".join(c if c.isprintable() else "?" for c in line)[:500]
+    """Return an error's words in one short line."""
+    return " ".join(str(error).split()).rstrip(".")[:500]

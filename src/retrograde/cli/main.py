@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import signal
 import sys
 import traceback
@@ -19,6 +20,7 @@ from retrograde.cli import signals, streams
 from retrograde.cli.foreign import in_our_words
 from retrograde.held import sweep
 from retrograde.version import __version__
+from retrograde.visible import visible_lines
 
 COMMANDS = {
     "doctor": "What is here, what works, what each quirk probe found.",
@@ -105,8 +107,7 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
         status = action()
         sys.stdout.flush()
     except click.ClickException as error:
-        with contextlib.suppress(OSError):
-            error.show()
+        _show(error)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         _leave()
@@ -117,7 +118,7 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
         if signals.is_behind(error):
             _leave()
         if show_traceback:
-            traceback.print_exception(error)
+            _say("".join(traceback.format_exception(error)))
         ours = in_our_words(error)
         _drop_what_is_refused()
         _say(str(ours))
@@ -140,6 +141,16 @@ def _drop_what_is_refused() -> None:
         streams.drop_output()
 
 
+def _show(error: click.ClickException) -> None:
+    """Say what is wrong with the arguments, which may be names of a stranger's files."""
+    text = io.StringIO()
+    error.show(text)
+    with contextlib.suppress(OSError):
+        click.echo(visible_lines(text.getvalue()), err=True, nl=False)
+
+
 def _say(text: str) -> None:
+    from retrograde.cli.output import note
+
     with contextlib.suppress(OSError):  # there is nobody left to tell
-        click.echo(f"retrograde: {text}", err=True)
+        note(text)

@@ -12,7 +12,7 @@ import msgspec
 
 from retrograde.cli import signals
 from retrograde.cli.arguments import positive
-from retrograde.cli.output import JSON_OPTION, counting, print_json, print_table
+from retrograde.cli.output import JSON_OPTION, counting, print_json, print_table, say
 from retrograde.errors import EnvironmentLacks, QemuError, UsageError
 from retrograde.guests import Guest, board_guest, boards
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
@@ -80,7 +80,7 @@ def command(
     else:
         rows = [_row(cell) for cell in cells]
         print_table(("target", "board", "passed", "result"), rows)
-        click.echo(f"{reversible} of {len(cells)} boards go backwards in the middle of their run.")
+        say(f"{reversible} of {len(cells)} boards go backwards in the middle of their run.")
     if any(cell.verdict == "fails" for cell in cells):
         raise SystemExit(1)
 

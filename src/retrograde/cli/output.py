@@ -1,7 +1,10 @@
 """What commands print: tables for people, one JSON document for programs.
 
 Results go to stdout, progress and warnings to stderr. Progress is silent when stderr is
-no terminal.
+no terminal. All text passes `visible` here, the last place before the terminal, also when it
+goes elsewhere: it is for people, who look at logs on terminals. JSON, which can, says the same
+in escapes. Nothing else writes to the terminal but rows.py and what shows the guest's live
+console.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+
+from retrograde.visible import visible, visible_json, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +31,7 @@ Progress = Callable[[int], None]
 
 def print_json(document: object) -> None:
     """Print a document of builtin types or msgspec structs."""
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    click.echo(visible_json(msgspec.json.format(msgspec.json.encode(document), indent=2).decode()))
 
 
 def print_facts(facts: Mapping[str, str], title: str = "") -> None:
@@ -35,7 +40,7 @@ def print_facts(facts: Mapping[str, str], title: str = "") -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, value)
+        table.add_row(visible(name), visible(value))
     _console().print(table)
 
 
@@ -44,15 +49,25 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: st
     table = _table(title)
     table.show_header = True
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(visible(header), overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     _console().print(table)
+
+
+def say(text: str) -> None:
+    """Print lines of text that are a result."""
+    click.echo(visible_lines(text))
+
+
+def note(text: str) -> None:
+    """Say on stderr what happened, or why nothing did."""
+    click.echo(visible_lines(f"retrograde: {text}"), err=True)
 
 
 def warn(text: str) -> None:
     """Say something the user should know; does not change the result."""
-    click.echo(f"retrograde: warning: {text}", err=True)
+    note(f"warning: {text}")
 
 
 @contextlib.contextmanager
@@ -65,7 +80,6 @@ def progress(doing: str, total: int | None) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield lambda _position: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -76,14 +90,14 @@ def progress(doing: str, total: int | None) -> Iterator[Progress]:
             return Text("" if task.speed is None else f"{task.speed / 1e6:.0f} M/s")
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:_}"),
         Rate(),
         TimeElapsedColumn() if total is None else TimeLeft(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=total)
+    with Bar(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(visible(doing), total=total)
         yield lambda position: bar.update(task, completed=position)
 
 
@@ -93,20 +107,19 @@ def counting(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _doing: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[doing]}"),
+        TextColumn("{task.fields[doing]}", markup=False),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, doing="")
-        yield lambda done, doing: bar.update(task, completed=done, doing=doing)
+    with Bar(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(visible(what), total=total, doing="")
+        yield lambda done, doing: bar.update(task, completed=done, doing=visible(doing))
 
 
 @contextlib.contextmanager
@@ -115,10 +128,10 @@ def status(doing: str) -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _text: None
         return
-    from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(doing) as line:
-        yield lambda text: line.update(text)
+    with _console(stderr=True).status(Text(visible(doing))) as line:
+        yield lambda text: line.update(Text(visible(text)))
 
 
 def human_bytes(count: int) -> str:
@@ -131,15 +144,17 @@ def human_bytes(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     # What is printed may come from a stranger, or be a path with brackets in it.
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(title=title or None, title_justify="left", box=box.SIMPLE, show_header=False)
+    return Table(
+        title=visible(title) or None, title_justify="left", box=box.SIMPLE, show_header=False
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from retrograde.cli.arguments import RECORDING
-from retrograde.cli.output import JSON_OPTION, human_bytes, print_json
+from retrograde.cli.output import JSON_OPTION, human_bytes, print_json, say
 from retrograde.recording.bundle import PARTIAL, Recording
 
 
@@ -25,4 +25,4 @@ def command(recording: Recording, output: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"packed": str(target), "bytes": size})
     else:
-        click.echo(f"{target}: {human_bytes(size)}")
+        say(f"{target}: {human_bytes(size)}")

@@ -13,7 +13,7 @@ import click
 from retrograde.cli import signals
 from retrograde.cli.arguments import QEMU, positive
 from retrograde.cli.info import show
-from retrograde.cli.output import JSON_OPTION, progress, warn
+from retrograde.cli.output import JSON_OPTION, note, progress, warn
 from retrograde.cli.terminal import ConsoleOutput, Terminal
 from retrograde.errors import UsageError
 from retrograde.machine.userconsole import FileConsole, StdioConsole
@@ -61,7 +61,7 @@ def command(
     """
     asked = StdioConsole(signals=False, escapes=True) if interactive else None
     if interactive:
-        click.echo("retrograde: Ctrl-A x ends the recording.", err=True)
+        note("Ctrl-A x ends the recording.")
     recording = signals.run(
         record_here(
             output,

@@ -8,7 +8,7 @@ import click
 
 from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING
-from retrograde.cli.output import JSON_OPTION, print_json, progress
+from retrograde.cli.output import JSON_OPTION, note, print_json, progress
 from retrograde.errors import Divergence
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.console import Sink
@@ -45,7 +45,7 @@ def command(recording: Recording, to: str, qemu: str | None, force: bool, as_jso
     if as_json:
         print_json({"position": target, "console_bytes": len(console), "console_equal": equal})
     else:
-        click.echo(f"retrograde: stopped at {format_position(target)}", err=True)
+        note(f"stopped at {format_position(target)}")
     if not equal:
         raise Divergence(
             f"The replayed console is not the recorded one up to {format_position(target)}.",

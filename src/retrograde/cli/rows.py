@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import itertools
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 import msgspec
+
+from retrograde.visible import visible, visible_json
 
 SAMPLE: Final = 500
 """Rows a table's widths are taken from; later ones that are wider stick out."""
@@ -43,7 +44,7 @@ def write_table(rows: Rows, out: TextIO) -> None:
     """Write columns for people: addresses in hex, other whole numbers grouped by thousands."""
     kinds = [kind for _, kind in rows.columns]
     cells = ([_cell(v, k) for v, k in zip(row, kinds, strict=True)] for row in rows)
-    headers = [name for name, _ in rows.columns]
+    headers = [visible(name) for name, _ in rows.columns]
     sample = list(itertools.islice(cells, SAMPLE))
     widths = [max(map(len, column)) for column in zip(headers, *sample, strict=True)]
     to_right = [kind in _NUMBERS or kind == "UBIGINT" for kind in kinds]
@@ -62,10 +63,14 @@ def write_table(rows: Rows, out: TextIO) -> None:
 
 
 def write_csv(rows: Rows, out: TextIO) -> None:
-    """Write RFC 4180's CSV with a header line; NULL is empty, bytes are hex digits."""
+    """Write RFC 4180's CSV with a header line; NULL is empty, bytes are hex digits.
+
+    On a terminal, which is no reader of CSV, with escapes; elsewhere it is data as it is.
+    """
+    show = _shown if out.isatty() else _plain
     writer = csv.writer(out)
-    writer.writerow([name for name, _ in rows.columns])
-    writer.writerows([_plain(value) for value in row] for row in rows)
+    writer.writerow([show(name) for name, _ in rows.columns])
+    writer.writerows([show(value) for value in row] for row in rows)
 
 
 def write_json(rows: Rows, out: TextIO) -> None:
@@ -74,7 +79,7 @@ def write_json(rows: Rows, out: TextIO) -> None:
     before = "["
     for row in rows:
         fields = dict(zip(names, map(_plain, row), strict=True))
-        out.write(f"{before}\n{msgspec.json.encode(fields).decode()}")
+        out.write(f"{before}\n{visible_json(msgspec.json.encode(fields).decode())}")
         before = ","
     out.write("[]\n" if before == "[" else "\n]\n")
 
@@ -90,6 +95,10 @@ def _plain(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) else _plain(value)
+
+
 def _cell(value: Any, kind: str) -> str:
     if value is None:
         return "NULL"
@@ -99,5 +108,4 @@ def _cell(value: Any, kind: str) -> str:
         return f"{value:_}"
     if isinstance(value, bytes):
         return value.hex()
-    # The guest may have written anything, also what a terminal takes for commands.
-    return "".join(c if unicodedata.category(c)[0] != "C" else "·" for c in str(value))
+    return visible(str(value))

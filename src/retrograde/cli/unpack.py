@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from retrograde.cli.output import JSON_OPTION, print_json
+from retrograde.cli.output import JSON_OPTION, print_json, say
 from retrograde.errors import UsageError
 
 
@@ -28,4 +28,4 @@ def command(archive: Path, output: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"unpacked": str(recording.path), "end": recording.end})
     else:
-        click.echo(f"{recording.path}: {recording.end:_} instructions")
+        say(f"{recording.path}: {recording.end:_} instructions")

@@ -214,14 +214,14 @@ class MonitorCommands:
         if not rest:
             until = console.bytes_until(self._timeline.position)
             shown = console.data[max(0, until - _CONSOLE_BYTES) : until]
-            return _printable(shown).rstrip("\n") + "\n"
+            return _text(shown).rstrip("\n") + "\n"
         wanted = rest.encode()
         found = islice(console.find(wanted), _FOUND_AT_MOST)
         rows = []
         for index, _first in found:
             begin = console.data.rfind(b"\n", 0, index) + 1
             stop = console.data.find(b"\n", index)
-            line = _printable(console.data[begin : stop if stop >= 0 else None])
+            line = _text(console.data[begin : stop if stop >= 0 else None])
             position = console.position_of(index + len(wanted) - 1)
             rows.append(f"{format_position(position):>15}  {line.rstrip()}\n")
         return "".join(rows) or f"The console never shows {rest[:80]!r}.\n"
@@ -250,7 +250,6 @@ def _number(text: str, usage: str) -> int:
         raise UsageError(f"{text[:80]!r} is not a number.", usage) from None
 
 
-def _printable(data: bytes) -> str:
-    """Return guest output without what would command the terminal."""
-    text = data.decode(errors="replace").replace("\r", "")
-    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+def _text(data: bytes) -> str:
+    """Return guest output as lines."""
+    return data.decode(errors="replace").replace("\r", "")

@@ -32,6 +32,7 @@ from retrograde.gdbserver.requests import (
 )
 from retrograde.position import format_position
 from retrograde.timeline.timeline import Timeline
+from retrograde.visible import visible
 from retrograde.wire.rsp_stop import StopReason
 
 PACKET_BYTES: Final = 0x20000
@@ -322,11 +323,12 @@ class Session:
 
     def _error(self, number: int, text: str, request: bytes) -> bytes:
         """Say what is wrong in words where the client can take words."""
+        text = visible(text)
         if self._lldb_errors:
             return b"E%02x;%s" % (number, text.encode().hex().encode())
         # Older gdbs read words only where the answer could be nothing but OK.
         if self._gdb_errors or request[:1] in (b"G", b"P", b"M", b"X", b"Z"):
-            return b"E." + text.encode(errors="replace")
+            return b"E." + text.encode()
         return b"E%02x" % number
 
     _handlers: Final[tuple[tuple[bytes, Callable[[Session, bytes], Awaitable[bytes]]], ...]] = (
