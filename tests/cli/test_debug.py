@@ -11,9 +11,11 @@ import subprocess
 
 import pytest
 
+from retrograde.cli.debug import _is_part_of
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe_support import require_probe
 from tests.command import RETROGRADE, SECONDS, assert_error, retrograde, start
+from tests.recording.handmade import make_recording
 
 pytestmark = [
     pytest.mark.qemu,
@@ -73,6 +75,28 @@ def test_without_the_probe_gdb_goes_back_with_qemus_own_stub(recorded, qemu):
 
 def test_the_exit_status_is_gdbs(recorded):
     assert retrograde("debug", recorded().path, "--", "-nx", "-batch", "-ex", "quit 7").status == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "is_part"),
+    [
+        ("a.retro/inputs/kernel", True),
+        ("linked/kernel", True),
+        ("a.retro/../a.retro/inputs/kernel", True),
+        ("elsewhere", True),
+        ("kernel", False),
+        ("a.retro-kernel", False),
+        ("a.retro/inputs/../../kernel", False),
+    ],
+)
+def test_whose_file_is_named(tmp_path, name, is_part):
+    """A link out of the recording is the recording's, and so is a link into it."""
+    recording = make_recording(tmp_path / "a.retro")
+    (tmp_path / "linked").symlink_to("a.retro/inputs")
+    (tmp_path / "elsewhere").symlink_to("a.retro/inputs/kernel")
+    for own in ("kernel", "a.retro-kernel"):
+        (tmp_path / own).touch()
+    assert _is_part_of(tmp_path / name, recording) == is_part
 
 
 def test_what_cannot_be_done_is_said_before_gdb_starts(recorded):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from retrograde.errors import FormatTooNew, ManifestError
 from retrograde.recording.manifest import (
     FORMAT,
     MANIFEST_LIMIT,
+    InputFile,
     Manifest,
     decode_manifest,
     encode_manifest,
@@ -75,6 +77,12 @@ def test_text_cannot_control_a_terminal(manifest: Manifest, text: str) -> None:
         with pytest.raises(ManifestError) as caught:
             decoded(manifest, **{field: text})
         assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_an_input_that_nothing_needs(manifest: Manifest) -> None:
+    idle = InputFile("kernel-gdb.py", "0" * 64, 9)
+    with pytest.raises(ManifestError, match=r"needs the input kernel-gdb\.py"):
+        decoded(manifest, inputs=msgspec.to_builtins((*manifest.inputs, idle)))
 
 
 def test_quoted_text_is_tamed(manifest: Manifest) -> None:
@@ -156,5 +164,7 @@ def test_input_names_pass_the_schema(manifest: Manifest, names: list[str]) -> No
         assert chosen not in taken
         taken.add(chosen)
     entries = [{"name": name, "sha256": "0" * 64, "bytes": 1} for name in sorted(taken)]
-    if entries:
-        assert {entry.name for entry in decoded(manifest, inputs=entries).inputs} == taken
+    options = [{"kind": "file", "name": "initrd", "input": n} for n in range(len(entries))]
+    machine = {"target": "x86_64", "options": options}
+    found = decoded(manifest, machine=machine, inputs=entries).inputs
+    assert {entry.name for entry in found} == taken

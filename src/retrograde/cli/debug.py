@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from importlib import resources
@@ -17,7 +18,7 @@ from retrograde.cli.output import progress, warn
 from retrograde.errors import EnvironmentLacks
 from retrograde.held import Scratch
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.gdbprogram import PATIENCE, gdb_for
+from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, PATIENCE, gdb_for
 from retrograde.machine.isa import isa_for
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
@@ -59,7 +60,16 @@ def command(
     position = recording.resolve(at)
     found = qemu_for(recording, qemu, force=force)
     gdb = [gdb_for(isa_for(recording.manifest.machine.target), program), "-q", *PATIENCE]
+    if symbols is None or _is_part_of(symbols, recording):
+        gdb += NOT_ITS_SCRIPTS
     return signals.run(_debug(recording, found, position, gdb, symbols, gdb_args))
+
+
+def _is_part_of(path: Path, recording: Recording) -> bool:
+    """Whether the file at `path` came with the recording, by its name or where that leads."""
+    ours = (recording.path, recording.path.resolve())
+    theirs = (Path(os.path.normpath(path.absolute())), path.resolve())
+    return any(one.is_relative_to(folder) for one in theirs for folder in ours)
 
 
 async def _debug(

@@ -15,6 +15,15 @@ PATIENCE: Final = ("-l", "3600")
 """Options for every gdb we start: seconds it waits for an answer. It gives up after 2 unless
 told otherwise, and takes answers that come later for those to its next questions."""
 
+NOT_ITS_SCRIPTS: Final = (
+    *("-iex", "set auto-load no"),
+    *("-iex", "set auto-connect-native-target off"),
+)
+"""Options for a gdb that gets a stranger's ELF file: it loads no scripts that are in the file,
+beside it or in the working directory, whatever ~/.gdbinit takes for safe, and `run` does not
+run the file here. They come after ~/.gdbinit, and before anything else is read (GDB manual,
+"Startup")."""
+
 _CANDIDATES: Final = ("gdb", "gdb-multiarch")
 """In this order: the first is the host's own, and the second knows all architectures."""
 

@@ -16,6 +16,7 @@ import msgspec
 from retrograde.errors import FormatTooNew, ManifestError
 from retrograde.recording.machinespec import MachineSpec
 from retrograde.recording.rrlayout import FIRST
+from retrograde.visible import visible
 
 FORMAT = 1
 """Version of the recording directory. Bump it with every change old readers cannot read."""
@@ -125,7 +126,7 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
         _check(manifest)
     except (ValueError, RecursionError) as error:
         # The message may quote a stranger's text, of any length and to a terminal.
-        why = "".join(c if c.isprintable() else "?" for c in str(error))[:_QUOTE_LIMIT]
+        why = visible(str(error)[:_QUOTE_LIMIT])[:_QUOTE_LIMIT]
         raise ManifestError(f"The manifest of {name} is not valid: {why}.", _REMEDY) from error
     return manifest
 
@@ -148,6 +149,9 @@ def _check(manifest: Manifest) -> None:
     names = [file.name for file in manifest.inputs]
     if len(set(names)) != len(names):
         raise ValueError("it names an input twice")
+    if idle := set(range(len(names))) - manifest.machine.inputs():
+        # A program that opens the others may look at what lies beside them.
+        raise ValueError(f"no part of the machine needs the input {names[min(idle)]}")
     if missing := [n for n in manifest.machine.inputs() if n >= len(names)]:
         raise ValueError(f"the machine needs an input number {min(missing)}")
     if manifest.complete and (

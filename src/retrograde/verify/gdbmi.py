@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from retrograde.errors import EnvironmentLacks, QemuTimeout, RetrogradeError
 from retrograde.machine.asking import how_it_ended
-from retrograde.machine.gdbprogram import PATIENCE
+from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, PATIENCE
 
 ANSWER_SECONDS = 60.0
 
@@ -54,7 +54,7 @@ class GdbMi:
             )
         self._parse = parse_response
         self._process = subprocess.Popen(
-            [path, "-q", "-nx", "--interpreter=mi3", *PATIENCE],
+            [path, "-q", "-nx", "--interpreter=mi3", *PATIENCE, *NOT_ITS_SCRIPTS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
