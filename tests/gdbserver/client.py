@@ -59,9 +59,9 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def serving(timeline, folder, reports=None):
+async def serving(timeline, folder, reports=None, patience=None):
     """Serve `timeline`; yields the socket's path."""
     path = str(folder / "gdb")
     report = reports.append if reports is not None else lambda _text: None
-    async with await GdbServer.start(timeline, Address(path=path), report):
+    async with await GdbServer.start(timeline, Address(path=path), report, patience=patience):
         yield path

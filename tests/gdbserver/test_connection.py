@@ -5,13 +5,17 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrograde.errors import UsageError
+from retrograde.gdbserver import connection
 from retrograde.gdbserver.address import Address
-from retrograde.gdbserver.server import GdbServer
+from retrograde.gdbserver.refusal import PACKETS
+from retrograde.gdbserver.server import REFUSED_AT_ONCE, GdbServer
+from retrograde.recording.console import ConsoleMap
 from retrograde.wire.rsp import encode
 from tests.gdbserver.client import SECONDS, Client, serving
 from tests.gdbserver.faketimeline import END, FakeTimeline, pc
@@ -74,6 +78,16 @@ async def test_a_client_that_vanishes_ends_its_run(tmp_path):
         await again.close()
 
 
+async def test_the_guests_console_does_not_command_gdbs_terminal(tmp_path):
+    timeline = FakeTimeline(tmp_path)
+    written = "\x1b]0;title\x07 \u202egnp\t1\nnext\n".encode()
+    timeline.recording.console = ConsoleMap(written, np.zeros(len(written), np.uint64))
+    async with serving(timeline, tmp_path) as path:
+        client = await Client.connect(path)
+        assert await client.monitor("console") == "\\x1b]0;title\\x07 \\u202egnp\t1\nnext\n"
+        await client.close()
+
+
 async def test_the_next_client_finds_the_position_but_no_breakpoints(tmp_path):
     timeline = FakeTimeline(tmp_path)
     async with serving(timeline, tmp_path) as path:
@@ -96,13 +110,104 @@ async def test_a_second_client_is_sent_away(tmp_path):
     async with serving(FakeTimeline(tmp_path), tmp_path, reports) as path:
         first = await Client.connect(path)
         assert await first.ask("qC") == "QC1"
-        second = await Client.connect(path)
-        with contextlib.suppress(ConnectionError):
-            assert await second.answer() is None
+        for _ in range(3):
+            second = await Client.connect(path)
+            assert await second.ask("qSupported:swbreak+") == ""
+            assert (await second.ask("vMustReplyEmpty")).startswith("E.Another debugger is")
+            await second.close()
         assert len(reports) == 1
         assert await first.ask("qC") == "QC1"
         await first.close()
+        third = await Client.connect(path)
+        assert await third.ask("qC") == "QC1"
+        fourth = await Client.connect(path)
+        assert await third.ask("qC") == "QC1"
+        assert len(reports) == 2
+        await fourth.close()
+        await third.close()
+
+
+async def test_who_is_sent_away_does_not_stay(tmp_path):
+    async with serving(FakeTimeline(tmp_path), tmp_path) as path:
+        first = await Client.connect(path)
+        assert await first.ask("qC") == "QC1"
+        second = await Client.connect(path)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(PACKETS):
+                assert (await second.ask("qC") or "E.").startswith("E.")
+            assert await second.answer() is None
         await second.close()
+        assert await first.ask("qC") == "QC1"
+        await first.close()
+
+
+async def test_an_idle_client_gives_way(tmp_path):
+    reports = []
+    async with serving(FakeTimeline(tmp_path), tmp_path, reports, patience=0.0) as path:
+        clients = []
+        for _ in range(20):
+            clients.append(await Client.connect(path))
+            assert await clients[-1].ask("qC") == "QC1"
+        for idle in clients[:-1]:
+            with contextlib.suppress(ConnectionError):
+                assert await idle.answer() is None
+            await idle.close()
+        assert len(reports) == 19
+        await clients[-1].close()
+
+
+async def test_who_waits_for_an_answer_is_not_idle(tmp_path):
+    timeline = Endless(tmp_path)
+    async with serving(timeline, tmp_path, patience=0.0) as path:
+        client = await Client.connect(path)
+        client.send("c")
+        await timeline.running
+        other = await Client.connect(path)
+        assert (await other.ask("qC")).startswith("E.Another debugger")
+        client.writer.write(b"\x03")
+        assert (await client.answer()).startswith("T02")
+        await client.close()
+        await other.close()
+
+
+async def test_who_never_asks_anything_is_no_client(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "GREETING", 0.0)
+    async with serving(FakeTimeline(tmp_path), tmp_path) as path:
+        silent = await Client.connect(path)
+        silent.writer.write(b"$qC#")  # nor is half a request one
+        client = await Client.connect(path)
+        assert await client.ask("qC") == "QC1"
+        with contextlib.suppress(ConnectionError):
+            assert await silent.answer() is None
+        # Who did ask stays.
+        other = await Client.connect(path)
+        assert (await other.ask("qC")).startswith("E.Another debugger")
+        assert await client.ask("qC") == "QC1"
+        for one in (silent, client, other):
+            await one.close()
+
+
+async def test_a_crowd_is_not_kept_waiting(tmp_path):
+    async with serving(FakeTimeline(tmp_path), tmp_path) as path:
+        first = await Client.connect(path)
+        assert await first.ask("qC") == "QC1"
+        crowd = [await Client.connect(path) for _ in range(2 * REFUSED_AT_ONCE)]
+        for told in crowd[:REFUSED_AT_ONCE]:
+            assert (await told.ask("qC")).startswith("E.Another debugger")
+        for cut_off in crowd[REFUSED_AT_ONCE:]:
+            with contextlib.suppress(ConnectionError):
+                assert await cut_off.answer() is None
+        for one in crowd:
+            await one.close()
+        while True:  # those that left are noticed in their own time
+            last = await Client.connect(path)
+            with contextlib.suppress(ConnectionError):
+                if await last.ask("qC") is not None:
+                    break
+            await last.close()
+        await last.close()
+        assert await first.ask("qC") == "QC1"
+        await first.close()
 
 
 @pytest.mark.parametrize("goodbye", [True, False])
@@ -153,8 +258,7 @@ async def test_one_of_many_is_next(tmp_path):
         assert await first.ask("D") == "OK"
         second, third = await Client.connect(path), await Client.connect(path)
         assert await second.ask("qC") == "QC1"
-        with contextlib.suppress(ConnectionError):
-            assert await third.answer() is None
+        assert (await third.ask("qC")).startswith("E.Another debugger")
         assert len(reports) == 1
         for client in (first, second, third):
             await client.close()

@@ -170,6 +170,14 @@ def test_a_client_without_a_file_gets_the_guests(gdb, served, sysroot):
         gdb.connect(path)
 
 
+def test_a_second_gdb_is_told_why_it_is_not_served(gdb, served):
+    _gdb, path, _recording = served
+    with GdbMi() as other:
+        with pytest.raises(GdbFailed, match="Another debugger is attached to this recording"):
+            other.connect(path)
+        assert where(gdb) == 17_000_000
+
+
 def test_random_scripts_agree_with_the_timeline(gdb, served):
     _gdb, _path, recording = served
     rng = random.Random(20)

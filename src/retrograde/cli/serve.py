@@ -9,7 +9,7 @@ import click
 
 from retrograde.cli import signals
 from retrograde.cli.arguments import FORCE, QEMU, RECORDING
-from retrograde.cli.output import progress, warn
+from retrograde.cli.output import note, progress, warn
 from retrograde.errors import UsageError
 from retrograde.gdbserver.address import Address
 from retrograde.machine.compat import qemu_for
@@ -53,6 +53,10 @@ def command(
     signals.run(_serve(recording, program, address, recording.resolve(at)))
 
 
+IDLE_SECONDS = 600.0
+"""After which a client that anybody can be gives way to another."""
+
+
 async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) -> None:
     from retrograde.gdbserver.server import GdbServer
     from retrograde.index.hints import IndexHints
@@ -63,10 +67,15 @@ async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) ->
         timeline = await Timeline.open(recording, qemu, at=at, progress=show)
         timeline.hints = IndexHints.of(recording)
     signals.on_ending(stop.set)
-    async with timeline, await GdbServer.start(timeline, address, warn) as server:
+    async with (
+        timeline,
+        await GdbServer.start(
+            timeline, address, warn, patience=None if address.is_local else IDLE_SECONDS
+        ) as server,
+    ):
         if not timeline.can_search:
             warn("without the probe (`retrograde doctor`) only steps work, no breakpoints.")
-        click.echo(f"retrograde: target remote {server.address}", err=True)
+        note(f"target remote {server.address}")
         words = ["lldb", "-o", _LLDB_PATIENCE, "-o", f"process connect {server.address.url}"]
-        click.echo(f"retrograde: or {shlex.join(words)}", err=True)
+        note(f"or {shlex.join(words)}")
         await stop.wait()

@@ -11,9 +11,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from retrograde.gdbserver.lifesigns import LifeSigns, sign_for
+from retrograde.gdbserver.refusal import Refusing
 from retrograde.gdbserver.requests import is_long
 from retrograde.gdbserver.session import PACKET_BYTES, Session
 from retrograde.timeline.timeline import Timeline
+from retrograde.visible import visible_lines
 from retrograde.wire.rsp import (
     ACK,
     NACK,
@@ -29,6 +31,12 @@ from retrograde.wire.rsp import (
 WAITING: Final = 64
 """Requests kept while one is being answered. No debugger sends a second; the rest of a
 flood is read, so that a vanished client is noticed, and dropped."""
+
+GREETING: Final = 10.0
+"""Seconds. A client that has asked nothing by then gives way to the next."""
+
+KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}
+"""A client whose machine or network went away without a word is noticed in two minutes."""
 
 LINGER: Final = 100e-6
 """Seconds. gdb 13 asks on after some 50 microseconds."""
@@ -64,6 +72,18 @@ class Connection(asyncio.Protocol):
         self._signs = LifeSigns(self._give_sign)
         self._interrupt_due = False
         self._reached: int | None = None
+        self._heard = asyncio.get_running_loop().time()
+        self._has_asked = False
+
+    def gives_way(self, patience: float | None) -> bool:
+        """Whether another may have the place: one that asks nothing does not need it.
+
+        That is for `patience` seconds, None for ever; less for who has never asked anything.
+        """
+        limit = patience if self._has_asked else GREETING
+        if limit is None or self._answering or self._requests:
+            return False
+        return asyncio.get_running_loop().time() - self._heard >= limit
 
     @property
     def is_leaving(self) -> bool:
@@ -98,6 +118,10 @@ class Connection(asyncio.Protocol):
         """Send the client away at once."""
         self._transport.abort()
 
+    def refuse(self, why: str, gone: Callable[[], None]) -> None:
+        """Have the client told why it is not served, without `run`; calls `gone` when it left."""
+        Refusing(self._transport, why, gone)
+
     # -- what the event loop calls -----------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -108,6 +132,9 @@ class Connection(asyncio.Protocol):
         self._ready.register(link.fileno(), select.POLLIN)
         if link.family != socket.AF_UNIX:
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in KEEPALIVE.items():
+                link.setsockopt(socket.IPPROTO_TCP, option, value)
         self._accept(self)
 
     def data_received(self, data: bytes) -> None:
@@ -157,7 +184,7 @@ class Connection(asyncio.Protocol):
         if self._gone or self._given_up:
             return
         self._last = encode(answer)
-        self._transport.write(self._last)
+        self._write(self._last)
         self._linger()
 
     async def _answer_to(self, request: bytes) -> bytes:
@@ -193,7 +220,7 @@ class Connection(asyncio.Protocol):
         """Let the client know that its answer is being worked at."""
         if not self._transport.get_write_buffer_size():
             skips_acks = self._session.asks_one_by_one
-            self._transport.write(sign_for(self._answering, skips_acks=skips_acks))
+            self._write(sign_for(self._answering, skips_acks=skips_acks))
 
     def _linger(self) -> None:
         """Look for the next request for a moment, awake.
@@ -229,9 +256,14 @@ class Connection(asyncio.Protocol):
 
     def _say(self, text: str) -> None:
         """Show text to the client's user, as far as it can be shown now: in an O packet."""
-        data = text.encode(errors="replace")
+        data = visible_lines(text).encode()
         for at in range(0, len(data), _TEXT):
-            self._transport.write(encode(b"O" + data[at : at + _TEXT].hex().encode()))
+            self._write(encode(b"O" + data[at : at + _TEXT].hex().encode()))
+
+    def _write(self, data: bytes) -> None:
+        """Send, unless the connection broke: asyncio would complain of it on our stderr."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def _leave(self) -> None:
         self._gone = True
@@ -241,8 +273,10 @@ class Connection(asyncio.Protocol):
     def _take(self, frame: Frame) -> None:
         acknowledging = not self._session.no_ack
         if isinstance(frame, Packet):
+            self._has_asked = True
+            self._heard = asyncio.get_running_loop().time()
             if acknowledging:
-                self._transport.write(ACK)
+                self._write(ACK)
             self._give_up()
             if len(self._requests) < WAITING:
                 self._requests.append(frame.payload)
@@ -254,9 +288,9 @@ class Connection(asyncio.Protocol):
             elif any(map(is_long, self._requests)):
                 self._interrupt_due = True
         elif isinstance(frame, Garbled) and acknowledging:
-            self._transport.write(NACK)
+            self._write(NACK)
         elif isinstance(frame, Nack) and acknowledging:
-            self._transport.write(self._last)
+            self._write(self._last)
             self._last = b""  # once: a flood of nacks must not be multiplied
 
     def _stop_answering(self) -> None:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.gdbserver.address import Address
@@ -19,33 +19,52 @@ from retrograde.timeline.timeline import Timeline
 
 Report = Callable[[str], None]
 
+REFUSED_AT_ONCE: Final = 8
+"""Clients that are being told why; further ones are cut off, or they would use up descriptors."""
+
+_TAKEN: Final = (
+    "Another debugger is attached to this recording, and one is served at a time. "
+    "Let it `disconnect`, or serve the recording a second time."
+)
+
 
 class GdbServer:
     """Serves `timeline` to debuggers. Made by `start`; always ended by `close`.
 
     The cursor stays where a client left it. One client at a time: another that connects
-    meanwhile is sent away at once, unless the one before is leaving.
+    meanwhile is told so and sent away, unless the one before is leaving or gives way to it.
     """
 
-    def __init__(self, timeline: Timeline, address: Address, report: Report) -> None:
+    def __init__(
+        self, timeline: Timeline, address: Address, report: Report, patience: float | None
+    ) -> None:
         self._timeline = timeline
         self.address = address
         """Where it listens, with the port that was found."""
         self._report = report
+        self._patience = patience
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._last: tuple[Connection, asyncio.Task[None]] | None = None
+        self._has_told = False
+        self._refused = 0
 
     @classmethod
     async def start(
-        cls, timeline: Timeline, address: Address, report: Report = lambda _text: None
+        cls,
+        timeline: Timeline,
+        address: Address,
+        report: Report = lambda _text: None,
+        *,
+        patience: float | None = None,
     ) -> Self:
-        """Listen at `address`; `report` is told of clients.
+        """Listen at `address`; `report` is told of clients that are sent away.
 
-        A Unix socket is for its owner only. Raises UsageError when the address is taken,
-        EnvironmentLacks when it cannot be had.
+        A client that has asked nothing for `patience` seconds gives way to another that
+        comes; None lets it stay. A Unix socket is for its owner only. Raises UsageError when
+        the address is taken, EnvironmentLacks when it cannot be had.
         """
-        server = cls(timeline, address, report)
+        server = cls(timeline, address, report, patience)
         try:
             await server._open()
         except OSError as error:
@@ -107,14 +126,35 @@ class GdbServer:
         before = None
         if self._last is not None:
             last, before = self._last
-            if not before.done() and not last.is_leaving:
-                self._report("a second client was sent away: one is served at a time")
-                connection.abort()
+            if not before.done() and not last.is_leaving and not self._takes_place_of(last):
+                self._refuse(connection)
                 return
+        self._has_told = False
         task = asyncio.create_task(_serve(connection, before))
         self._last = connection, task
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+
+    def _takes_place_of(self, last: Connection) -> bool:
+        """Send an idle client away for another; returns whether it was idle."""
+        if not last.gives_way(self._patience):
+            return False
+        self._report("a client that was idle was sent away: another one came")
+        last.abort()
+        return True
+
+    def _refuse(self, connection: Connection) -> None:
+        if not self._has_told:  # once for each that is served: anybody can come again and again
+            self._has_told = True
+            self._report("a second client was sent away: one is served at a time")
+        if self._refused == REFUSED_AT_ONCE:
+            connection.abort()
+            return
+        self._refused += 1
+        connection.refuse(_TAKEN, self._forget_refused)
+
+    def _forget_refused(self) -> None:
+        self._refused -= 1
 
 
 async def _serve(connection: Connection, before: asyncio.Task[None] | None) -> None:
