@@ -21,6 +21,8 @@ _SCALE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?)([kKmMgG]?)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 _FROM_END = re.compile(r"end\s*-\s*(.+)")
+_LONGEST = 100
+"""Characters of a number, which has 19 digits at most, and of what a message quotes."""
 _FORMS = "Write a position as 1_234_567, 1.2G, 50%, start, end, end-1000 or console:TEXT."
 
 
@@ -59,7 +61,7 @@ def _resolve(text: str, end: int, find_console: Callable[[str], int | None]) -> 
         return _on_console(text.removeprefix("console:"), find_console)
     if match := _FROM_END.fullmatch(text):
         return end - _number(match[1].strip(), text)
-    if match := _PERCENT.fullmatch(text):
+    if len(text) <= _LONGEST and (match := _PERCENT.fullmatch(text)):
         return int(end * Decimal(match[1]) / 100)
     return _number(text, text)
 
@@ -72,7 +74,7 @@ def _on_console(quoted: str, find_console: Callable[[str], int | None]) -> int:
     position = find_console(wanted)
     if position is None:
         raise PositionError(
-            f"The console never shows {wanted!r}.",
+            f"The console never shows {wanted[:_LONGEST]!r}.",
             "Read console.log in the recording to see what it does show.",
         )
     return position
@@ -80,9 +82,9 @@ def _on_console(quoted: str, find_console: Callable[[str], int | None]) -> int:
 
 def _number(text: str, whole: str) -> int:
     match = _NUMBER.fullmatch(text)
-    if not match or match[1].endswith("_"):
-        raise PositionError(f"{whole!r} is not a position.", _FORMS)
+    if not match or match[1].endswith("_") or len(text) > _LONGEST:
+        raise PositionError(f"{whole[:_LONGEST]!r} is not a position.", _FORMS)
     value = Decimal(match[1].replace("_", "")) * _SCALE[match[2].lower()]
     if value != int(value):
-        raise PositionError(f"{whole!r} is not a whole number of instructions.", _FORMS)
+        raise PositionError(f"{whole[:_LONGEST]!r} is not a whole number of instructions.", _FORMS)
     return int(value)

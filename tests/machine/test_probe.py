@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections import Counter
 from itertools import pairwise
@@ -384,3 +385,11 @@ def test_unknown_registers_are_refused(lab_recording, probe_for):
         replay.run_to(100_000)
     with pytest.raises(UsageError, match="r99"):
         probe.changes()
+
+
+def test_qemu_cannot_take_the_memory_away(probe_for):
+    """Reading what is beyond a file's end would end our process with SIGBUS."""
+    probe = probe_for("tiny")
+    with pytest.raises(PermissionError):
+        os.ftruncate(probe.fd, 4096)
+    assert probe.total("hits") == 0

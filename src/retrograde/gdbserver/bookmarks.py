@@ -8,6 +8,7 @@ import msgspec
 
 from retrograde.errors import EnvironmentLacks, RecordingError, UsageError
 from retrograde.recording.bundle import Recording
+from retrograde.recording.rrlog import MAX_POSITION
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _TAKEN = ("start", "end")
@@ -28,7 +29,11 @@ class Bookmarks:
             found = msgspec.json.decode(data, type=dict[str, int])
         except (OSError, RecordingError, msgspec.DecodeError, ValueError):
             return {}
-        return {name: position for name, position in found.items() if _may_name(name)}
+        return {
+            name: position
+            for name, position in found.items()
+            if _may_name(name) and 0 <= position <= MAX_POSITION
+        }
 
     def add(self, name: str, position: int) -> None:
         """Keep a bookmark, in place of one with that name.

@@ -30,6 +30,7 @@ from retrograde.index.files import META, META_LIMIT, IndexFiles, Interval
 from retrograde.index.tables import TABLES, Column, Table
 from retrograde.recording.bundle import LOG, Recording, digest_file
 from retrograde.recording.folder import NotPlain
+from retrograde.recording.manifest import Line
 
 if TYPE_CHECKING:
     import duckdb
@@ -63,7 +64,7 @@ class Meta(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     recording: str
     versions: dict[str, int] = {}
-    makers: dict[str, str] = {}
+    makers: dict[str, Line] = {}
 
 
 class IndexStore:

@@ -16,6 +16,7 @@ tells what is exact and what the probe cannot see.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from retrograde.errors import InternalError, UsageError
+from retrograde.errors import InternalError, QemuError, UsageError
 from retrograde.machine import probe_page as layout
 from retrograde.machine.probe_page import Feature, RecordFlag
 from retrograde.machine.probe_record import touches
@@ -129,14 +130,16 @@ class Probe:
             "calls": capacity.calls,
             "contexts": capacity.contexts,
         }
-        offsets, size = self._lay_out()
-        self.fd = os.memfd_create("probe")
+        self._offsets, size = self._lay_out()
+        self.fd = os.memfd_create("probe", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, size)
+        # Or QEMU could take the memory away from under us, which ends a process (SIGBUS).
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         self._map = mmap.mmap(self.fd, size)
         self._header: Any = np.frombuffer(self._map, dtype=layout.HEADER, count=1)[0:1]
         self._set(magic=layout.PAGE_MAGIC, version=layout.PAGE_VERSION, bytes=size)
         self._set(big_endian=int(big_endian), until=layout.FOREVER)
-        for name, offset in offsets.items():
+        for name, offset in self._offsets.items():
             self._header[name] = (offset, self._capacity[name], 0)
         self._fill("exceptions", np.sort(exceptions))
         self._fill("deliveries", np.sort(np.concatenate([exceptions, interrupts])))
@@ -238,7 +241,9 @@ class Probe:
         is_push = hits["flags"] & RecordFlag.DELIVERY != 0
         if not is_push.any():
             return hits
-        watch = self._area("watches")[np.where(is_push, hits["which"], 0)]
+        which = np.where(is_push, hits["which"], 0)
+        self._require(bool((which < MAX_WATCHES).all()))
+        watch = self._area("watches")[which]
         known = is_push & (hits["flags"] & RecordFlag.NO_PADDR == 0) & (watch["physical"] != 0)
         kept = hits[~known | touches(hits, watch["first"], watch["last"])]
         again = np.zeros(len(kept), np.bool_)
@@ -314,6 +319,12 @@ class Probe:
         rows = self._area(name)
         return rows if name == "written" else rows[: int(self._header[name]["total"][0])]
 
+    def touched(self) -> NDArray[Any]:
+        """Return the numbers of the pages that `written` has something of, in a copy."""
+        pages = self.rows("touched").copy()
+        self._require(bool((pages < self._capacity["written"]).all()))
+        return pages
+
     def begin_epoch(self) -> None:
         """Have coverage begin anew from here on, with calls and contexts forgotten.
 
@@ -352,7 +363,8 @@ class Probe:
 
     def _set(self, **values: int) -> None:
         for name, value in values.items():
-            self._header[name] = value
+            # What is added up may have been changed by QEMU.
+            self._header[name] = value & layout.FOREVER
 
     def _get(self, name: str) -> int:
         return int(self._header[name][0])
@@ -362,7 +374,7 @@ class Probe:
             self._map,
             dtype=layout.ELEMENT[name],
             count=self._capacity[name],
-            offset=int(self._header[name]["offset"][0]),
+            offset=self._offsets[name],
         )
 
     def _fill(self, name: str, values: NDArray[Any]) -> None:
@@ -377,11 +389,20 @@ class Probe:
         if not self.facts().active:
             raise InternalError("The probe was armed and no snapshot was loaded and run since.")
 
+    @staticmethod
+    def _require(sense: bool) -> None:
+        if not sense:
+            raise QemuError(
+                "What QEMU left in the probe's memory makes no sense.",
+                "Do not trust the recording if it is not yours; report this if it is.",
+            )
+
     def _records(self, name: str) -> NDArray[np.void]:
         self._require_active()
         unknown = self._get("unknown_register")
         if unknown:
-            what = self._area("registers")[unknown - 1].decode()
+            self._require(unknown <= MAX_REGISTERS)
+            what = self._area("registers")[unknown - 1].decode(errors="replace")
             raise UsageError(f"QEMU knows no register {what!r}.", "See `info registers` in gdb.")
         total, capacity = int(self._header[name]["total"][0]), self._capacity[name]
         records = self._area(name)

@@ -80,7 +80,7 @@ class Coverage:
             raise InternalError(f"The probe did not see all from {self._first:_} on: {facts}.")
         if facts.overflows:
             raise InternalError("More ran in one interval than the probe has room for.")
-        blocks, touched = self._probe.rows("blocks"), self._probe.rows("touched").copy()
+        blocks, touched = self._probe.rows("blocks"), self._probe.touched()
         ran = blocks["count"] > 0
         touched.sort()
         covered = Covered(
@@ -98,7 +98,7 @@ class Coverage:
         return covered
 
     def _clear_written(self) -> None:
-        self._written()[self._probe.rows("touched")] = 0
+        self._written()[self._probe.touched()] = 0
 
     def _written(self) -> NDArray[Any]:
         return self._probe.rows("written")

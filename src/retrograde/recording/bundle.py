@@ -218,7 +218,7 @@ class Recording:
         return parse_position(str(expression), self.end, self._find_console)
 
     def _find_console(self, text: str) -> int | None:
-        wanted = text.encode()
+        wanted = os.fsencode(text)  # the bytes that were typed, also where they are no UTF-8
         found = next(self.console.find(wanted), None)
         return found and self.console.position_of(found[0] + len(wanted) - 1)
 

@@ -200,6 +200,8 @@ def _follow_variable(padded: bytes, places: Indices, follow: Indices, layout: La
     frames = np.minimum(frames, np.uint64(MAX_ARRAY_BYTES // _AUDIO_FRAME + 1))
     _follow_array(follow, here, frames.astype(np.intp) * _AUDIO_FRAME, _audio_head(layout))
     here = places[kinds == Kind.INPUT]
+    if not here.size:
+        return
     action, key = words[here + 1], words[here + 5]
     length = _look_up(action, _INPUT_LENGTH)
     if layout.tagged_keys:

@@ -21,7 +21,8 @@ import fcntl
 import os
 import re
 from collections.abc import Sequence
-from typing import Final
+from itertools import pairwise
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ from retrograde.errors import InternalError, RecordingError
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import IMAGE, LOG, Recording
 from retrograde.recording.folder import Folder
+from retrograde.recording.rrlog import MAX_POSITION
 from retrograde.timeline.pages import PageStore, RamImage, Table
 
 FORMAT = 3
@@ -62,9 +64,9 @@ class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     checkpoint before to this one took.
     """
 
-    position: int
+    position: Annotated[int, msgspec.Meta(ge=0, le=MAX_POSITION)]
     registers: str
-    seconds: float
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
 
     @property
     def tag(self) -> str:
@@ -129,6 +131,8 @@ class CheckpointStore:
             folder = cache.folder(FOLDER)
             index = msgspec.json.decode(folder.read(INDEX, INDEX_LIMIT), type=Index)
             if index.origin != origin or not {IMAGE, PAGES, TABLES} <= index.sizes.keys():
+                return None
+            if any(a.position >= b.position for a, b in pairwise(index.checkpoints)):
                 return None
             if any(_size(folder, name) != size for name, size in index.sizes.items()):
                 return None

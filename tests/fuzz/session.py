@@ -1,33 +1,19 @@
-"""Fuzz targets: the packet decoder, and a whole session of the server, from bytes alone.
-
-    ./dev fuzz [SECONDS]
-
-lets atheris look for bytes that break them, guided by what code they reach, and keeps what
-it found in build/fuzz. The test suite gives them SEEDS and what hypothesis thinks of.
-"""
+"""Fuzz target: a whole session with the gdb server, over a timeline in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
-
-if __name__ == "__main__":
-    import atheris
-
-    # Only what is imported in here tells it what code was reached.
-    with atheris.instrument_imports(include=["retrograde.wire", "retrograde.gdbserver"]):
-        import retrograde.gdbserver.connection  # noqa: F401
 
 from retrograde.gdbserver.connection import Connection
 from retrograde.wire.rsp import Ack, Decoder, Garbled, Nack, Packet, encode
+from tests.fuzz.mutation import change_bytes as mutate  # noqa: F401 - part of a target
 from tests.gdbserver.faketimeline import END, FakeTimeline
 
-LIMIT = 4096
+MOST = 512
 
 SEEDS = (
     b"qSupported:swbreak+;hwbreak+;error-message+\nQStartNoAckMode\n?\ng\np10\nqC\nvCont?",
@@ -42,17 +28,8 @@ SEEDS = (
 """Requests by lines, which are sent as packets; after `!` as they are."""
 
 
-def decode(data: bytes) -> None:
-    """Decode bytes whole and in chunks; encode what came out and decode that."""
-    size = 1 + data[0] if data else 1
-    whole, parts = Decoder(LIMIT), Decoder(LIMIT)
-    frames = whole.feed(data)
-    chunks = (data[at : at + size] for at in range(0, len(data), size))
-    assert [frame for chunk in chunks for frame in parts.feed(chunk)] == frames
-    assert whole.held == parts.held <= LIMIT + 8
-    for frame in frames:
-        if isinstance(frame, Packet):
-            assert Decoder(2 * LIMIT).feed(encode(frame.payload)) == [frame]
+def open_target(place: Path) -> Callable[[bytes], None]:
+    return lambda data: asyncio.run(converse(data, place))
 
 
 async def converse(data: bytes, cache: Path) -> None:
@@ -96,25 +73,3 @@ async def all_of(reader: asyncio.StreamReader) -> bytes:
         while data := await reader.read(1 << 16):
             said += data
     return said
-
-
-def main() -> None:
-    """Fuzz until something breaks, or for so many seconds."""
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    found = Path("build/fuzz/corpus")
-    found.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(SEEDS):
-        (found / f"seed{number}").write_bytes(seed)
-    with tempfile.TemporaryDirectory() as cache, asyncio.Runner() as runner:
-
-        def one_input(data: bytes) -> None:
-            decode(data)
-            runner.run(converse(data, Path(cache)))
-
-        options = [f"-max_total_time={seconds}", "-timeout=20", "-artifact_prefix=build/fuzz/"]
-        atheris.Setup([sys.argv[0], *options, os.fspath(found)], one_input)
-        atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,92 @@
+"""Run fuzz targets under atheris, which looks for inputs that reach new code.
+
+    ./dev fuzz [TARGET...] [--runs N | --seconds S]
+
+Each target runs in a process of its own until something breaks, N inputs were tried or S
+seconds are over. What reached new code is kept in build/fuzz/TARGET, and so is what broke
+it: when it is mended, that goes into tests/fuzz/regressions/TARGET.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.mutation import change_bytes
+from tests.fuzz.targets import NAMES
+
+FOUND = Path("build/fuzz")
+SECONDS = 60
+LONGEST, LARGEST, ALLOCATION = 10, 2048, 512
+"""What one input may take: seconds, MB in all and MB at once."""
+
+
+def main() -> int:
+    """Run what the command line names; returns 1 when something broke."""
+    parser = argparse.ArgumentParser(prog="./dev fuzz", allow_abbrev=False)
+    parser.add_argument("target", nargs="*", choices=[*NAMES, []], metavar="TARGET")
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--runs", type=int, help="inputs to try on each target")
+    limit.add_argument("--seconds", type=int, default=SECONDS, help="of each target")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        fuzz(given.target[0], given.runs, given.seconds)
+    broken = []
+    for name in given.target or NAMES:
+        words = [sys.executable, "-m", "tests.fuzz", "--one", name]
+        words += ["--runs", str(given.runs)] if given.runs else ["--seconds", str(given.seconds)]
+        sys.stdout.write(f"== {name}\n")
+        sys.stdout.flush()
+        if subprocess.run(words, check=False).returncode:
+            broken.append(name)
+    sys.stdout.write(f"Broken: {', '.join(broken)}\n" if broken else "Nothing broke.\n")
+    return bool(broken)
+
+
+def fuzz(name: str, runs: int | None, seconds: int) -> None:
+    """Fuzz one target; atheris ends the process."""
+    import atheris
+
+    # Only what is imported in here tells it what code was reached.
+    with atheris.instrument_imports(include=["retrograde"]):
+        from tests.fuzz.targets import inputs_of, load
+
+        target = load(name)
+    corpus = FOUND / name / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(inputs_of(name)):
+        (corpus / f"seed{number}").write_bytes(seed)
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        chance = random.Random(seed)
+        changed = target.mutate(data, chance)
+        if chance.randrange(2):
+            return changed[:most]
+        return bytes(atheris.Mutate(changed[:most], most))
+
+    options = [
+        f"-runs={runs}" if runs else f"-max_total_time={seconds}",
+        f"-artifact_prefix={FOUND / name}/",
+        f"-timeout={LONGEST}",
+        f"-rss_limit_mb={LARGEST}",
+        f"-malloc_limit_mb={ALLOCATION}",
+        f"-max_len={target.MOST}",
+        "-print_final_stats=1",
+    ]
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    place = tempfile.mkdtemp(dir=memory, prefix="retrograde-fuzz-")
+    one_input = target.open_target(Path(place))
+    # Single bytes atheris changes better itself.
+    own = {} if target.mutate is change_bytes else {"custom_mutator": mutate}
+    atheris.Setup([sys.argv[0], *options, os.fspath(corpus)], one_input, **own)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

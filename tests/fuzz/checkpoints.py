@@ -1,0 +1,68 @@
+"""Fuzz target: index.json of the checkpoints, which a stranger may have written."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from retrograde.recording.bundle import IMAGE
+from retrograde.timeline.store import (
+    FOLDER,
+    FORMAT,
+    INDEX,
+    PAGES,
+    TABLES,
+    Checkpoint,
+    CheckpointStore,
+    Index,
+    Origin,
+)
+from tests.fuzz.mutation import change_json as mutate  # noqa: F401 - part of a target
+from tests.recording.handmade import make_recording
+
+RAM_PAGES = 2
+ORIGIN = Origin(FORMAT, "0" * 64, "1" * 64, RAM_PAGES * 4096)
+_POINTS = [
+    Checkpoint(position=number * 100, registers="00ff" * 8, seconds=0.5) for number in range(4)
+]
+_SIZES = {PAGES: 8192, TABLES: len(_POINTS) * RAM_PAGES * 4, IMAGE: 4096}
+
+MOST = 1500
+
+SEEDS = (
+    msgspec.json.encode(Index(ORIGIN, _POINTS, _SIZES, [100], proven=True)),
+    msgspec.json.encode(Index(ORIGIN, _POINTS[:1], _SIZES | {TABLES: 8})),
+    msgspec.json.encode(Index(ORIGIN, [], _SIZES)),
+    b"{}",
+)
+
+
+def open_target(place: Path) -> Callable[[bytes], None]:
+    recording = make_recording(place / "a.retro")
+    folder = recording.open_cache(make=True).folder(FOLDER, make=True)
+    path = folder.path / INDEX
+    for name, size in _SIZES.items():
+        (folder.path / name).write_bytes(bytes(size))
+
+    def one_input(data: bytes) -> None:
+        path.write_bytes(data)
+        store = CheckpointStore.open(recording, ORIGIN)
+        if store is None:
+            return
+        points = store.checkpoints
+        for point in points:
+            assert 0 <= point.position < 1 << 63
+            assert point.seconds >= 0
+            assert len(store.table(point)) == RAM_PAGES
+            assert store.before(point.position) is point
+            assert store.ram_at(point.position) is not None
+        assert all(a.position < b.position for a, b in itertools.pairwise(points))
+        for point in list(points):
+            store.distrust(point)
+        assert not store.checkpoints
+        store.close()
+
+    return one_input
