@@ -69,6 +69,7 @@ DOORS = {
     "verify/matrixtrial.py": {"sys.stdout.buffer.write"},  # to our own pipe
     "index/worker.py": {"os.write"},  # the same
     "gdbserver/gdbinit.py": {"gdb.write"},  # what the server said
+    "gdbserver/gdbsymbols.py": {"gdb.write"},  # names it has looked at, and the user's files
 }
 """What may write to a standard stream, and where."""
 

@@ -31,6 +31,10 @@ _DOUBT = (
     "in the guest's memory. Its names are likely wrong.\n"
 )
 _MODULES = ("*.ko", "*.ko.debug")
+_NAME = re.compile(r"[\w.]([\w.+~-]*\w)?", re.ASCII)
+"""What the guest's memory may name: words of it come into commands of gdb's and into paths."""
+_MANY = 10_000
+"""Modules, or sections of one: a guest's list may go round and round."""
 _WORD = (1 << 64) - 1
 
 
@@ -96,17 +100,18 @@ def load_modules(folders: Sequence[Path]) -> None:
     """Load the symbols of the modules that the guest has loaded here."""
     try:
         modules = dict(_modules())
-        release = gdb.parse_and_eval("init_uts_ns.name.release").string()
+        release = _name(gdb.parse_and_eval("init_uts_ns.name.release"))
     except gdb.error:
         return  # no Linux, or not yet, or its file has no types
-    known = set(modules) and _files_in(folders or [_DEBUG_MODULES / release])
+    places = folders or ([_DEBUG_MODULES / release] if release else [])
+    known = _files_in(places) if modules else {}
     for name, sections in sorted(modules.items()):
-        file = known.get(name) if known else None
+        file = known.get(name)
         if file is None:
             gdb.write(f"No file of module {name} was found: name its folder.\n")
         elif ".text" in sections:
-            places = "".join(f" -s {one} {at:#x}" for one, at in sorted(sections.items()))
-            _quietly(f"add-symbol-file {_quoted(file)}{places}")
+            at_each = "".join(f" -s {one} {at:#x}" for one, at in sorted(sections.items()))
+            _quietly(f"add-symbol-file {_quoted(file)}{at_each}")
             gdb.write(f"{name} is at {sections['.text']:#x}\n")
 
 
@@ -181,19 +186,28 @@ def _modules() -> Iterator[tuple[str, dict[str, int]]]:
     offset = next(field.bitpos // 8 for field in kind.fields() if field.name == "list")
     head = gdb.parse_and_eval("&modules")
     entry = head.dereference()["next"]
-    while int(entry) != int(head):
+    for _ in range(_MANY):
+        if int(entry) == int(head):
+            break
         module = gdb.Value(int(entry) - offset).cast(kind.pointer()).dereference()
-        yield module["name"].string(), dict(_sections(module))
+        if name := _name(module["name"]):
+            yield name, dict(_sections(module))
         entry = entry.dereference()["next"]
 
 
 def _sections(module: Any) -> Iterator[tuple[str, int]]:
     attributes = module["sect_attrs"].dereference()
-    for number in range(int(attributes["nsections"])):
+    for number in range(min(int(attributes["nsections"]), _MANY)):
         one = attributes["attrs"][number]
-        name = one["battr"]["attr"]["name"].string()
-        if not name.startswith((".init", ".note", ".gnu")):
+        name = _name(one["battr"]["attr"]["name"])
+        if name and not name.startswith((".init", ".note", ".gnu")):
             yield name, int(one["address"])
+
+
+def _name(value: Any) -> str:
+    """Return a name in the guest's memory, empty where it is none that a kernel gives."""
+    text: str = value.string(errors="replace")
+    return text if _NAME.fullmatch(text) else ""
 
 
 def _files_in(folders: Sequence[Path]) -> dict[str, Path]:
