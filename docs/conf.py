@@ -28,6 +28,5 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 
 man_pages = [
-    ("reference/commands", "retrograde", "whole-machine time travel on stock QEMU", [author], 1),
     ("reference/recording", "retrograde-recording", "a recording on disk", [author], 5),
 ]

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from retrograde.errors import UsageError
 from retrograde.recording.bundle import Recording
 
 
-def open_recording(ctx: click.Context, param: click.Parameter, value: str) -> Recording:
-    """Open the recording that an argument names."""
+def recording_argument(name: str, metavar: str) -> Callable[[Any], Any]:
+    """Return an argument that names a recording and is passed on opened; completed as a folder."""
+    return click.argument(name, metavar=metavar, callback=_open, shell_complete=_folders)
+
+
+def _open(ctx: click.Context, param: click.Parameter, value: str) -> Recording:
     del ctx, param
     return Recording.open(value)
 
 
-RECORDING = click.argument("recording", callback=open_recording, metavar="NAME.retro")
+def _folders(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    del ctx, param
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def complete_files(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Have the shell complete an argument of another program as a file."""
+    del ctx, param
+    return [CompletionItem(incomplete, type="file")]
+
+
+RECORDING = recording_argument("recording", "NAME.retro")
 
 FORCE = click.option(
     "--force", is_flag=True, help="Try even when QEMU or an input is not the recorded one."
 )
 
-QEMU = click.option("--qemu", metavar="PROGRAM", help="The qemu-system-* to use.")
+PROGRAM = click.Path()
+"""A program's name or path, as a string; completed as a file."""
+
+QEMU = click.option("--qemu", metavar="PROGRAM", type=PROGRAM, help="The qemu-system-* to use.")
 
 SYMBOLS = click.option(
     "--symbols",

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from retrograde.cli import signals
-from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.arguments import FORCE, PROGRAM, QEMU, RECORDING, complete_files
 from retrograde.cli.output import progress, warn
 from retrograde.errors import EnvironmentLacks
 from retrograde.held import Scratch
@@ -38,11 +38,21 @@ _SECONDS_TO_LEAVE = 5.0
     help="ELF file whose symbols gdb loads.",
 )
 @click.option(
-    "--gdb", "program", metavar="PROGRAM", help="gdb to use (default: one that knows the guest)."
+    "--gdb",
+    "program",
+    metavar="PROGRAM",
+    type=PROGRAM,
+    help="gdb to use (default: one that knows the guest).",
 )
 @QEMU
 @FORCE
-@click.argument("gdb_args", nargs=-1, type=click.UNPROCESSED, metavar="[-- GDB-ARGS...]")
+@click.argument(
+    "gdb_args",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[-- GDB-ARGS...]",
+    shell_complete=complete_files,
+)
 def command(
     recording: Recording,
     at: str,

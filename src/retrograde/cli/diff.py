@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrograde.cli import signals
-from retrograde.cli.arguments import open_recording
+from retrograde.cli.arguments import recording_argument
 from retrograde.cli.output import (
     JSON_OPTION,
     print_facts,
@@ -30,8 +30,8 @@ Both = tuple[Recording, Recording]
 
 
 @click.command("diff")
-@click.argument("first", callback=open_recording, metavar="A.retro")
-@click.argument("second", callback=open_recording, metavar="B.retro")
+@recording_argument("first", "A.retro")
+@recording_argument("second", "B.retro")
 @click.option(
     "--align",
     type=click.Choice(["calls"]),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from retrograde.cli import signals, streams
 from retrograde.cli.foreign import in_our_words
@@ -69,6 +70,15 @@ class LazyCommands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _ReaderLeft from error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name, or an option, without importing commands."""
+        names = [
+            CompletionItem(name, help=text)
+            for name, text in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import click
 
 from retrograde.cli import signals
-from retrograde.cli.arguments import QEMU, positive
+from retrograde.cli.arguments import QEMU, complete_files, positive
 from retrograde.cli.info import show
 from retrograde.cli.output import JSON_OPTION, note, progress, warn
 from retrograde.cli.terminal import ConsoleOutput, Terminal
@@ -42,7 +42,13 @@ from retrograde.recording.bundle import Recording
 @click.option("--without-quirk", multiple=True, metavar="NAME", help="Leave out a remedy.")
 @click.option("-i", "--interactive", is_flag=True, help="Guest console on this terminal.")
 @JSON_OPTION
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- QEMU-ARGS...")
+@click.argument(
+    "arguments",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="-- QEMU-ARGS...",
+    shell_complete=complete_files,
+)
 def command(
     output: Path,
     target: str,

@@ -8,7 +8,7 @@ import shlex
 import click
 
 from retrograde.cli import signals
-from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.arguments import FORCE, QEMU, RECORDING, complete_files
 from retrograde.cli.output import note, progress, warn
 from retrograde.errors import UsageError
 from retrograde.gdbserver.address import Address
@@ -27,6 +27,7 @@ _LLDB_PATIENCE = "settings set plugin.process.gdb-remote.packet-timeout 3600"
     "text",
     metavar="ADDR",
     required=True,
+    shell_complete=complete_files,
     help="Where to listen: a Unix socket's path, or HOST:PORT of this machine.",
 )
 @click.option("--at", metavar="POSITION", default="start", help="Begin there (default: start).")

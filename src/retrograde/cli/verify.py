@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from retrograde.cli import signals
-from retrograde.cli.arguments import FORCE, QEMU, RECORDING
+from retrograde.cli.arguments import FORCE, PROGRAM, QEMU, RECORDING
 from retrograde.cli.output import JSON_OPTION, print_facts, print_json, status
 from retrograde.errors import AnswerNo
 from retrograde.machine.compat import qemu_for
@@ -46,7 +46,12 @@ class Verdict(msgspec.Struct, kw_only=True):
     help="Compare N random operations with a fresh replay too.",
 )
 @click.option("--seed", type=int, help="Repeat a run of --random.")
-@click.option("--gdb", metavar="PROGRAM", help="gdb to use (default: one that knows the guest).")
+@click.option(
+    "--gdb",
+    metavar="PROGRAM",
+    type=PROGRAM,
+    help="gdb to use (default: one that knows the guest).",
+)
 @QEMU
 @FORCE
 @JSON_OPTION
