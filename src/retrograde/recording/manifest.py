@@ -124,7 +124,7 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
             )
         manifest = msgspec.json.decode(data, type=Manifest)
         _check(manifest)
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         # The message may quote a stranger's text, of any length and to a terminal.
         why = visible(str(error)[:_QUOTE_LIMIT])[:_QUOTE_LIMIT]
         raise ManifestError(f"The manifest of {name} is not valid: {why}.", _REMEDY) from error
