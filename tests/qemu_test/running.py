@@ -28,7 +28,7 @@ def run_file(file: Path, *words: str, cwd: Path, module: bool = False, **environ
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(_sources()), **environment},
+        env={**os.environ, **environment},
         timeout=SECONDS,
     )
     lines = done.stdout.splitlines()
@@ -56,9 +56,3 @@ def outcome(case: type[unittest.TestCase], method: str = "test") -> tuple[str, s
         if found:
             return kind, found[0][1]
     return "passed", ""
-
-
-def _sources() -> Path:
-    import qemu_test
-
-    return Path(qemu_test.__file__).parent.parent

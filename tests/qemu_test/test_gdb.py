@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,14 +116,3 @@ def test_the_byte_order_of_the_machine_under_test(monkeypatch: pytest.MonkeyPatc
 def test_no_such_gdb() -> None:
     with pytest.raises(FileNotFoundError, match="QEMU_TEST_GDB"):
         GDB("/no/such/gdb")
-
-
-def test_without_pygdbmi(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qemu_test import gdb as module
-
-    for name in [name for name in sys.modules if name.startswith("pygdbmi")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "pygdbmi", None)
-    assert issubclass(module._timeout_class(), Exception)
-    with pytest.raises(ImportError):
-        GDB("gdb")

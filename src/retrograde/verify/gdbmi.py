@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pygdbmi.gdbmiparser import parse_response
+
 from retrograde.errors import EnvironmentLacks, QemuTimeout, RetrogradeError
 from retrograde.machine.asking import how_it_ended
 from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, PATIENCE
@@ -39,20 +41,13 @@ class GdbMi:
     """One gdb process. A context manager: leaving it ends gdb."""
 
     def __init__(self, program: str = "gdb") -> None:
-        """Start gdb; raises EnvironmentLacks without gdb or pygdbmi."""
-        try:
-            from pygdbmi.gdbmiparser import parse_response
-        except ImportError as error:
-            raise EnvironmentLacks(
-                "pygdbmi is not installed.", "Install it: pip install 'retrograde[verify]'"
-            ) from error
+        """Start gdb; raises EnvironmentLacks when it is not installed."""
         path = shutil.which(program)
         if path is None:
             raise EnvironmentLacks(
                 f"{program} is not installed.",
                 "Install it: apt-get install gdb (gdb-multiarch for foreign guests)",
             )
-        self._parse = parse_response
         self._process = subprocess.Popen(
             [path, "-q", "-nx", "--interpreter=mi3", *PATIENCE, *NOT_ITS_SCRIPTS],
             stdin=subprocess.PIPE,
@@ -158,5 +153,5 @@ class GdbMi:
             self._unread += data
         record, _, rest = self._unread.partition(b"\n")
         self._unread = rest
-        parsed: dict[str, Any] = self._parse(record.decode(errors="replace"))
+        parsed: dict[str, Any] = parse_response(record.decode(errors="replace"))
         return parsed

@@ -10,7 +10,6 @@ Syntax").
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import re
 import select
@@ -19,6 +18,9 @@ import subprocess
 import sys
 import time
 from typing import Any, ClassVar
+
+from pygdbmi.constants import GdbTimeoutError
+from pygdbmi.gdbmiparser import parse_response
 
 from .child import tied
 
@@ -36,19 +38,10 @@ takes what comes later for the answer to its next question."""
 Response = list[dict[str, Any]]
 
 
-def _timeout_class() -> type[Exception]:
-    """Return the class pygdbmi has for it; without pygdbmi one that nothing raises."""
-    try:
-        found: type[Exception] = importlib.import_module("pygdbmi.constants").GdbTimeoutError
-    except ImportError:
-        return type("GdbTimeoutError", (ValueError,), {})
-    return found
-
-
 class GDB:
     """One gdb. `cli` runs a command, the `get_` methods look at what the last one gave."""
 
-    TimeoutError = _timeout_class()
+    TimeoutError = GdbTimeoutError
 
     byte_order: ClassVar[str] = "little"
     """That of the QEMU under test at its reset. QEMU's stub does not tell it, and a gdb for
@@ -59,9 +52,8 @@ class GDB:
     ) -> None:
         """Start the program `gdb_path`; with `echo`, print what is said on stdout.
 
-        Raises FileNotFoundError without gdb, ImportError without pygdbmi.
+        Raises FileNotFoundError without gdb.
         """
-        self._parser = importlib.import_module("pygdbmi.gdbmiparser")
         if shutil.which(gdb_path) is None:
             raise FileNotFoundError(
                 f"{gdb_path!r} is not a program: set QEMU_TEST_GDB to the path of gdb."
@@ -166,5 +158,5 @@ class GDB:
                 return None
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
-        record: dict[str, Any] = self._parser.parse_response(line.decode(errors="replace"))
+        record: dict[str, Any] = parse_response(line.decode(errors="replace"))
         return record
