@@ -1,0 +1,49 @@
+"""What is done to a command, and how it may end then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from tests.faults.place import Place
+from tests.faults.processes import Running, Setting
+
+ANY_FAILURE = frozenset((2, 3, 4))
+"""Exit codes of something that went wrong outside of us."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a command.
+
+    `prepare` is done to the place before it starts, `act` while it runs (it returns whether
+    there was anything to do it to), `lift` when it has ended. `allowed` are the exit codes
+    it may end with, beside 0 with the right answer. `killed` is a signal that ends us for
+    good; `shortens` says that a recording under way may become a shorter one.
+    """
+
+    words: str
+    allowed: Collection[int] = ANY_FAILURE
+    setting: Callable[[Place], Setting] = lambda _: Setting()
+    prepare: Callable[[Place], object] = lambda _: None
+    act: Callable[[Running], bool] = lambda _: True
+    lift: Callable[[Place], object] = lambda _: None
+    met: Callable[[Place], bool] = lambda _: True
+    killed: int = 0
+    shortens: bool = False
+    may_be_silent: bool = False
+
+
+@dataclass
+class Trial:
+    """A fault, the commands it befalls (side by side, if several), and the cache they find."""
+
+    name: str
+    kind: str
+    commands: tuple[str, ...]
+    cache: bool
+    fault: Fault
+
+    def __str__(self) -> str:
+        cache = "with" if self.cache else "without"
+        return f"{self.name}: {' + '.join(self.commands)}, {cache} cache, {self.fault.words}"
