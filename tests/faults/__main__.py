@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from tests.faults import calls, kinds
+from tests.faults import calls, corpus, kinds
 from tests.faults.fault import Trial
 from tests.faults.judge import COLUMNS, Verdict
 from tests.faults.place import Stock
 from tests.faults.trial import Laboratory
 
+Thing = TypeVar("Thing")
+
 RUNS = 540
+SHOWN = 6
+"""Things that are printed of one run."""
+
 PRINTED = 3000
 """Characters of what is printed of one thing that is wrong."""
 
@@ -25,18 +32,29 @@ def main() -> int:
     """Run, print the table; 1 when anything was wrong."""
     options = _parse()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    began, stock = time.monotonic(), Stock(name="hello" if options.calls else "tiny")
+    began, table = time.monotonic(), Table()
+    stock = Stock(name="hello" if options.calls else "tiny")
     try:
-        laboratory = Laboratory(stock)
-        trials = _sweep(laboratory, options) if options.calls else _seeded(laboratory, options)
-        table = Table()
-        with ThreadPoolExecutor(options.jobs) as pool:
-            for verdict in pool.map(laboratory.run, _told(trials)):
-                table.take(verdict)
+        for verdict in _verdicts(stock, options):
+            table.take(verdict)
     finally:
         stock.close()
     print(f"\n{table}\n\nin {time.monotonic() - began:.0f} s")
     return 1 if table.wrong else 0
+
+
+def _verdicts(stock: Stock, options: argparse.Namespace) -> Iterator[Verdict]:
+    with ThreadPoolExecutor(options.jobs) as pool:
+        if options.corpus:
+            if reason := corpus.why_not():
+                print(f"skipped: {reason}")
+                return
+            cases = [case for case in corpus.cases() if str(case).startswith(options.only)]
+            yield from pool.map(_told(functools.partial(corpus.run, stock)), cases)
+            return
+        laboratory = Laboratory(stock)
+        trials = _sweep(laboratory, options) if options.calls else _seeded(laboratory, options)
+        yield from pool.map(_told(laboratory.run), trials)
 
 
 def _parse() -> argparse.Namespace:
@@ -45,12 +63,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=RUNS, help=f"how many (default {RUNS})")
     parser.add_argument("--kind", choices=kinds.KINDS, action="append", help="only this kind")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default 2)")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--calls",
         action="store_true",
         help="let every call of a short record, info, debug, index and query fail, one by one",
     )
-    parser.add_argument("--only", metavar="COMMAND/KIND/NUMBER", help="of --calls, only this")
+    which.add_argument(
+        "--corpus", action="store_true", help="open hostile recordings, archives and caches"
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", default="", help="of --calls or --corpus, what begins like this"
+    )
     return parser.parse_args()
 
 
@@ -71,14 +95,18 @@ def _sweep(laboratory: Laboratory, options: argparse.Namespace) -> Iterator[Tria
     totals = {name: laboratory.counts(name, cache) for name, cache in calls.SEQUENCE}
     for command, cache, kind, number, act in calls.sweep(totals):
         name = f"{command}/{kind}/{number}" + (f"/{act}" if act else "")
-        if not options.only or name.startswith(options.only):
+        if name.startswith(options.only):
             yield Trial(name, kind, (command,), cache, calls.fault(kind, number, act))
 
 
-def _told(trials: Iterable[Trial]) -> Iterator[Trial]:
-    for trial in trials:
-        print(trial, flush=True)
-        yield trial
+def _told(run: Callable[[Thing], Verdict]) -> Callable[[Thing], Verdict]:
+    """Say what is run, when it is."""
+
+    def told(what: Thing) -> Verdict:
+        print(what, flush=True)
+        return run(what)
+
+    return told
 
 
 class Table:
@@ -101,7 +129,7 @@ class Table:
         self._met[kind] += verdict.met
         for column in {column for column, _ in verdict.wrong}:
             self._wrong[kind, column] += 1
-        for column, words in verdict.wrong:
+        for column, words in verdict.wrong[:SHOWN]:
             print(f"WRONG {verdict.name}\n    {column}: {words[:PRINTED]}", flush=True)
 
     def __str__(self) -> str:
