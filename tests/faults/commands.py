@@ -98,9 +98,8 @@ def tables(place: Place, done: Done) -> object:
     found = {}
     for table in TABLES:
         files = place.recording / "cache" / "index" / table / "*.parquet"
-        query = (
-            f"SELECT count(*), sum(hash(COLUMNS(c -> c <> 'depth'))) FROM read_parquet('{files}')"
-        )
+        columns = "count(*), sum(hash(COLUMNS(lambda c: c <> 'depth')))"
+        query = f"SELECT {columns} FROM read_parquet('{files}')"
         try:
             found[table] = duckdb.execute(query).fetchall()
         except duckdb.IOException:
