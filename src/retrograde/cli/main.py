@@ -18,7 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from retrograde.cli import signals, streams
-from retrograde.cli.foreign import in_our_words
+from retrograde.foreign import in_our_words
 from retrograde.held import sweep
 from retrograde.version import __version__
 from retrograde.visible import visible_lines

@@ -23,7 +23,7 @@ from retrograde.index.logtables import LOG_TABLES, build_log_tables
 from retrograde.index.store import IndexStore
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe_support import require_probe
-from retrograde.machine.process import finished
+from retrograde.machine.process import EXIT_SECONDS, finished
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
@@ -222,7 +222,12 @@ class _Pool:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Let a worker end: it does when its stdin does."""
+    """Let a worker end: it does when its stdin does, unless it is stopped."""
     if process.stdin:
         process.stdin.close()
-    await process.wait()
+    try:
+        async with asyncio.timeout(EXIT_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()  # its QEMU goes with it
+        await process.wait()

@@ -20,6 +20,7 @@ import msgspec
 
 from retrograde import errors
 from retrograde.errors import EnvironmentLacks, InternalError, RetrogradeError
+from retrograde.foreign import in_our_words
 from retrograde.index.files import Interval
 from retrograde.index.interval import Columns, sweep
 from retrograde.index.store import IndexStore
@@ -93,10 +94,10 @@ def main() -> None:
     path, program = sys.argv[1:]
     try:
         asyncio.run(_serve(Path(path), program, answer))
-    except RetrogradeError as error:
-        answer(Failure.of(error))
     except (BrokenPipeError, asyncio.CancelledError):
         pass  # nobody wants the answers any more
+    except Exception as error:
+        answer(Failure.of(in_our_words(error)))
 
 
 async def _serve(path: Path, program: str, answer: Answer) -> None:

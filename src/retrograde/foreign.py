@@ -8,6 +8,7 @@ lacks something (3), a recording's derived data is damaged (2), or we are wrong 
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -16,6 +17,8 @@ from retrograde.errors import EnvironmentLacks, InternalError, RecordingError, R
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+_UNWRITABLE = re.compile("ould not write|No space left")  # DuckDB's words
 
 _FREE_SPACE = "Free some space there."
 _MORE_MEMORY = "Free some, or raise the limit (ulimit -v, or that of the container)."
@@ -96,6 +99,8 @@ def _of_duckdb(error: Exception) -> RetrogradeError | None:
         return EnvironmentLacks(
             "The database ran out of memory, or of space in TMPDIR.", _MORE_MEMORY, str(error)
         )
+    if isinstance(error, duckdb.IOException) and _UNWRITABLE.search(str(error)):
+        return EnvironmentLacks("The database cannot write its file.", _FREE_SPACE, str(error))
     return RecordingError(
         "The recording's index cannot be read.",
         "Remove the folder cache/index in the recording and make it again: retrograde index.",
@@ -106,7 +111,7 @@ def _of_duckdb(error: Exception) -> RetrogradeError | None:
 def _no_process(kind: str) -> EnvironmentLacks:
     return EnvironmentLacks(
         f"No further {kind} can be started: the limit is reached.",
-        "Raise it (ulimit -u, or that of the container), or use fewer --jobs.",
+        "Raise it (ulimit -u or -v, or that of the container), or use fewer --jobs.",
     )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from retrograde.cli.foreign import in_our_words
 from retrograde.errors import EnvironmentLacks, InternalError, RecordingError, RetrogradeError
+from retrograde.foreign import in_our_words
 from tests.command import assert_error, retrograde
 
 
