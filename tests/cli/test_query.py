@@ -77,7 +77,7 @@ def test_output_by_its_name(recording: Recording, tmp_path: Path, ending: str) -
     content = output.read_bytes()
     starts = {"csv": b"address,", "json": b"[\n{", "parquet": b"PAR1", "txt": b"address  "}
     assert content.startswith(starts[ending])
-    assert list(tmp_path.glob("*.part")) == []
+    assert list(tmp_path.glob("*.partial")) == []
 
 
 def test_what_was_there_stays_when_the_query_fails(recording: Recording, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_was_there_stays_when_the_query_fails(recording: Recording, tmp_pat
     sql = "SELECT CASE WHEN range > 50_000 THEN error('late') END FROM range(100_000)"
     assert_error(retrograde("query", recording.path, sql, "-o", output), 2, "late")
     assert output.read_text() == "precious"
-    assert list(tmp_path.glob("*.part")) == []
+    assert list(tmp_path.glob("*.partial")) == []
 
 
 def test_errors(recording: Recording, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_errors(recording: Recording, tmp_path: Path) -> None:
     assert_error(retrograde("query", recording.path, SQL, "--format", "parquet"), 2, "-o")
     assert_error(retrograde("query", recording.path, SQL, "--json", "--format", "csv"), 2)
     nowhere = tmp_path / "no" / "x.csv"
-    assert_error(retrograde("query", recording.path, SQL, "-o", nowhere), 2, "no folder")
+    assert_error(retrograde("query", recording.path, SQL, "-o", nowhere), 2, "cannot be written")
     assert_error(retrograde("query", tmp_path, SQL), 2, "not a recording")
 
 
@@ -130,3 +130,20 @@ def test_a_reader_that_leaves(recording: Recording) -> None:
         query.stdout.close()
         assert query.wait(30) == 128 + signal.SIGPIPE
         assert query.stderr.read() == b""
+
+
+def test_memory_runs_out(recording: Recording) -> None:
+    """It is the machine that lacks something; nothing is wrong with the question."""
+    sql = "SELECT list(range) FROM range(1_000_000_000)"
+    done = retrograde("query", recording.path, sql, prefix=("prlimit", f"--as={3 << 30}"))
+    assert_error(done, 3, "memory")
+
+
+def test_the_disk_is_full(recording: Recording, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE ends a file as a full disk does."""
+    sql = "SELECT hash(range) FROM range(1_000_000)"
+    for output in ("rows.csv", "rows.parquet"):
+        prefix = ("prlimit", f"--fsize={1 << 20}")
+        done = retrograde("query", recording.path, sql, "-o", tmp_path / output, prefix=prefix)
+        assert_error(done, 3, "cannot")
+        assert sorted(tmp_path.glob("rows*")) == []

@@ -17,7 +17,7 @@ from retrograde.errors import EnvironmentLacks, QemuError, UsageError
 from retrograde.guests import Guest, board_guest, boards
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.machine.userfolder import cannot_keep, user_folder
-from retrograde.recording.bundle import disk_errors_named
+from retrograde.recording.claim import made_whole, writing
 from retrograde.verify.matrix import Report, run_matrix
 from retrograde.verify.matrixhtml import page
 from retrograde.verify.matrixmodel import CHECKS, Cell, Subject
@@ -72,8 +72,8 @@ def command(
         )
     cells = [*found, *absent]
     if html:
-        with disk_errors_named(html):
-            html.write_text(page(cells), encoding="utf-8")
+        with made_whole(html) as partial, writing(html):
+            partial.write_text(page(cells), encoding="utf-8")
     reversible = sum(cell.reverses for cell in cells)
     if as_json:
         print_json(Document(reversible, [_told(cell) for cell in cells]))

@@ -8,7 +8,8 @@ import click
 
 from retrograde.cli.arguments import RECORDING
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_json, say
-from retrograde.recording.bundle import PARTIAL, Recording
+from retrograde.recording.bundle import Recording
+from retrograde.recording.claim import PARTIAL
 
 
 @click.command("pack")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from retrograde.cli.rows import WRITERS
 from retrograde.errors import UsageError
 from retrograde.index.database import Database
 from retrograde.recording.bundle import Recording
+from retrograde.recording.claim import made_whole, writing
 
 PARQUET: Final = "parquet"
 
@@ -54,7 +54,7 @@ def command(
     if form == PARQUET and output is None:
         raise UsageError("Parquet is not for a terminal.", "Name a file: -o FILE.parquet.")
     with (
-        _part_of(output) as part,
+        made_whole(output) if output else contextlib.nullcontext() as part,
         progress("making checkpoints", recording.end) as show,
         Database(recording, symbols=symbols, output=part, progress=show) as database,
     ):
@@ -63,7 +63,7 @@ def command(
                 database.save(sql, part)
             else:
                 answer = database.query(sql)
-                with _create(part) if part else contextlib.nullcontext(sys.stdout) as file:
+                with _written(part, output) as file:
                     WRITERS[form](answer, file)
         finally:
             for note in database.notes:
@@ -79,27 +79,11 @@ def _form(form: str | None, as_json: bool, output: Path | None) -> str:
     return ending if ending in (*WRITERS, PARQUET) else "table"
 
 
-def _create(path: Path) -> TextIO:
-    try:
-        return path.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise UsageError(
-            f"{path.parent} cannot be written to: {error.strerror}.", "Choose another place for -o."
-        ) from error
-
-
 @contextlib.contextmanager
-def _part_of(output: Path | None) -> Iterator[Path | None]:
-    """Give a temporary name for what becomes `output` when it is whole, else nothing."""
-    if output is None:
-        yield None
+def _written(part: Path | None, output: Path | None) -> Iterator[TextIO]:
+    """Give where rows go: `part`, of what becomes `output`, else standard output."""
+    if part is None or output is None:
+        yield sys.stdout
         return
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"There is no folder for {output}.", "Choose another place for -o.")
-    part = output.absolute().with_name(f"{output.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(output)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with writing(output), part.open("w", encoding="utf-8", newline="") as file:
+        yield file

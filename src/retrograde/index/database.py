@@ -118,16 +118,21 @@ class Database:
         """Write the answer to `sql` as Parquet (zstd) to `path`, the output given on opening."""
         query = str(self._only_statement(sql).query)
         cursor = self._connection.cursor()
-        self.do(cursor, lambda: cursor.sql(query).write_parquet(str(path), compression="zstd"))
+        # Into the file that is there, which is claimed, and not into one beside it.
+        how = "FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false"
+        copy = f"COPY (FROM answer) TO {_text(path)} ({how})"
+        self.do(cursor, lambda: cursor.sql(query).query("answer", copy))
 
     def do(self, cursor: duckdb.DuckDBPyConnection, work: Callable[[], Result]) -> Result:
         """Do `work` with `cursor` in a thread of its own; Ctrl-C interrupts it.
 
-        DuckDB 2.0 does not look at signals while it works. Raises UsageError where DuckDB
-        raises an error.
+        DuckDB 2.0 does not look at signals while it works. Raises UsageError where it refuses
+        the question; what it lacks, memory or a file, is raised as its own error (foreign).
         """
         try:
             return self._thread.submit(work).result()
+        except (self._duckdb.OutOfMemoryException, self._duckdb.IOException):
+            raise
         except self._duckdb.Error as error:
             raise _refused(error) from error
         except BaseException:
@@ -143,15 +148,12 @@ class Database:
             concurrent.futures.wait([idle], timeout=0.05)
 
     def _confine(self, writable: Sequence[Path]) -> None:
-        def text(path: str | Path) -> str:
-            return "'" + str(path).replace("'", "''") + "'"
-
         spill = self._scratch.path / "spill"  # made when a query outgrows the memory
         for setting in (
             "memory_limit = '50%'",
-            f"temp_directory = {text(spill)}",
-            f"allowed_directories = [{text(self.store.folder)}]",
-            f"allowed_paths = [{', '.join(map(text, writable))}]",
+            f"temp_directory = {_text(spill)}",
+            f"allowed_directories = [{_text(self.store.folder)}]",
+            f"allowed_paths = [{', '.join(map(_text, writable))}]",
             "enable_external_access = false",
             "lock_configuration = true",
         ):
@@ -235,6 +237,10 @@ def _require(package: str) -> Any:
             f"This form of an answer needs the Python package {package}.",
             f"Run: pip install {package}",
         ) from error
+
+
+def _text(path: str | Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _refused(error: Exception) -> UsageError:

@@ -25,6 +25,7 @@ from retrograde.index.logtables import build_log_tables
 from retrograde.index.store import IndexStore
 from retrograde.index.symbols import Symbols, build_symbols
 from retrograde.recording.bundle import Recording
+from retrograde.recording.claim import made_whole, writing
 
 LONGEST_CALLS: Final = 200_000
 """Calls taken, if not said otherwise: what ui.perfetto.dev shows without a wait."""
@@ -101,19 +102,14 @@ def export(
         (_INTERRUPTS, _EXCEPTIONS), ("interrupt", "exception"), kinds, strict=True
     ):
         instants += [(at, track, names.number(name)) for at in positions.tolist()]
-    try:
-        with path.open("wb") as file:
-            file.write(perfetto.names((number, name) for name, number in names.known.items()))
-            file.write(perfetto.process(_MACHINE, 1, f"{recording.name} (1 instruction = 1 ns)"))
-            for uuid, title in _TITLES.items():
-                file.write(perfetto.track(uuid, _MACHINE, title))
-            file.writelines(described)
-            file.writelines(perfetto.instant(*one) for one in instants)
-            _write_slices(file, placed)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}.", "Choose another place."
-        ) from error
+    with made_whole(path) as partial, writing(path), partial.open("wb") as file:
+        file.write(perfetto.names((number, name) for name, number in names.known.items()))
+        file.write(perfetto.process(_MACHINE, 1, f"{recording.name} (1 instruction = 1 ns)"))
+        for uuid, title in _TITLES.items():
+            file.write(perfetto.track(uuid, _MACHINE, title))
+        file.writelines(described)
+        file.writelines(perfetto.instant(*one) for one in instants)
+        _write_slices(file, placed)
     return Exported(
         calls=len(table["position"]),
         spaces=len(np.unique(table["space"])),

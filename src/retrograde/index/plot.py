@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.errors import UsageError
 from retrograde.index.logtables import build_log_tables
 from retrograde.index.store import IndexStore
 from retrograde.recording.bundle import Recording
+from retrograde.recording.claim import made_whole, writing
 
 BINS: Final = 400
 """Stretches that a recording is cut into: each gets one value."""
@@ -48,12 +48,8 @@ def plot(recording: Recording, path: Path) -> None:
         _Row("console, bytes", "#2f7d4f", _counts(store, "console", "strlen(text) + 1", end)),
     )
     picture = _draw(recording.name, rows, end)
-    try:
-        path.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}.", "Choose another place."
-        ) from error
+    with made_whole(path) as partial, writing(path):
+        partial.write_text(picture, encoding="utf-8")
 
 
 def _counts(store: IndexStore, table: str, weight: str, end: int) -> NDArray[np.int64]:

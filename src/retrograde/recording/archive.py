@@ -25,11 +25,10 @@ from retrograde.recording.bundle import (
     INPUTS,
     MANIFEST,
     OWN_FILES,
-    PARTIAL,
     Recording,
     disk_errors_named,
 )
-from retrograde.recording.claim import claim_file, claim_folder
+from retrograde.recording.claim import PARTIAL, claim_folder, made_whole
 from retrograde.recording.manifest import (
     MANIFEST_LIMIT,
     FileDigest,
@@ -90,24 +89,16 @@ def _pack(recording: Recording, target: Path, opened: contextlib.ExitStack) -> N
     if not manifest.files:
         manifest = msgspec.structs.replace(manifest, files=found)
     members = own | {f"{INPUTS}/{entry.name}": file for entry, file in inputs.items()}
-    partial = target.with_name(target.name + PARTIAL)
-    with disk_errors_named(target):
-        held = claim_file(partial)
-    try:
-        with (
-            disk_errors_named(target),
-            open(held.fd, "wb", closefd=False) as output,
-            zstd.open(output, "wb", options=_OPTIONS) as stream,
-            tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
-        ):
-            # First, so that unpacking knows what may follow.
-            _add(tar, io.BytesIO(encode_manifest(manifest)), MANIFEST)
-            for name, file in members.items():
-                _add(tar, file, name)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-        held.close()
+    with (
+        disk_errors_named(target),
+        made_whole(target) as partial,
+        zstd.open(partial, "wb", options=_OPTIONS) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        # First, so that unpacking knows what may follow.
+        _add(tar, io.BytesIO(encode_manifest(manifest)), MANIFEST)
+        for name, file in members.items():
+            _add(tar, file, name)
 
 
 def unpack(archive: Path, target: Path) -> Recording:

@@ -40,7 +40,7 @@ from retrograde.errors import (
 )
 from retrograde.held import Held
 from retrograde.position import parse_position
-from retrograde.recording.claim import claim_folder
+from retrograde.recording.claim import PARTIAL, claim_folder
 from retrograde.recording.folder import Folder
 from retrograde.recording.manifest import (
     MANIFEST_LIMIT,
@@ -64,7 +64,6 @@ IMAGE: Final = "machine.qcow2"
 OWN_FILES: Final[tuple[FileName, ...]] = (LOG, CONSOLE, IMAGE)
 INPUTS = "inputs"
 CACHE = "cache"
-PARTIAL = ".partial"
 RESERVE = "reserve"
 
 RESERVE_BYTES = 64 << 10

@@ -7,20 +7,30 @@ is moved aside and never removed.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from retrograde.errors import ManifestError, RecordingError, UsageError
 from retrograde.held import Held, hold
 from retrograde.recording.manifest import MANIFEST_LIMIT, decode_manifest
 
+PARTIAL = ".partial"
+
 MANIFEST = "manifest.json"
 OURS = {MANIFEST, f"{MANIFEST}.new", "replay.log", "console.log", "machine.qcow2", "reserve"}
 """Names in a folder that we may have begun, beside the folder of inputs."""
 
 _OTHER = "Choose another name or remove it first."
+
+_NO_PLACE = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+)
 
 
 def claim_folder(folder: Path, *, may_move: bool) -> tuple[Held | None, Path | None]:
@@ -49,6 +59,49 @@ def claim_file(path: Path) -> Held:
         raise UsageError(f"{path} is already there.", _OTHER)
     os.ftruncate(held.fd, 0)
     return held
+
+
+@contextlib.contextmanager
+def made_whole(target: Path) -> Iterator[Path]:
+    """Give the path at which to write what becomes the file `target` when it is whole.
+
+    A file that is there makes way then. What is no file, a pipe or a terminal, is written to
+    itself. Raises UsageError when another makes it, or when it cannot be made there.
+    """
+    with writing(target):
+        is_special = target.exists() and not target.is_file()
+    if is_special:
+        yield target
+        return
+    final = Path(os.path.realpath(target))
+    partial = final.with_name(final.name + PARTIAL)
+    with writing(target):
+        held = claim_file(partial)
+    try:
+        yield partial
+        with writing(target):
+            partial.replace(final)
+    except BaseException:
+        # Only as long as it is ours: behind `replace` the name is anybody's.
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        held.close()
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Say of an OSError that it is about `target`; UsageError where that is a wrong place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            raise UsageError(
+                f"{target} cannot be written: {error.strerror}.", "Choose another place."
+            ) from error
+        if not error.filename:
+            error.filename = str(target)
+        raise
 
 
 def _out_of_the_way(folder: Path, may_move: bool) -> Path | None:
