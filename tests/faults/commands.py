@@ -38,7 +38,10 @@ GDB_SCRIPT = (
 ANSWERED = "rip "
 
 TABLES = ("calls", "console", "context", "events", "exceptions", "interrupts")
-"""Tables whose rows do not depend on how the work was divided; `depth` is one's own."""
+"""Tables whose rows do not depend on how the work was divided.
+
+Of a call it is known within one interval alone how deep it is and where it returns.
+"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def tables(place: Place, done: Done) -> object:
     found = {}
     for table in TABLES:
         files = place.recording / "cache" / "index" / table / "*.parquet"
-        columns = "count(*), sum(hash(COLUMNS(lambda c: c <> 'depth')))"
+        columns = "count(*), sum(hash(COLUMNS(lambda c: c NOT IN ('depth', 'return_position'))))"
         query = f"SELECT {columns} FROM read_parquet('{files}')"
         try:
             found[table] = duckdb.execute(query).fetchall()

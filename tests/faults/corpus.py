@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrograde import __file__ as package
+from retrograde.machine.probe_build import source_folder
 from tests.command import RETROGRADE, Done, retrograde
 from tests.faults import hostilefiles, hostilemanifests, judge
 from tests.faults.hostilefiles import Spoil, victim_of
@@ -119,7 +119,9 @@ def _traced(place: Place, words: tuple[str, ...]) -> tuple[Done, list[str]]:
 def _judge(verdict: Verdict, case: Case, place: Place, command: str, done: Done) -> None:
     if "\x1b" in done.stderr or b"\x1b]" in done.stdout:
         verdict.add(judge.ANSWER, f"{command} passes escapes to a terminal: {done.stderr!r}")
-    if case.group != "cache":
+    if case.group == "archive" and done.status == 0 and _is_what_was_packed(place):
+        shutil.rmtree(place.out / "u.retro")  # what was spoiled is nothing that is unpacked
+    elif case.group != "cache":
         judge.judge_end(verdict, done, allowed=REFUSED)
     elif done.status == 0:
         judge.judge_end(verdict, done, allowed={0})
@@ -129,12 +131,16 @@ def _judge(verdict: Verdict, case: Case, place: Place, command: str, done: Done)
         judge.judge_end(verdict, done, allowed=answers)
 
 
+def _is_what_was_packed(place: Place) -> bool:
+    return fingerprint(place.out / "u.retro") == fingerprint(place.recording)
+
+
 def _judge_trace(
     verdict: Verdict, case: Case, place: Place, command: str, trace: list[str]
 ) -> None:
     home = Path.home() / ".cache" / "retrograde"
     pythons = (*filter(None, sys.path), sys.prefix, sys.base_prefix)
-    own = (str(place.root), str(Path(package).parents[1]), *pythons, str(home))
+    own = (str(place.root), str(source_folder()), *pythons, str(home))
     for line in trace:
         match = _OPENED.match(line)
         if not match or " = -1 " in line:

@@ -148,12 +148,12 @@ def in_cache(name: str) -> bool:
 def can_mount() -> str:
     """Return why no file system can be mounted here; empty where one can."""
     if os.geteuid():
-        return "only root can mount a small file system"
+        return "no file system can be mounted here: only root can"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=4k", "none", folder], capture_output=True
         )
         if done.returncode:
-            return f"no file system can be mounted: {done.stderr.decode().strip()}"
+            return f"no file system can be mounted here: {done.stderr.decode().strip()}"
         subprocess.run(["umount", folder], check=True)
     return ""

@@ -129,10 +129,12 @@ class Running:
         return [_named(pid) for pid in found]
 
     def end_all(self) -> None:
-        """End whatever of this run still lives."""
-        for pid in self.alive():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        """End whatever of this run still lives, and wait until it is gone."""
+        while found := self.alive():
+            for pid in found:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
     def _talk(self) -> bytes:
         assert self._command.client

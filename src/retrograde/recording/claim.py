@@ -57,7 +57,12 @@ def claim_file(path: Path) -> Held:
         raise UsageError(f"{path} is being made by another.", "Wait for it or choose another name.")
     if not stat.S_ISREG(os.fstat(held.fd).st_mode):
         raise UsageError(f"{path} is already there.", _OTHER)
-    os.ftruncate(held.fd, 0)
+    try:
+        os.ftruncate(held.fd, 0)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        held.close()
+        raise
     return held
 
 
