@@ -85,3 +85,15 @@ def test_a_full_disk_is_no_wrong_place() -> None:
     with pytest.raises(OSError, match="no place") as caught, writing(Path("no place")):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_nothing_is_left_of_what_was_never_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "ftruncate", fail)
+    with pytest.raises(KeyboardInterrupt), made_whole(tmp_path / "x.csv"):
+        pass
+    assert names(tmp_path) == []
