@@ -41,6 +41,7 @@ def raised(error: Exception) -> Exception:
         (system(errno.EROFS, "/x"), EnvironmentLacks, "/x cannot be used: Read-only"),
         (system(errno.ENOENT, "/x"), EnvironmentLacks, "/x cannot be used: No such file"),
         (ModuleNotFoundError("No module named 'numpy'"), EnvironmentLacks, "numpy"),
+        (ImportError("x.so: failed to map segment from shared object"), EnvironmentLacks, "Memory"),
         (ExceptionGroup("some", [ValueError(), MemoryError()]), InternalError, "ValueError"),
         (ExceptionGroup("some", [MemoryError()]), EnvironmentLacks, "Memory"),
         (RecordingError("Bad.", "Do."), RecordingError, "Bad."),

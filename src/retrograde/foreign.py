@@ -20,6 +20,8 @@ _PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _UNWRITABLE = re.compile("ould not write|No space left")  # DuckDB's words
 
+_UNLOADABLE = re.compile("failed to map segment|annot allocate memory")  # the loader's
+
 _FREE_SPACE = "Free some space there."
 _MORE_MEMORY = "Free some, or raise the limit (ulimit -v, or that of the container)."
 _REPORT = "Please report it, with what `retrograde --debug` prints before the same command's name."
@@ -36,6 +38,8 @@ def in_our_words(error: Exception) -> RetrogradeError:
             return _of_the_system(error)
         case MemoryError():
             return EnvironmentLacks("Memory ran out.", _MORE_MEMORY)
+        case ImportError() if _UNLOADABLE.search(str(error)):
+            return EnvironmentLacks("Memory ran out.", _MORE_MEMORY, _text(error))
         case ImportError():
             return EnvironmentLacks(
                 f"A Python package cannot be loaded: {_text(error)}.",

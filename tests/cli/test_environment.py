@@ -98,3 +98,13 @@ def test_too_few_descriptors(recorded: Record, files: int) -> None:
     )
     if done.status:
         assert_error(done, 3, "ulimit -n")
+
+
+@pytest.mark.qemu
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
+@pytest.mark.parametrize("megabytes", [112, 128, 144, 160])
+def test_too_little_memory(recorded: Record, megabytes: int) -> None:
+    """OpenBLAS would end us by a SIGINT of its own, as if Ctrl-C had been pressed."""
+    limit = ("prlimit", f"--as={megabytes << 20}")
+    done = retrograde("query", "--json", recorded().path, "SELECT 1", prefix=limit)
+    assert_error(done, 3, "emory")

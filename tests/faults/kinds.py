@@ -162,7 +162,8 @@ def _files(rng: Random, laboratory: Laboratory) -> Chosen:
 def _memory(rng: Random, laboratory: Laboratory) -> Chosen:
     """Let no more than some memory be had."""
     del laboratory
-    most = int(2 ** rng.uniform(6.5, 11.5)) << 20
+    # With less than 100 MiB numpy's OpenBLAS ends the process by itself, with status 1.
+    most = int(2 ** rng.uniform(7, 11.5)) << 20
     return _limited(rng, resource.RLIMIT_AS, f"{most >> 20} MiB of addresses at most", most, {3, 4})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import signal
 import sys
 import traceback
@@ -112,6 +113,9 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
     """Do `action` and exit: errors as two sentences on stderr, with their exit code."""
     streams.prepare()
     signals.heed()
+    # numpy's OpenBLAS, of which we use nothing, starts a thread for each processor. Where
+    # there is no room for them it sends us a SIGINT, which would look like Ctrl-C.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         sweep()
         status = action()

@@ -122,7 +122,7 @@ async def connected(address: str) -> AsyncIterator[Cluster]:
     """
     try:
         from distributed import Client
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise EnvironmentLacks(
             "A cluster needs the Python package distributed.",
             "Run: pip install 'retrograde[cluster]'",

@@ -232,7 +232,7 @@ class Answer:
 def _require(package: str) -> Any:
     try:
         return importlib.import_module(package)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise EnvironmentLacks(
             f"This form of an answer needs the Python package {package}.",
             f"Run: pip install {package}",

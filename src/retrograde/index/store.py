@@ -260,7 +260,7 @@ def import_duckdb() -> Any:
     """Return the module duckdb; raises EnvironmentLacks where it is not installed."""
     try:
         import duckdb
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise EnvironmentLacks(
             "The index needs the Python package duckdb.", "Run: pip install 'retrograde[index]'"
         ) from error

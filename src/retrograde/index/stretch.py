@@ -114,7 +114,7 @@ def dataflow_for(target: str) -> Dataflow:
     """Return what is known of a target's instructions; raises EnvironmentLacks."""
     try:
         from retrograde.index import dataflow_arm64, dataflow_riscv, dataflow_x86
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise EnvironmentLacks(
             "Following values needs the Python package capstone.",
             "Run: pip install 'retrograde[index]'",

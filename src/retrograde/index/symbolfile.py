@@ -81,7 +81,7 @@ def _read_elf(path: Path, data: bytes) -> SymbolFile:
     try:
         from elftools.common.exceptions import ELFError
         from elftools.elf.elffile import ELFFile
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise EnvironmentLacks(
             "Reading an ELF file needs the Python package pyelftools.",
             "Run: pip install 'retrograde[index]'",
