@@ -21,12 +21,9 @@ from tests.hostile import fingerprint
 Words = Sequence[str | Path]
 Answer = Callable[[Place, Done], object]
 
-PATTERN = "0x200000:8"
-"""Where the tiny guest stores."""
-
 GDB_SCRIPT = (
     "set pagination off\n"
-    "x/2gx 0x200000\n"
+    "x/2gx {address:#x}\n"
     "reverse-stepi 3\n"
     "stepi 2\n"
     "info registers rip\n"
@@ -35,7 +32,8 @@ GDB_SCRIPT = (
 )
 """gdb ends a script at its first error."""
 
-ANSWERED = "rip "
+MIDDLE = "50%"
+"""Where debuggers begin."""
 
 TABLES = ("calls", "console", "context", "events", "exceptions", "interrupts")
 """Tables whose rows do not depend on how the work was divided.
@@ -113,13 +111,13 @@ def tables(place: Place, done: Done) -> object:
 def gdb_script(place: Place) -> Path:
     """Write what gdb is to do, and return where."""
     path = place.root / "script.gdb"
-    path.write_text(GDB_SCRIPT)
+    path.write_text(GDB_SCRIPT.format(address=place.address))
     return path
 
 
 def _debug(place: Place) -> Words:
     script = str(gdb_script(place))
-    return ("debug", "--at", "16882390", place.recording, "--", "-nx", "-batch", "-x", script)
+    return ("debug", "--at", MIDDLE, place.recording, "--", "-nx", "-batch", "-x", script)
 
 
 def _from_gdb(place: Place, done: Done) -> object:
@@ -172,7 +170,7 @@ COMMANDS: Mapping[str, Command] = {
         Command("debug", _debug, _from_gdb),
         Command(
             "serve",
-            lambda at: ("serve", "--at", "16882390", "--gdb", at.out / "s", at.recording),
+            lambda at: ("serve", "--at", MIDDLE, "--gdb", at.out / "s", at.recording),
             _from_gdb,
             client=_attach,
         ),
@@ -184,8 +182,14 @@ COMMANDS: Mapping[str, Command] = {
             _file("q.csv"),
             makes="q.csv",
         ),
-        Command("last-write", lambda at: ("last-write", "--json", at.recording, PATTERN), _said),
-        Command("origin", lambda at: ("origin", "--json", at.recording, PATTERN), _said),
+        Command(
+            "last-write",
+            lambda at: ("last-write", "--json", at.recording, f"{at.address:#x}:8"),
+            _said,
+        ),
+        Command(
+            "origin", lambda at: ("origin", "--json", at.recording, f"{at.address:#x}:8"), _said
+        ),
         Command(
             "export",
             lambda at: ("export", "--perfetto", at.out / "x.json", at.recording),

@@ -33,6 +33,8 @@ class Place:
 
     root: Path
     guest: tuple[str, ...]
+    address: int
+    """Where the guest has memory that is looked at."""
 
     @property
     def recording(self) -> Path:
@@ -95,8 +97,11 @@ class Stock:
 
     def __init__(self, base: Path | None = None, name: str = "tiny") -> None:
         self.root = Path(tempfile.mkdtemp(prefix="rf", dir=base))
-        guest = builtin_guest("tiny").qemu_args if name == "tiny" else programs.hello(self.root)
-        self._original = Place(self.root / "original", tuple(guest))
+        tiny = builtin_guest("tiny").qemu_args
+        guest, address = (
+            (tiny, 0x200000) if name == "tiny" else (programs.hello(self.root), 0xFFFF0)
+        )
+        self._original = Place(self.root / "original", tuple(guest), address)
         self._make()
 
     def place(self, cache: bool) -> Place:

@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> Place:
     for name in ("a.retro/cache", "b.retro", "out", "t"):
         (root / name).mkdir(parents=True)
     (root / "p.tar.zst").touch()
-    return Place(root, ())
+    return Place(root, (), 0)
 
 
 @pytest.fixture
