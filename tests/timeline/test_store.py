@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,15 @@ def test_what_is_foreign_stays_and_is_said_before_the_replay(recording: Recordin
     (folder / "notes.txt").unlink()
     publish(recording)
     assert (left / "notes.txt").read_bytes() == b"precious"
+
+
+def test_nothing_is_left_where_there_is_no_room(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        CheckpointStore.create(recording, ORIGIN)
+    assert list(recording.cache.iterdir()) == []

@@ -152,10 +152,14 @@ class CheckpointStore:
             cache.require_ours(FOLDER, is_ours)
             _sweep(cache)
             folder = cache.make_temporary(FOLDER + ".")
-            store = cls(folder, Index(origin), writable=True)
-            fcntl.flock(store.pages.fd, fcntl.LOCK_EX)
-            with folder.create(RESERVE) as file:
-                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+            try:
+                store = cls(folder, Index(origin), writable=True)
+                fcntl.flock(store.pages.fd, fcntl.LOCK_EX)
+                with folder.create(RESERVE) as file:
+                    os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+            except BaseException:
+                cache.remove(folder.path.name, is_ours)
+                raise
         store._cache = cache
         return store
 
