@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from tests.command import Done
 from tests.faults.place import Place
 from tests.faults.processes import Running, Setting
 
@@ -19,7 +20,9 @@ class Fault:
     `prepare` is done to the place before it starts, `act` while it runs (it returns whether
     there was anything to do it to), `lift` when it has ended. `allowed` are the exit codes
     it may end with, beside 0 with the right answer. `killed` is a signal that ends us for
-    good; `shortens` says that a recording under way may become a shorter one.
+    good, `ends` are those by libraries, which ask nobody: an exit code and what they say.
+    `shortens` says that a recording under way may become a shorter one, `may_be_silent` that
+    nothing need be said.
     """
 
     words: str
@@ -32,6 +35,13 @@ class Fault:
     killed: int = 0
     shortens: bool = False
     may_be_silent: bool = False
+    ends: Collection[tuple[int, str]] = ()
+
+    def took(self, done: Done) -> bool:
+        """Whether it ended a command for good, before it could give anything back."""
+        if self.killed and done.status == -self.killed:
+            return True
+        return any(done.status == code and words in done.stderr for code, words in self.ends)
 
 
 @dataclass

@@ -52,17 +52,11 @@ def judge_end(
     done: Done,
     *,
     allowed: Collection[int],
-    killed: int = 0,
     may_be_silent: bool = False,
 ) -> None:
-    """Look at exit code and stderr of a command that did not answer.
-
-    `killed` is the signal a test killed us with, for which there is nothing to be said.
-    """
+    """Look at exit code and stderr of a command that did not answer."""
     if found := _NOISE.search(done.stderr):
         verdict.add(TRACEBACK, f"{found[0]}: {done.stderr[-2000:]}")
-    if killed and done.status == -killed:
-        return
     if done.status not in allowed:
         verdict.add(CODE, f"{done.status}, of {sorted(allowed)}: {done.stderr[-1500:]}")
     if done.status and not may_be_silent and not has_sentence(done):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from random import Random
 
@@ -28,6 +29,12 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 STOPPED_SECONDS = (0.5, 3.0)
 """How long a process is stopped for; at times as long as LONG_STOP."""
 LONG_STOP = 20.0
+
+LIBRARIES = (
+    (1, "OpenBLAS error: Memory allocation still failed"),
+    (127, "cannot allocate memory for thread-local data: ABORT"),
+)
+"""How numpy's OpenBLAS and the C library end a process that has no memory for them."""
 
 READERS = tuple(name for name in COMMANDS if name not in ("record", "unpack"))
 """Commands that are asked of a recording, and use its cache where it helps."""
@@ -120,6 +127,7 @@ def _space(rng: Random, laboratory: Laboratory) -> Chosen:
         size = 4096 * (used + 64 + pages)
         _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", path)
         _run("cp", "-a", f"{contents}/.", path)
+        shutil.rmtree(contents)
         left = os.statvfs(path).f_bavail - pages
         if left > 0:
             size -= left * 4096
@@ -146,9 +154,18 @@ def _run(*words: str | Path) -> None:
     subprocess.run(list(map(str, words)), check=True, capture_output=True)
 
 
-def _limited(rng: Random, what: int, words: str, most: int, allowed: set[int]) -> Chosen:
+def _limited(
+    rng: Random,
+    what: int,
+    words: str,
+    most: int,
+    allowed: set[int],
+    ends: Collection[tuple[int, str]] = (),
+) -> Chosen:
     command, cache = _choose(rng)
-    fault = Fault(words, allowed=allowed, setting=lambda _: Setting(limits=[(what, most)]))
+    fault = Fault(
+        words, allowed=allowed, ends=ends, setting=lambda _: Setting(limits=[(what, most)])
+    )
     return (command,), cache, fault
 
 
@@ -162,9 +179,10 @@ def _files(rng: Random, laboratory: Laboratory) -> Chosen:
 def _memory(rng: Random, laboratory: Laboratory) -> Chosen:
     """Let no more than some memory be had."""
     del laboratory
-    # With less than 100 MiB numpy's OpenBLAS ends the process by itself, with status 1.
-    most = int(2 ** rng.uniform(7, 11.5)) << 20
-    return _limited(rng, resource.RLIMIT_AS, f"{most >> 20} MiB of addresses at most", most, {3, 4})
+    most = int(2 ** rng.uniform(6.5, 11.5)) << 20
+    return _limited(
+        rng, resource.RLIMIT_AS, f"{most >> 20} MiB of addresses at most", most, {3, 4}, LIBRARIES
+    )
 
 
 def _damage(rng: Random, laboratory: Laboratory, *, cut: bool) -> Chosen:

@@ -13,6 +13,7 @@ import pytest
 from tests.command import Done
 from tests.faults import calls, judge, processes
 from tests.faults.commands import Command
+from tests.faults.fault import Fault
 from tests.faults.judge import Verdict, judge_end
 from tests.faults.place import Place
 from tests.faults.processes import Running, Setting
@@ -66,8 +67,16 @@ def test_ends(status: int, stderr: str, wrong: list[str]) -> None:
 def test_an_end_that_was_asked_for() -> None:
     assert columns(143, "retrograde: Ended by SIGTERM.\n", allowed={143}) == []
     assert columns(143, "retrograde: Something else.\n", allowed={143}) == [judge.TRACEBACK]
-    assert columns(-9, "", killed=signal.SIGKILL) == []
-    assert columns(-9, "", killed=signal.SIGTERM) == [judge.CODE, judge.TRACEBACK]
+
+
+def test_an_end_for_good() -> None:
+    """There is nothing to be said then, and what is left goes with the next command."""
+    killing = Fault("x", killed=signal.SIGKILL, ends=[(1, "no room")])
+    assert killing.took(Done(-9, b"", ""))
+    assert killing.took(Done(1, b"", "A library: no room."))
+    assert not killing.took(Done(1, b"", GOOD))
+    assert not killing.took(Done(3, b"", "no room"))
+    assert not Fault("x").took(Done(-9, b"", ""))
 
 
 def test_answers(place: Place) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 
@@ -87,7 +86,7 @@ class Laboratory:
             for command, done in zip(commands, ends, strict=True)
             if not self._judge_first(trial, command, place, done, verdict)
         ]
-        if fault.killed != signal.SIGKILL:
+        if not any(done and fault.took(done) for done in ends):
             self._note_leftovers(place, verdict, "at once", trial)
         fault.lift(place)
         for command in again or commands[:1]:
@@ -134,13 +133,9 @@ class Laboratory:
                 return self._judge_shorter(place, command, verdict)
             expected = self.expected(command.name, trial.cache)
             return judge.judge_answer(verdict, place, command, done, expected)
-        judge.judge_end(
-            verdict,
-            done,
-            allowed=fault.allowed,
-            killed=fault.killed,
-            may_be_silent=fault.may_be_silent,
-        )
+        if not fault.took(done):
+            silent = fault.may_be_silent
+            judge.judge_end(verdict, done, allowed=fault.allowed, may_be_silent=silent)
         return False
 
     def _judge_shorter(self, place: Place, command: Command, verdict: Verdict) -> bool:
