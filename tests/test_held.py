@@ -71,3 +71,16 @@ def test_one_holds_it(tmp_path: Path) -> None:
     assert again
     del again
     assert hold(tmp_path)
+
+
+def test_an_empty_one_goes_without_a_descriptor(tmp_path: Path) -> None:
+    """Whoever has none left still gives back what it made."""
+    ending = (
+        "(scratch.path / 'file').unlink()\n"
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "scratch.close()\n"
+        "os._exit(0)"
+    )
+    assert make(tmp_path, ending) == 0
+    assert list(tmp_path.iterdir()) == []

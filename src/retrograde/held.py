@@ -114,6 +114,9 @@ def _made(place: Path | None) -> tuple[Path, Held | None]:
 
 
 def _remove(path: Path, held: Held | None) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        path.rmdir()  # takes no descriptor, of which there may be none left
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
     if held:
         held.close()
