@@ -172,6 +172,13 @@ def test_file_missing(name: str, copied: Copied) -> None:
     assert_refused(folder, 2, f"has no {name}")
 
 
+@pytest.mark.parametrize("name", ["console.log", "replay.log"])
+def test_info_sees_that_a_file_is_cut(name: str, copied: Copied) -> None:
+    folder = copied()
+    os.truncate(folder / name, 100)
+    assert_error(retrograde("info", folder), 2, name.partition(".")[0])
+
+
 @pytest.mark.parametrize("name", ["console.log", "machine.qcow2"])
 def test_file_changed(name: str, copied: Copied) -> None:
     folder = copied()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import click
@@ -12,8 +13,8 @@ from retrograde.cli.arguments import RECORDING
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_facts, print_json
 from retrograde.errors import RecordingError
 from retrograde.position import format_position
-from retrograde.recording.bundle import Recording
-from retrograde.recording.manifest import InputFile
+from retrograde.recording.bundle import CONSOLE, LOG, Recording
+from retrograde.recording.manifest import FileName, InputFile
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,10 @@ def show(recording: Recording, *, as_json: bool) -> None:
 
 
 def info_of(recording: Recording) -> Info:
-    """Return what a recording holds. Reads its log only when nobody finished it."""
+    """Return what a recording holds. Reads its log only when nobody finished it.
+
+    Raises RecordingError when log or console is longer or shorter than what was recorded.
+    """
     manifest = recording.manifest
     events = manifest.events
     if not manifest.files:
@@ -96,11 +100,21 @@ def info_of(recording: Recording) -> Info:
         ram_shared=manifest.ram.shared,
         quirks=manifest.quirks,
         events=events,
-        log_bytes=recording.log_path.stat().st_size,
-        console_bytes=recording.console_path.stat().st_size,
+        log_bytes=_size(recording, LOG),
+        console_bytes=_size(recording, CONSOLE),
         checkpoints=_checkpoints(recording),
         inputs=manifest.inputs,
     )
+
+
+def _size(recording: Recording, name: FileName) -> int:
+    """Return the bytes of an own file; RecordingError where that is not what was recorded."""
+    with recording.open_own(name) as file:
+        found = os.fstat(file.fileno()).st_size
+    recorded = recording.manifest.files.get(name)
+    if recorded and recorded.bytes != found:
+        recording.check_digests([name])
+    return found
 
 
 def facts(info: Info) -> dict[str, str]:
