@@ -83,7 +83,7 @@ def _recorded(place: Place, done: Done) -> object:
     del done
     recording = Recording.open(place.out / "new.retro")
     recording.check_digests()
-    return recording.complete, recording.end, recording.console_bytes()
+    return recording.complete, recording.console_bytes()
 
 
 def _unpacked(place: Place, done: Done) -> object:
@@ -102,7 +102,8 @@ def tables(place: Place, done: Done) -> object:
         columns = "count(*), sum(hash(COLUMNS(lambda c: c NOT IN ('depth', 'return_position'))))"
         query = f"SELECT {columns} FROM read_parquet('{files}')"
         try:
-            found[table] = duckdb.execute(query).fetchall()
+            with duckdb.connect() as database:
+                found[table] = database.execute(query).fetchall()
         except duckdb.IOException:
             found[table] = []
     return found

@@ -27,6 +27,10 @@ _UNFINISHED = re.compile(r"\.partial$|\.part$|\.new$|^checkpoints\.\w{8}$|^\.nfs
 """Names of what is not whole, wherever it is."""
 
 
+_PYTHONS = re.compile(r"[a-z0-9_]{8}")
+"""An empty file by which Python's tempfile finds out that it can write to TMPDIR."""
+
+
 @dataclass(frozen=True)
 class Place:
     """One run's folder. TMPDIR has a short path, because gdb's socket must fit into one."""
@@ -71,7 +75,7 @@ class Place:
 
     def leftovers(self) -> list[str]:
         """Return what is unfinished or in TMPDIR, but for recordings that were moved aside."""
-        found = list(self.tmp.rglob("*"))
+        found = [path for path in self.tmp.rglob("*") if not _PYTHONS.fullmatch(path.name)]
         for folder in (self.recording, self.other, self.out):
             found += [path for path in folder.rglob("*") if _UNFINISHED.search(path.name)]
         return [str(path.relative_to(self.root)) for path in found]

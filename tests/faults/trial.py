@@ -147,7 +147,7 @@ class Laboratory:
         except Exception as error:
             verdict.add(judge.ANSWER, f"the recording cannot be used: {error!r}")
             return False
-        whole = self.expected("record", True)[2]  # type: ignore[index]
+        whole = self.expected("record", True)[1]  # type: ignore[index]
         if not whole.startswith(console):
             verdict.add(judge.ANSWER, "the console is not the beginning of what it was")
         return False
