@@ -27,20 +27,25 @@ def ask(
 ) -> subprocess.CompletedProcess[str]:
     """Run `argv` to its end; whether it exited with 0 is for the caller to judge.
 
-    `doing` completes "while" in a message. Raises EnvironmentLacks when it cannot be started
-    or takes longer than `seconds`, QemuDied when a signal ended it.
+    It has `stdin` as a file from the start, so that a QEMU that is told to quit in the end
+    does, whatever becomes of us. `doing` completes "while" in a message. Raises
+    EnvironmentLacks when it cannot be started or takes longer than `seconds`, QemuDied when a
+    signal ended it.
     """
     program = Path(argv[0]).name
     try:
-        done = subprocess.run(
-            argv,
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=seconds,
-            pass_fds=pass_fds,
-        )
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as script:
+            script.write(stdin.encode())
+            script.seek(0)
+            done = subprocess.run(
+                argv,
+                stdin=script,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=seconds,
+                pass_fds=pass_fds,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         why = error.strerror if isinstance(error, OSError) else f"no answer within {seconds:g} s"
         raise EnvironmentLacks(
