@@ -129,8 +129,10 @@ class Table:
         self._met[kind] += verdict.met
         for column in {column for column, _ in verdict.wrong}:
             self._wrong[kind, column] += 1
-        for column, words in verdict.wrong[:SHOWN]:
-            print(f"WRONG {verdict.name}\n    {column}: {words[:PRINTED]}", flush=True)
+        if verdict.wrong:
+            parts = [f"{column}: {words}" for column, words in verdict.wrong[:SHOWN]]
+            lines = [part[:PRINTED] for part in (*parts, *verdict.said)]
+            print("\n    ".join([f"WRONG {verdict.name}", *lines]), flush=True)
 
     def __str__(self) -> str:
         names = ("    kind", "runs", "met", *COLUMNS)

@@ -35,12 +35,16 @@ _SAID_SO = re.compile(r"warning: .*(is empty|lacks|is incomplete|covers|only)")
 
 @dataclass
 class Verdict:
-    """What was wrong with one run: pairs of a column and words. `met` if the fault came."""
+    """What was wrong with one run: pairs of a column and words. `met` if the fault came.
+
+    `said` is how the disturbed commands ended, in their words.
+    """
 
     name: str
     kind: str
     wrong: list[tuple[str, str]] = field(default_factory=list)
     met: bool = True
+    said: list[str] = field(default_factory=list)
 
     def add(self, column: str, words: object) -> None:
         """Note something wrong."""

@@ -81,6 +81,7 @@ class Laboratory:
         commands = [COMMANDS[name] for name in trial.commands]
         ends = self._run_disturbed(fault, commands, place, verdict)
         verdict.met = verdict.met and fault.met(place)
+        verdict.said = [f"exit {done.status}: {done.stderr}" for done in ends if done]
         again = [
             command
             for command, done in zip(commands, ends, strict=True)
