@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -17,6 +19,7 @@ from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrlayout import LAYOUTS
+from retrograde.recording.rrlog import RrLog
 from tests import leftovers
 from tests.system import programs
 
@@ -108,6 +111,22 @@ async def test_rejected_machine_leaves_nothing(tmp_path: Path, qemu: Qemu) -> No
     with pytest.raises(UsageError, match="does not accept"):
         await record(tmp_path / "x.retro", ["-device", "virtio-rng-pci,nosuch=1"])
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_cannot_be_finished_is_kept_and_said_to_be(
+    tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: RrLog) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RrLog, "summary", fail)
+        with pytest.raises(EnvironmentLacks, match=r"kept as .*x\.retro\.partial"):
+            await record(tmp_path / "x.retro", programs.hello(tmp_path, b"Hello\n"))
+    left = Recording.open(tmp_path / "x.retro.partial")
+    assert not left.complete
+    assert left.console_path.read_bytes() == b"Hello\n"
+    shutil.rmtree(left.path)
 
 
 async def test_hung_qemu_is_given_up(

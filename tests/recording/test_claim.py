@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from retrograde.errors import UsageError
+from retrograde.errors import RetrogradeError, UsageError
+from retrograde.recording.bundle import Draft
 from retrograde.recording.claim import PARTIAL, made_whole, writing
 
 
@@ -85,6 +86,19 @@ def test_a_full_disk_is_no_wrong_place() -> None:
     with pytest.raises(OSError, match="no place") as caught, writing(Path("no place")):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("call", ["open", "posix_fallocate"])
+def test_a_draft_that_cannot_be_begun(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch, pytest.raises(RetrogradeError, match="Too many open"):
+        patch.setattr(os, call, fail)
+        Draft.create(tmp_path / "x.retro")
+    assert names(tmp_path) == []
 
 
 def test_nothing_is_left_of_what_was_never_claimed(

@@ -280,7 +280,14 @@ class _Recorder:
             why = self._never_ran(status, trouble or died)
             self._draft.discard()
             raise why
-        recording = self._finish("killed" if full else ending, status, died.detail)
+        try:
+            recording = self._finish("killed" if full else ending, status, died.detail)
+        except (OSError, RetrogradeError) as failed:
+            raise EnvironmentLacks(
+                f"The recording cannot be finished; it is kept as {self._draft.path}.",
+                "It replays under that name, and the next `record` of this name moves it aside.",
+                str(failed),
+            ) from failed
         if recording.complete:
             if died.detail.strip():
                 self._warn(f"{process.name} said: {died.detail.strip()}")

@@ -298,16 +298,17 @@ class Draft:
             )
         try:
             held, aside = claim_folder(folder, may_move=True)
-            (folder / INPUTS).mkdir()
         except OSError as error:
             raise UsageError(
                 f"{folder} cannot be made: {error.strerror}.", "Choose a writable place."
             ) from error
         draft = cls(final, folder, held, aside)
         try:
-            with disk_errors_named(folder), (folder / RESERVE).open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-        except EnvironmentLacks:
+            with disk_errors_named(folder):
+                (folder / INPUTS).mkdir()
+                with (folder / RESERVE).open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+        except BaseException:
             draft.discard()
             raise
         return draft

@@ -43,7 +43,11 @@ def claim_folder(folder: Path, *, may_move: bool) -> tuple[Held | None, Path | N
     if os.path.lexists(folder):
         aside = _out_of_the_way(folder, may_move)
     folder.mkdir(parents=True)
-    return hold(folder, os.O_DIRECTORY, wait=True), aside
+    try:
+        return hold(folder, os.O_DIRECTORY, wait=True), aside
+    except BaseException:
+        folder.rmdir()
+        raise
 
 
 def claim_file(path: Path) -> Held:
