@@ -32,6 +32,9 @@ GDB_SCRIPT = (
 )
 """gdb ends a script at its first error."""
 
+RECORDED = "new.retro"
+"""What is recorded anew."""
+
 MIDDLE = "50%"
 """Where debuggers begin."""
 
@@ -81,7 +84,7 @@ def _file(name: str) -> Answer:
 
 def _recorded(place: Place, done: Done) -> object:
     del done
-    recording = Recording.open(place.out / "new.retro")
+    recording = Recording.open(place.out / RECORDED)
     recording.check_digests()
     return recording.complete, recording.console_bytes()
 
@@ -146,9 +149,9 @@ COMMANDS: Mapping[str, Command] = {
     for one in (
         Command(
             "record",
-            lambda at: ("record", "-o", at.out / "new.retro", "--", *at.guest),
+            lambda at: ("record", "-o", at.out / RECORDED, "--", *at.guest),
             _recorded,
-            makes="new.retro",
+            makes=RECORDED,
         ),
         Command(
             "info",

@@ -6,13 +6,16 @@ import threading
 import time
 
 from retrograde.recording.bundle import Recording
+from retrograde.recording.claim import PARTIAL
 from tests.command import Done
 from tests.faults import calls, judge
-from tests.faults.commands import COMMANDS, Command, remove_made
+from tests.faults.commands import COMMANDS, RECORDED, Command, remove_made
 from tests.faults.fault import Fault, Trial
 from tests.faults.judge import Verdict
 from tests.faults.place import Place, Stock
 from tests.faults.processes import Running, Setting
+
+AT_ONCE = "at once"
 
 
 class Laboratory:
@@ -88,7 +91,7 @@ class Laboratory:
             if not self._judge_first(trial, command, place, done, verdict)
         ]
         if not any(done and fault.took(done) for done in ends):
-            self._note_leftovers(place, verdict, "at once", trial)
+            self._note_leftovers(place, verdict, AT_ONCE, trial)
         fault.lift(place)
         for command in again or commands[:1]:
             self._judge_again(trial, command, place, verdict)
@@ -174,9 +177,13 @@ class Laboratory:
             judge.judge_answer(verdict, place, command, done, expected)
 
     def _note_leftovers(self, place: Place, verdict: Verdict, when: str, trial: Trial) -> None:
+        kept = any("is kept as" in said for said in verdict.said)
         for name in place.leftovers():
+            if kept and when == AT_ONCE and name == f"out/{RECORDED}{PARTIAL}":
+                continue  # what was recorded, and we are told of it
             verdict.add(judge.LEFTOVER, f"{when}: {name}")
-        made = {COMMANDS[name].makes for name in trial.commands}
+        made = {f"{RECORDED}{PARTIAL}" if kept and when == AT_ONCE else ""}
+        made |= {COMMANDS[name].makes for name in trial.commands}
         for name in place.made():
             if name not in made:
                 verdict.add(judge.LEFTOVER, f"{when}: out/{name}")
