@@ -66,6 +66,14 @@ def test_the_database_has_too_little_memory() -> None:
     assert in_our_words(caught.value).exit_code == EnvironmentLacks.exit_code
 
 
+def test_the_database_may_open_no_file() -> None:
+    """Nothing is wrong with the file that it names."""
+    duckdb = pytest.importorskip("duckdb")
+    ours = in_our_words(duckdb.IOException('Cannot open file "x.parquet": Too many open files'))
+    assert isinstance(ours, EnvironmentLacks)
+    assert "ulimit -n" in ours.remedy
+
+
 def test_the_database_finds_no_table(tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")

@@ -8,6 +8,7 @@ lacks something (3), a recording's derived data is damaged (2), or we are wrong 
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 import traceback
@@ -103,6 +104,10 @@ def _of_duckdb(error: Exception) -> RetrogradeError | None:
         return EnvironmentLacks(
             "The database ran out of memory, or of space in TMPDIR.", _MORE_MEMORY, str(error)
         )
+    for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        if os.strerror(number) in str(error) and (limit := _limit(OSError(number, ""))):
+            limit.detail = str(error)
+            return limit
     if isinstance(error, duckdb.IOException) and _UNWRITABLE.search(str(error)):
         return EnvironmentLacks("The database cannot write its file.", _FREE_SPACE, str(error))
     return RecordingError(
