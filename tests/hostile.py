@@ -50,9 +50,10 @@ def put(kind: str, path: Path) -> None:
 
 def make_victim(folder: Path) -> Path:
     """Make a directory of the user's, in which every name is one that we know, too."""
-    interval = f"{0:019}-{9:019}.parquet"
+    interval = f"{0:019}-{9:019}.00000000.parquet"
     for name in (
         *("notes.txt", "meta.json", "index.json", "pages.bin", "tables.bin", "machine.qcow2"),
+        *("meta.copy.json", "index.copy.json", "sums.bin", f"{0:019}-{9:019}.damaged"),
         *("disk0.qcow2", "bookmarks.json", interval, f"blocks/{interval}", "index/meta.json"),
         *(f"index/blocks/{interval}", f"index/calls/{interval}", "checkpoints/index.json"),
         *("checkpoints/pages.bin", "checkpoints.0123abcd/pages.bin", "docs/thesis.txt"),

@@ -13,8 +13,10 @@ import pytest
 from retrograde.cli.info import Info, facts, info_of
 from retrograde.guests.builtin import builtin_guest
 from retrograde.recording.bundle import Recording
+from retrograde.recording.sealed import seal
 from tests.command import retrograde
 from tests.conftest import Record
+from tests.damage import spoil
 
 HEAVY = {"numpy", "rich", "qemu", "asyncio", "hashlib", "subprocess", "backports", "pygdbmi"}
 
@@ -85,9 +87,9 @@ def test_checkpoints_are_counted(copied: Callable[..., Path]) -> None:
     folder = copied()
     index = folder / "cache" / "checkpoints" / "index.json"
     index.parent.mkdir(parents=True)
-    index.write_text('{"origin": {}, "checkpoints": [{"position": 1}, {"position": 2}]}')
+    index.write_bytes(seal({"origin": {}, "checkpoints": [{"position": 1}, {"position": 2}]}))
     assert info_of(Recording.open(folder)).checkpoints == 2
-    index.write_text("nonsense")
+    spoil(index, b"nonsense")
     assert info_of(Recording.open(folder)).checkpoints == 0
 
 

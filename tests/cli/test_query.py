@@ -14,6 +14,7 @@ import pytest
 from retrograde.recording.bundle import Recording
 from tests.cli.session import Session
 from tests.command import RETROGRADE, assert_error, retrograde, start
+from tests.damage import rewrite
 from tests.recording.handmade import make_recording
 
 SQL = (
@@ -101,7 +102,7 @@ def test_errors(recording: Recording, tmp_path: Path) -> None:
 def test_what_was_stale_is_said_once(recording: Recording) -> None:
     retrograde("query", recording.path, SQL)
     meta = recording.cache / "index" / "meta.json"
-    meta.write_bytes(json.dumps(json.loads(meta.read_bytes()) | {"recording": "0" * 64}).encode())
+    rewrite(meta, recording="0" * 64)
     again = [retrograde("query", recording.path, SQL) for _ in range(2)]
     assert "warning: Made anew: the index was made from another recording." in again[0].stderr
     assert again[1].stderr == ""

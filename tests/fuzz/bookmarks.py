@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrograde.gdbserver.bookmarks import Bookmarks
+from retrograde.recording.sealed import copy_of
 from tests.fuzz.mutation import change_json as mutate  # noqa: F401 - part of a target
+from tests.fuzz.mutation import sealed
 from tests.recording.handmade import make_recording
 
 MOST = 512
@@ -16,10 +18,11 @@ SEEDS = (b'{"here":5,"a.b-c_d":1000}', b'{"start":1,"\\u001b[m":2,"x":-1}', b"{}
 
 def open_target(place: Path) -> Callable[[bytes], None]:
     recording = make_recording(place / "a.retro")
-    path = recording.open_cache(make=True).path / "bookmarks.json"
+    folder = recording.open_cache(make=True).path
 
     def one_input(data: bytes) -> None:
-        path.write_bytes(data)
+        for name in ("bookmarks.json", copy_of("bookmarks.json")):
+            (folder / name).write_bytes(sealed(data))
         bookmarks = Bookmarks(recording)
         found = bookmarks.all()
         for name, position in found.items():

@@ -9,18 +9,21 @@ from pathlib import Path
 import msgspec
 
 from retrograde.recording.bundle import IMAGE
-from retrograde.timeline.store import (
+from retrograde.recording.sealed import checksum, copy_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import (
     FOLDER,
     FORMAT,
     INDEX,
     PAGES,
+    SUMS,
     TABLES,
     Checkpoint,
-    CheckpointStore,
     Index,
     Origin,
 )
 from tests.fuzz.mutation import change_json as mutate  # noqa: F401 - part of a target
+from tests.fuzz.mutation import sealed
 from tests.recording.handmade import make_recording
 
 RAM_PAGES = 2
@@ -28,14 +31,16 @@ ORIGIN = Origin(FORMAT, "0" * 64, "1" * 64, RAM_PAGES * 4096)
 _POINTS = [
     Checkpoint(position=number * 100, registers="00ff" * 8, seconds=0.5) for number in range(4)
 ]
-_SIZES = {PAGES: 8192, TABLES: len(_POINTS) * RAM_PAGES * 4, IMAGE: 4096}
+_SIZES = {PAGES: 8192, SUMS: 8, TABLES: len(_POINTS) * RAM_PAGES * 4, IMAGE: 4096}
+_SUMS = {IMAGE: checksum(bytes(4096))}
+_TABLE = checksum(bytes(RAM_PAGES * 4))
 
 MOST = 1500
 
 SEEDS = (
-    msgspec.json.encode(Index(ORIGIN, _POINTS, _SIZES, [100], proven=True)),
-    msgspec.json.encode(Index(ORIGIN, _POINTS[:1], _SIZES | {TABLES: 8})),
-    msgspec.json.encode(Index(ORIGIN, [], _SIZES)),
+    msgspec.json.encode(Index(ORIGIN, _POINTS, _SIZES, _SUMS, 4 * [_TABLE], [100], proven=True)),
+    msgspec.json.encode(Index(ORIGIN, _POINTS[:1], _SIZES | {TABLES: 8}, _SUMS, [_TABLE])),
+    msgspec.json.encode(Index(ORIGIN, [], _SIZES, _SUMS)),
     b"{}",
 )
 
@@ -43,12 +48,13 @@ SEEDS = (
 def open_target(place: Path) -> Callable[[bytes], None]:
     recording = make_recording(place / "a.retro")
     folder = recording.open_cache(make=True).folder(FOLDER, make=True)
-    path = folder.path / INDEX
     for name, size in _SIZES.items():
         (folder.path / name).write_bytes(bytes(size))
+    (folder.path / SUMS).write_bytes(2 * checksum(bytes(4096)).to_bytes(4, "little"))
 
     def one_input(data: bytes) -> None:
-        path.write_bytes(data)
+        for name in (INDEX, copy_of(INDEX)):
+            (folder.path / name).write_bytes(sealed(data))
         store = CheckpointStore.open(recording, ORIGIN)
         if store is None:
             return

@@ -20,7 +20,8 @@ from retrograde.index.store import IndexStore
 from retrograde.machine.compat import qemu_for
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrevents import Kind
-from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import origin_of
 from tests import command, leftovers
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("probe")]

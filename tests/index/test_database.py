@@ -19,6 +19,7 @@ from retrograde.index.store import IndexStore
 from retrograde.index.tables import TABLES
 from retrograde.index.views import VIEWS
 from retrograde.recording.bundle import Recording
+from tests.damage import spoil
 from tests.recording.handmade import make_recording
 
 TEXT, READ, IDLE = 0xFFFFFFFF81000000, 0xFFFFFFFF81000100, 0xFFFFFFFF81000200
@@ -178,12 +179,12 @@ def test_a_link_in_the_index_is_not_followed(recording: Recording, tmp_path: Pat
     assert store.done("console") == []
 
 
-def test_what_was_stale_is_said(recording: Recording) -> None:
+def test_what_was_stale_is_said(recording: Recording, caplog: pytest.LogCaptureFixture) -> None:
     with Database(recording) as database:
         assert database.notes == []
-    (recording.cache / "index" / "meta.json").write_text("{")
+    spoil(recording.cache / "index" / "meta.json", b"{")
     with Database(recording) as database:
-        assert database.notes == ["Made anew: the index was damaged or of another version."]
+        assert caplog.messages == ["Made anew: the index was damaged or of another version."]
         assert database.query("SELECT count(*) FROM console").all() == [(1,)]
 
 
@@ -280,3 +281,22 @@ def test_an_address_is_found_by_its_hexadecimal_number(recording: Recording) -> 
     with Database(recording) as database:
         rows = database.query(f"SELECT position FROM calls WHERE target = {READ:#x}").all()
     assert rows == [(10,)]
+
+
+def test_a_table_has_to_be_named(recording: Recording) -> None:
+    """Its files are checked because its name is in the query."""
+    hidden = "SELECT count(*) FROM query_table('con' || 'sole')"
+    with Database(recording) as database:
+        with pytest.raises(UsageError, match="The table console has to be named"):
+            database.query(hidden).all()
+        assert database.query("DESCRIBE console").all()
+        assert database.query(f"{hidden} -- console").all() == [(1,)]
+
+
+def test_a_table_of_a_part_is_said_to_be_one(recording: Recording) -> None:
+    columns = {"position": [7], "kind": ["space"], "value": [1]}
+    IndexStore(recording).write("context", 0, 500, columns)
+    with Database(recording) as database:
+        assert database.query("SELECT value FROM context").all() == [(1,)]
+        (note,) = database.notes
+        assert "The table context is of a part of the recording" in note

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import random
 import re
 import resource
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +20,8 @@ from retrograde.errors import EnvironmentLacks, InternalError, RecordingError
 from retrograde.index.store import IndexStore
 from retrograde.index.tables import TABLES
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import Folder
+from tests.damage import cut, document, flip, rewrite, spoil
 from tests.recording.handmade import make_recording
 
 HIGH = 2**64 - 1
@@ -42,14 +47,14 @@ def all_contexts(store: IndexStore) -> list[Any]:
     return found
 
 
-def test_reads_what_was_written(recording: Recording) -> None:
+def test_reads_what_was_written(recording: Recording, caplog: pytest.LogCaptureFixture) -> None:
     store = IndexStore(recording)
     store.write("context", 500, 1000, contexts((600, "privilege", 3)))
     store.write("context", 0, 500, contexts((7, "space", HIGH), (8, "space", 0)))
     assert store.done("context") == [(0, 500), (500, 1000)]
     assert store.missing("context", [(0, 500), (500, 600)]) == [(500, 600)]
     again = IndexStore(recording)
-    assert not again.dropped
+    assert caplog.messages == []
     assert all_contexts(again) == [(7, "space", HIGH), (8, "space", 0), (600, "privilege", 3)]
 
 
@@ -97,10 +102,11 @@ def test_half_written_files_do_not_count(recording: Recording) -> None:
     store.write("context", 0, 9, contexts((1, "space", 1)))
     whole = next((store.folder / "context").iterdir())
     # Of a process that is gone, of one that writes right now, and of another machine's.
-    place = f"{whole.stem}.{re.sub('[^A-Za-z0-9_]', '-', platform.node())}"
+    interval = whole.name.split(".")[0]
+    place = f"{interval}.{re.sub('[^A-Za-z0-9_]', '-', platform.node())}"
     gone = whole.with_name(f"{place}.{2**22 + 1}.part")
     writing = whole.with_name(f"{place}.{os.getppid()}.part")
-    elsewhere = whole.with_name(f"{whole.stem}.other-machine.{2**22 + 1}.part")
+    elsewhere = whole.with_name(f"{interval}.other-machine.{2**22 + 1}.part")
     for path in (gone, writing, elsewhere):
         path.write_bytes(whole.read_bytes()[:50])
     again = IndexStore(recording)
@@ -110,41 +116,104 @@ def test_half_written_files_do_not_count(recording: Recording) -> None:
     assert elsewhere.exists()
 
 
-def test_another_recording_under_this_name(recording: Recording, tmp_path: Path) -> None:
+def test_another_recording_under_this_name(
+    recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
     IndexStore(recording).write("context", 0, 9, contexts((1, "space", 1)))
-    meta = recording.cache / "index" / "meta.json"
-    document = msgspec.json.decode(meta.read_bytes())
-    document["recording"] = "0" * 64
-    meta.write_bytes(msgspec.json.encode(document))
-    store = IndexStore(recording)
-    assert store.dropped == ["the index was made from another recording"]
-    assert all_contexts(store) == []
-    assert not IndexStore(recording).dropped
+    rewrite(recording.cache / "index" / "meta.json", recording="0" * 64)
+    assert all_contexts(IndexStore(recording)) == []
+    IndexStore(recording)
+    assert caplog.messages == ["Made anew: the index was made from another recording."]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 0, "recording": ""}', b"\xff"])
-def test_meta_that_cannot_be_read(recording: Recording, content: bytes) -> None:
+def test_meta_that_cannot_be_read(
+    recording: Recording, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     IndexStore(recording).write("context", 0, 9, contexts((1, "space", 1)))
-    (recording.cache / "index" / "meta.json").write_bytes(content)
+    spoil(recording.cache / "index" / "meta.json", content)
+    assert IndexStore(recording).done("context") == []
+    assert caplog.messages == ["Made anew: the index was damaged or of another version."]
+
+
+@pytest.mark.parametrize("name", ["meta.json", "meta.copy.json"])
+def test_one_damaged_meta_costs_nothing(
+    recording: Recording, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    IndexStore(recording).write("context", 0, 9, contexts((1, "space", 1)))
+    meta = recording.cache / "index" / name
+    before = meta.read_bytes()
+    flip(meta, random.Random(1))
+    assert IndexStore(recording).done("context") == [(0, 9)]
+    assert caplog.messages == [f"{meta} was damaged: its copy is used."]
+    assert meta.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_damaged_rows_are_lost_and_can_be_made_again(
+    recording: Recording,
+    damage: Callable[[Path, random.Random], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = IndexStore(recording)
-    assert store.dropped == ["the index was damaged or of another version"]
-    assert store.done("context") == []
+    for first in (0, 9):
+        store.write("context", first, first + 9, contexts((first, "space", 1)))
+    files = sorted((store.folder / "context").iterdir())
+    damage(files[0], random.Random(7))
+    for _ in range(2):  # it is remembered that there were rows
+        store = IndexStore(recording)
+        assert store.done("context") == [(9, 18)]
+        assert store.lost("context") == [(0, 9)]
+        assert all_contexts(store) == [(9, "space", 1)]
+        with pytest.raises(RecordingError, match="between 0 and 9 were damaged"):
+            store.require_whole("context")
+    assert caplog.messages == [f"{store.folder}/context: 1 of 2 files damaged, no longer used."]
+    store.write("context", 0, 9, contexts((0, "space", 1)))
+    store.require_whole("context")
+    assert sorted((store.folder / "context").iterdir()) == files
 
 
-def test_a_table_of_another_version_is_made_anew(recording: Recording) -> None:
+def test_a_limit_on_files_is_no_damage(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    IndexStore(recording).write("context", 0, 9, contexts((1, "space", 1)))
+    store = IndexStore(recording)
+
+    def full(_folder: Folder, _name: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "open", full)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.done("context")
+    assert store.done("context") == [(0, 9)]
+
+
+def test_an_empty_file_in_the_place_of_rows_is_not_taken_for_none(recording: Recording) -> None:
+    store = IndexStore(recording)
+    store.write("context", 0, 9, contexts((1, "space", 1)))
+    store.write("context", 9, 18, {column.name: [] for column in TABLES["context"].columns})
+    rows, empty = sorted((store.folder / "context").iterdir())
+    shutil.copy(empty, rows)
+    assert IndexStore(recording).lost("context") == [(0, 9)]
+
+
+def test_a_table_of_another_version_is_made_anew(
+    recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
     store = IndexStore(recording)
     store.write("context", 0, 9, contexts((1, "space", 1)))
     store.write("interrupts", 0, 9, {"position": [3]})
     meta = recording.cache / "index" / "meta.json"
-    document = msgspec.json.decode(meta.read_bytes())
-    document["versions"]["context"] = 0
-    meta.write_bytes(msgspec.json.encode(document))
+    rewrite(meta, versions=document(meta)["versions"] | {"context": 0})
     store = IndexStore(recording)
-    assert store.dropped == ["context was of version 0"]
+    assert caplog.messages == ["Made anew: context was of version 0."]
     assert (store.done("context"), store.done("interrupts")) == ([], [(0, 9)])
 
 
-def test_what_another_maker_made_is_removed(recording: Recording) -> None:
+def test_what_another_maker_made_is_removed(
+    recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
     store = IndexStore(recording)
     store.claim("context", "probe 1")
     store.write("context", 0, 9, contexts((1, "space", 1)))
@@ -152,7 +221,7 @@ def test_what_another_maker_made_is_removed(recording: Recording) -> None:
     assert store.done("context") == [(0, 9)]
     store.claim("context", "probe 2")
     assert store.done("context") == []
-    assert store.dropped == ["context was made by probe 1"]
+    assert caplog.messages == ["Made anew: context was made by probe 1."]
 
 
 def test_a_wrong_column_is_our_bug(recording: Recording) -> None:

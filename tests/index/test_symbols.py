@@ -17,7 +17,7 @@ from retrograde.index.store import IndexStore
 from retrograde.index.symbolfile import read_symbol_file
 from retrograde.index.symbols import Symbols, build_symbols
 from retrograde.recording.bundle import Recording
-from retrograde.timeline.store import Checkpoint
+from retrograde.timeline.storefiles import Checkpoint
 from tests.command import assert_error, retrograde
 from tests.index.kallsyms_writer import tables
 from tests.index.test_kallsyms import kernel

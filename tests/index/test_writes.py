@@ -98,7 +98,9 @@ async def test_no_store_is_lost_when_the_ring_is_short(
     assert table(recording) == expected != []
 
 
-async def test_positions_are_added_and_addresses_replaced(recording: Recording) -> None:
+async def test_positions_are_added_and_addresses_replaced(
+    recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
     qemu = qemu_for(recording)
     await build_writes(recording, qemu, None, SPAN)
     everything = table(recording)
@@ -113,8 +115,8 @@ async def test_positions_are_added_and_addresses_replaced(recording: Recording) 
     assert table(recording) == everything
     assert (await build_writes(recording, qemu, None, SPAN)).rows == 0
     page = everything[0][3] & ~0xFFF
-    report = await build_writes(recording, qemu, Watch(page, 4096, physical=True), SPAN)
-    assert "all memory" in " ".join(report.troubles)
+    await build_writes(recording, qemu, Watch(page, 4096, physical=True), SPAN)
+    assert "all memory" in caplog.text
     assert table(recording) == [row for row in everything if row[3] & ~0xFFF == page]
 
 

@@ -15,9 +15,11 @@ import pytest
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
-from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import origin_of
 from tests.command import Done, assert_error, retrograde
 from tests.conftest import Record
+from tests.damage import document, repeat_sums, rewrite
 from tests.hostile import KINDS, fingerprint, make_victim, put
 from tests.machine.bootdisk import CONSOLE, write_boot_disk
 
@@ -76,12 +78,10 @@ def hostile(cached: Path, tmp_path: Path) -> Path:
 def test_no_name_in_an_index_is_a_path(digest: str, hostile: Path, victim: Path) -> None:
     before = fingerprint(victim)
     meta = hostile / "cache" / "index" / "meta.json"
-    content = json.loads(meta.read_bytes())
     names = [str(victim), "../../../victim", "../../../victim/docs", "..", "."]
-    content["versions"] |= dict.fromkeys(names, 1)
+    rewrite(meta, versions=document(meta)["versions"] | dict.fromkeys(names, 1))
     if digest == "other":
-        content["recording"] = "0" * 64
-    meta.write_text(json.dumps(content))
+        rewrite(meta, recording="0" * 64)
     own = fingerprint(hostile / "inputs")
     assert_harmless(hostile)
     assert fingerprint(victim) == before
@@ -145,13 +145,6 @@ def lead_to(kind: str, image: Path, target: Path) -> None:
     made.replace(image)
 
 
-def repeat_sizes(checkpoints: Path) -> None:
-    """Make index.json agree with the files, as its author would."""
-    index = json.loads((checkpoints / "index.json").read_bytes())
-    index["sizes"] = {name: (checkpoints / name).stat().st_size for name in index["sizes"]}
-    (checkpoints / "index.json").write_text(json.dumps(index))
-
-
 async def _keep_images(recording: Recording, qemu: Qemu) -> None:
     """Publish a store without checkpoints: QEMU may refuse to save while a disk is in use."""
     store = CheckpointStore.create(recording, origin_of(recording, qemu))
@@ -186,7 +179,7 @@ def test_cached_images_that_lead_elsewhere(
     before = fingerprint(victim)
     checkpoints = folder / "cache" / "checkpoints"
     lead_to(kind, checkpoints / name, victim / "notes.txt")
-    repeat_sizes(checkpoints)
+    repeat_sums(checkpoints)
     said = "another file"
     for words in (("debug", folder, "--", "-batch"), ("last-write", folder, "0x7c00:8")):
         assert_error(retrograde(*words), 2, said, name)

@@ -14,17 +14,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from retrograde.errors import EnvironmentLacks, PositionError, QemuRefused, UsageError
 from retrograde.recording.bundle import Recording
-from retrograde.timeline import store as stores
+from retrograde.timeline import storefiles as stores
 from retrograde.timeline.pages import PageStore
 from retrograde.timeline.proof import prove_checkpoints
-from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import origin_of
 from retrograde.timeline.survey import survey
 from retrograde.timeline.timeline import Timeline
+from tests.damage import document, repeat_sums, rewrite, spoil
 
 pytestmark = pytest.mark.qemu
 
@@ -146,16 +147,15 @@ async def test_a_cache_that_does_not_fit_is_made_anew(recording, qemu, damage):
     positions = some_positions(recording, 2)
     expected = await truth(recording, positions)
     folder = recording.cache / stores.FOLDER
-    index = msgspec.json.decode((folder / stores.INDEX).read_bytes())
+    origin = document(folder / stores.INDEX)["origin"]
     if damage == "other recording":
-        index["origin"]["log_sha256"] = "0" * 64
+        rewrite(folder / stores.INDEX, origin=origin | {"log_sha256": "0" * 64})
     if damage == "other qemu":
-        index["origin"]["qemu_sha256"] = "0" * 64
-    (folder / stores.INDEX).write_bytes(msgspec.json.encode(index))
+        rewrite(folder / stores.INDEX, origin=origin | {"qemu_sha256": "0" * 64})
     if damage == "cut pages":
         os.truncate(folder / stores.PAGES, 8192)
     if damage == "cut index":
-        os.truncate(folder / stores.INDEX, 100)
+        spoil(folder / stores.INDEX, b"{")
     assert CheckpointStore.open(recording, origin_of(recording, qemu)) is None
     assert await truth(recording, positions) == expected
     assert CheckpointStore.open(recording, origin_of(recording, qemu)) is not None
@@ -165,10 +165,10 @@ async def test_a_checkpoint_that_loads_wrong_is_dropped(recording, qemu, caplog)
     position = recording.end - 1  # no checkpoint lies behind it
     expected = await truth(recording, [position])
     folder = recording.cache / stores.FOLDER
-    index = msgspec.json.decode((folder / stores.INDEX).read_bytes())
-    last = index["checkpoints"][-1]
+    checkpoints = document(folder / stores.INDEX)["checkpoints"]
+    last = checkpoints[-1]
     last["registers"] = last["registers"].replace("0", "1", 1)
-    (folder / stores.INDEX).write_bytes(msgspec.json.encode(index))
+    rewrite(folder / stores.INDEX, checkpoints=checkpoints)
     assert await truth(recording, [position]) == expected
     assert f"checkpoint at {last['position']}" in caplog.text
 
@@ -184,6 +184,7 @@ async def test_proof_drops_the_checkpoint_that_leads_astray(recording, qemu):
     with (store.folder.path / stores.PAGES).open("r+b") as pages:
         pages.seek(4096 * slot)
         pages.write(os.urandom(4096))
+    repeat_sums(store.folder.path)  # as if it had been stored so
     store.close()
     damaged = await prove_checkpoints(recording, qemu)
     assert victim.position in damaged.dropped

@@ -137,8 +137,6 @@ def _add_writes(
         report = signals.run(
             build_writes(recording, qemu, watch, span, surveying=surveying, progress=tracing)
         )
-    for trouble in report.troubles:
-        warn(trouble)
     if as_json:
         print_json({"stores": report.rows})
     else:

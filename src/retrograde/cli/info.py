@@ -15,6 +15,7 @@ from retrograde.errors import RecordingError
 from retrograde.position import format_position
 from retrograde.recording.bundle import CONSOLE, LOG, Recording
 from retrograde.recording.manifest import FileName, InputFile
+from retrograde.recording.sealed import Damaged, Kept
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +147,7 @@ def _mebibytes(count: int) -> str:
 
 
 _INDEX_LIMIT = 64 << 20
-"""Bytes, as in timeline.store."""
+"""Bytes, as in timeline.storefiles."""
 
 
 class _CheckpointIndex(msgspec.Struct):
@@ -155,7 +156,8 @@ class _CheckpointIndex(msgspec.Struct):
 
 def _checkpoints(recording: Recording) -> int:
     """Count the checkpoints in the cache; `timeline.store`, which knows them, takes 0.1 s."""
-    with contextlib.suppress(OSError, RecordingError, msgspec.DecodeError):
-        index = recording.open_cache().folder("checkpoints").read("index.json", _INDEX_LIMIT)
-        return len(msgspec.json.decode(index, type=_CheckpointIndex).checkpoints)
+    with contextlib.suppress(OSError, RecordingError, Damaged):
+        folder = recording.open_cache().folder("checkpoints")
+        index = Kept(folder, "index.json", _CheckpointIndex, _INDEX_LIMIT).read()
+        return len(index.checkpoints)
     return 0

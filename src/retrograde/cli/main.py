@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from retrograde.cli import signals, streams
+from retrograde.cli import logs, signals, streams
 from retrograde.foreign import in_our_words
 from retrograde.held import sweep
 from retrograde.version import __version__
@@ -112,6 +112,7 @@ def run(command: click.Command, arguments: list[str]) -> NoReturn:
 def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> NoReturn:
     """Do `action` and exit: errors as two sentences on stderr, with their exit code."""
     streams.prepare()
+    logs.show_warnings()
     signals.heed()
     # numpy's OpenBLAS, of which we use nothing, starts a thread for each processor. Where
     # there is no room for them it sends us a SIGINT, which would look like Ctrl-C.

@@ -17,6 +17,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.proof import Proof, prove_checkpoints
+from retrograde.verify.cache import CacheCheck, check_cache
 from retrograde.verify.randomly import RandomResult, compare_randomly
 from retrograde.verify.scenario import ScenarioResult, run_scenario
 
@@ -26,6 +27,7 @@ class Verdict(msgspec.Struct, kw_only=True):
 
     verified: bool = True
     scenario: ScenarioResult | None = None
+    cache: CacheCheck | None = None
     checkpoints: Proof | None = None
     random: RandomResult | None = None
     seed: int | None = None
@@ -67,6 +69,9 @@ def command(
 ) -> None:
     """Step, step back and run back with real gdb on QEMU's own stub, comparing every pc.
 
+    Looks at the checkpoints and the index in the cache, too: what is damaged there is no
+    difference, and used no more.
+
     --random N proves our checkpoints by replaying from them, dropping those that lead
     astray, and does N random operations of our timeline, each compared with a fresh
     forward replay. Exit code 1 on any difference.
@@ -94,6 +99,8 @@ async def _verify(
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(status("verifying"))
         verdict.scenario = await run_scenario(recording, qemu, steps=steps, gdb=gdb, report=report)
+        report("looking at the cache")
+        verdict.cache = check_cache(recording, qemu)
         if count and verdict.seed is not None:
             report("proving checkpoints")
             verdict.checkpoints = await prove_checkpoints(recording, qemu)
@@ -111,6 +118,12 @@ def _facts(verdict: Verdict) -> dict[str, str]:
             f"from {format_position(scenario.stopped_at)} ({where}) "
             f"to the last step, pc {scenario.last_pc:#x}"
         )
+    if cache := verdict.cache:
+        facts["cache"] = (
+            f"{cache.checkpoints} checkpoints and {cache.index_files} files of the index are whole"
+        )
+        if cache.lost:
+            facts["damaged"] = f"{', '.join(cache.lost)}: not used any more"
     if verdict.seed is not None:
         facts["seed"] = str(verdict.seed)
     if proof := verdict.checkpoints:

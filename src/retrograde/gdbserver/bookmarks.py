@@ -1,14 +1,19 @@
-"""Named positions, kept in the recording's cache."""
+"""Named positions, kept in the recording's cache, twice: nobody can make them again."""
 
 from __future__ import annotations
 
+import logging
 import re
 
 import msgspec
 
 from retrograde.errors import EnvironmentLacks, RecordingError, UsageError
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import Folder
 from retrograde.recording.rrlog import MAX_POSITION
+from retrograde.recording.sealed import Damaged, Kept
+
+_log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _TAKEN = ("start", "end")
@@ -25,9 +30,13 @@ class Bookmarks:
     def all(self) -> dict[str, int]:
         """Return all positions by name; what cannot be read, or `add` refuses, counts as none."""
         try:
-            data = self._recording.open_cache().read(_FILE, _MAX_BYTES)
-            found = msgspec.json.decode(data, type=dict[str, int])
-        except (OSError, RecordingError, msgspec.DecodeError, ValueError):
+            found = _read(self._recording.open_cache())
+        except FileNotFoundError:
+            return {}
+        except (OSError, RecordingError, Damaged):
+            _log.warning(
+                "%s cannot be read: its bookmarks are lost.", self._recording.cache / _FILE
+            )
             return {}
         return {
             name: position
@@ -47,7 +56,7 @@ class Bookmarks:
             )
         kept = self.all() | {name: position}
         try:
-            self._recording.open_cache(make=True).replace(_FILE, msgspec.json.encode(kept))
+            _kept(self._recording.open_cache(make=True)).write(kept)
         except OSError as error:
             raise EnvironmentLacks(
                 f"The bookmark cannot be kept in {self._recording.cache}: {error.strerror}.",
@@ -57,6 +66,22 @@ class Bookmarks:
     def resolve(self, text: str) -> int | None:
         """Return the position of a bookmark; None when there is none of that name."""
         return self.all().get(text.strip())
+
+
+def _kept(cache: Folder) -> Kept[dict[str, int]]:
+    return Kept(cache, _FILE, dict[str, int], _MAX_BYTES)
+
+
+def _read(cache: Folder) -> dict[str, int]:
+    """Return the bookmarks in a cache; raises OSError and Damaged."""
+    try:
+        return _kept(cache).read()
+    except Damaged:
+        # Earlier versions kept them without a checksum.
+        try:
+            return msgspec.json.decode(cache.read(_FILE, _MAX_BYTES), type=dict[str, int])
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Damaged(_FILE) from error
 
 
 def _may_name(name: str) -> bool:

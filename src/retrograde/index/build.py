@@ -84,7 +84,6 @@ async def build(
         workers = jobs if cluster is None else cluster
         made = [*wanted, "intervals"]
         await _replay(recording, qemu, index, made, workers, source, report, surveying, progress)
-    report.troubles += index.dropped
     return report
 
 
@@ -106,7 +105,7 @@ async def _replay(
             "The RAM of this recording is not a shared memory file, so that no index can be made.",
             "Record again with this version of retrograde.",
         )
-    checkpoints = await checkpoints_of(recording, qemu, progress=surveying)
+    checkpoints = await checkpoints_of(recording, qemu, progress=surveying, all_whole=True)
     with contextlib.closing(checkpoints):
         facts = LogFacts.read(recording.log())
         starts = [(one.position, one.seconds) for one in checkpoints.index.checkpoints]

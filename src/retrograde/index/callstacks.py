@@ -38,13 +38,14 @@ class CallStacks:
 
     def __init__(self, recording: Recording) -> None:
         store = IndexStore(recording)
+        store.require_whole("calls")
         if not store.covers("calls", recording.end):
             raise UsageError(
                 f"{recording.name} has no index of its calls.",
                 f"Run: retrograde index {recording.path}",
             )
         build_log_tables(store, recording, ("interrupts", "exceptions"))
-        self._connection = store.connect()
+        self._connection = store.connect(("calls", "interrupts", "exceptions"))
         self._deliveries = [self._positions(name) for name in ("interrupts", "exceptions")]
 
     def __enter__(self) -> Self:

@@ -34,18 +34,8 @@ Progress = Callable[[int], None]
 BATCH: Final = 10_000
 """Rows taken at a time."""
 
-# By its words alone: DuckDB's get_table_names looks through views and fails on those of
-# several files. A query that has the word in a text builds them too soon, no harm.
-_NEEDS_SYMBOLS: Final = re.compile(
-    rf"\b({'|'.join(('symbols', *(view.name for view in VIEWS)))})\b", re.IGNORECASE
-)
-
-# What is asked of each table that `retrograde index` builds; views are made of `calls`.
-_REPLAYED: Final = {
-    table.name: re.compile(rf"\b{table.name}\b", re.IGNORECASE)
-    for table in TABLES.values()
-    if table.source in ("replay", "choice")
-} | {"calls": re.compile(r"\b(calls|functions|syscalls)\b", re.IGNORECASE)}
+_VIEWS: Final = {view.name for view in VIEWS}
+_BELOW_VIEWS: Final = {"calls", "symbols"}
 
 _OPTIONS: Final = {"writes": " --writes WHERE"}
 
@@ -56,7 +46,7 @@ class Database:
     The table of symbols is built, from the file `symbols` if one is given, when a query
     first needs it; where the recording has no checkpoints that takes a replay, of which
     `progress` is told positions. `output` names the only file `save` may write. `notes`
-    says in words what a user should know: what was stale, which table there is not.
+    says in words what a user should know: which table there is not, or not all of it.
     """
 
     def __init__(
@@ -72,10 +62,10 @@ class Database:
         self._symbols = symbols
         self._progress = progress
         self.store = IndexStore(recording)
-        self.notes = [f"Made anew: {reason}." for reason in self.store.dropped]
-        self.notes += build_log_tables(self.store, recording)
+        self.notes = build_log_tables(self.store, recording)
         self._state = self.store.state()
-        self._connection = self.store.connect()
+        self._shown: set[str] = set()
+        self._connection = self.store.connect(())
         for view in VIEWS:
             self._connection.execute(f"CREATE VIEW {view.name} AS {view.query}")
         self._scratch = Scratch()
@@ -107,7 +97,8 @@ class Database:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Answer:
         """Ask a question; `parameters` stand for the question marks in `sql`.
 
-        Raises UsageError, with DuckDB's message, when it is no question or fails.
+        Raises UsageError, with DuckDB's message, when it is no question or fails, and
+        RecordingError where rows it asks for were damaged and are lost.
         """
         statement = self._only_statement(sql)
         cursor = self._connection.cursor()
@@ -171,25 +162,34 @@ class Database:
                 f"Not a single query: {', '.join(kinds) or 'nothing'}.",
                 "Write one SELECT, FROM, WITH, DESCRIBE or SUMMARIZE; an index is only read.",
             )
-        self._build_for(sql)
+        self._prepare(_tables_in(sql))
         return statements[0]
 
-    def _build_for(self, sql: str) -> None:
-        """Build what a query needs and is not there yet, or say that it must be built."""
-        self.notes += [
-            f"The table {name} is empty: `retrograde index {self._recording.path}"
-            f"{_OPTIONS.get(name, '')}` builds it."
-            for name, words in _REPLAYED.items()
-            if words.search(sql) and not self.store.done(name)
-        ]
-        if not _NEEDS_SYMBOLS.search(sql):
-            return
-        from retrograde.index.symbols import build_symbols
+    def _prepare(self, tables: set[str]) -> None:
+        """Check the files of `tables`, which a query reads, and build or say what is missing."""
+        if "symbols" in tables:
+            from retrograde.index.symbols import build_symbols
 
-        self.notes += build_symbols(
-            self.store, self._recording, self._symbols, progress=self._progress
-        )
-        self.store.show("symbols", self._connection)
+            self.notes += build_symbols(
+                self.store, self._recording, self._symbols, progress=self._progress
+            )
+            self._shown.discard("symbols")
+        for name in sorted(tables):
+            if TABLES[name].source in ("replay", "choice"):
+                self.store.require_whole(name)
+                self.notes += self._lacking(name)
+            if name not in self._shown:
+                self.store.show(name, self._connection)
+                self._shown.add(name)
+
+    def _lacking(self, name: str) -> list[str]:
+        """Say in words that a table is not built, or not for all of the recording."""
+        command = f"`retrograde index {self._recording.path}{_OPTIONS.get(name, '')}`"
+        if not self.store.done(name):
+            return [f"The table {name} is empty: {command} builds it."]
+        if name not in _OPTIONS and not self.store.covers(name, self._recording.end):
+            return [f"The table {name} is of a part of the recording: {command} adds the rest."]
+        return []
 
 
 class Answer:
@@ -227,6 +227,17 @@ class Answer:
 
     def _do(self, work: Callable[[], Result]) -> Result:
         return self._database.do(self._cursor, work)
+
+
+def _tables_in(sql: str) -> set[str]:
+    """Return the tables that a query may read.
+
+    By its words alone: DuckDB's get_table_names looks through views and fails on those of
+    several files. One that has a table's name in a text only takes longer; one that reads a
+    table without its name, which takes a function, is refused (see `IndexStore.connect`).
+    """
+    words = set(re.findall(r"\w+", sql.lower()))
+    return words & TABLES.keys() | (_BELOW_VIEWS if words & _VIEWS else set())
 
 
 def _require(package: str) -> Any:

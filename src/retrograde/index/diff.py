@@ -228,7 +228,7 @@ async def _pcs(timeline: Timeline, first: int, last: int) -> list[int]:
 
 
 def _calls(store: IndexStore, start: int, stop: int) -> NDArray[np.uint64]:
-    with store.connect() as connection:
+    with store.connect(("calls",)) as connection:
         columns = connection.execute(
             "SELECT position, pc, target FROM calls WHERE position >= ? AND position < ? "
             "ORDER BY position",

@@ -68,14 +68,14 @@ def export(
     """Write what happened from `start` to `stop`, both included, to `path` as a Perfetto trace.
 
     `calls` says how many at most. Raises UsageError when there is nothing in the span, or
-    `path` cannot be written.
+    `path` cannot be written, RecordingError where calls were damaged and are lost.
     """
     stop = recording.end if stop is None else stop
     if start > stop:
         raise UsageError(f"No position is from {start:_} to {stop:_}.", "Swap them.")
     store = IndexStore(recording)
-    troubles = [f"Made anew: {reason}." for reason in store.dropped]
-    troubles += build_log_tables(store, recording)
+    store.require_whole("calls")
+    troubles = build_log_tables(store, recording)
     table, left_out = _longest(store, start, stop, calls)
     if not store.done("calls"):
         troubles.append(f"There are no calls: `retrograde index {recording.path}` finds them.")
@@ -83,7 +83,7 @@ def export(
         troubles += build_symbols(store, recording, symbols)
     if left_out:
         troubles.append(f"{left_out:_} shorter calls were left out; --calls takes more.")
-    with store.connect() as rows:
+    with store.connect(("console", "interrupts", "exceptions")) as rows:
         lines = rows.execute(
             "SELECT position, text FROM console WHERE position BETWEEN ? AND ? ORDER BY position",
             [start, stop],
@@ -124,7 +124,7 @@ def _longest(
 ) -> tuple[dict[str, NDArray[Any]], int]:
     """Return the calls in the span that took longest, by position, and how many others."""
     inside = "FROM calls WHERE position >= ? AND return_position <= ?"
-    with store.connect() as rows:
+    with store.connect(("calls",)) as rows:
         total = rows.execute(f"SELECT count(*) {inside}", [start, stop]).fetchall()[0][0]
         found = rows.execute(
             f"SELECT * FROM (SELECT position, return_position, target, space {inside} "

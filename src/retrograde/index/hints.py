@@ -34,15 +34,18 @@ class IndexHints:
     """The index of a recording as `timeline.search.Hints`. Made by `of`."""
 
     def __init__(self, store: IndexStore) -> None:
+        self._connection = store.connect(("blocks", "intervals", "written"))
         self._covered = store.done("blocks")
-        self._connection = store.connect()
         whole = "SELECT first FROM intervals WHERE unplaced = 0"
         placed = {first for (first,) in self._connection.execute(whole).fetchall()}
         self._written = {one for one in store.done("written") if one[0] in placed}
 
     @classmethod
     def of(cls, recording: Recording) -> IndexHints | None:
-        """Return the hints of a recording that has an index that can be read, or None."""
+        """Return the hints of a recording that has an index that can be read, or None.
+
+        Intervals whose files are damaged are as good as not indexed.
+        """
         if not has_table(recording, "blocks"):
             return None
         try:

@@ -21,7 +21,7 @@ from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.opening import checkpoints_of
-from retrograde.timeline.store import Checkpoint
+from retrograde.timeline.storefiles import Checkpoint
 from retrograde.timeline.sync import LoopThread
 
 Progress = Callable[[int], None]
@@ -50,11 +50,11 @@ def last_memory(
         loop.close()
     size = recording.manifest.ram.bytes
     ram = mmap.mmap(-1, size)
-    checkpoints = store.checkpoints
-    if checkpoints:
+    last, checkpoints = store.before(recording.end), store.checkpoints
+    if last:
         # All of it is zero, also where no memory is behind it yet.
         absent = np.zeros(-(-size // MIB), np.bool_)
-        store.pages.get(store.table(checkpoints[-1]), np.frombuffer(ram, np.uint8), absent)
+        store.pages.get(store.table(last), np.frombuffer(ram, np.uint8), absent)
     store.close()
     return ram, checkpoints
 

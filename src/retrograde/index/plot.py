@@ -37,10 +37,11 @@ class _Row:
 def plot(recording: Recording, path: Path) -> None:
     """Draw `recording` to `path`. Calls need `retrograde index`; their row says so.
 
-    Raises UsageError when `path` cannot be written.
+    Raises UsageError when `path` cannot be written, RecordingError where calls were lost.
     """
     store, end = IndexStore(recording), max(1, recording.end)
     build_log_tables(store, recording)
+    store.require_whole("calls")
     told = "" if store.done("calls") else "not indexed: retrograde index"
     rows = (
         _Row("calls", "#2563a8", _counts(store, "calls", "1", end), told),
@@ -55,7 +56,7 @@ def plot(recording: Recording, path: Path) -> None:
 def _counts(store: IndexStore, table: str, weight: str, end: int) -> NDArray[np.int64]:
     """Return the sum of `weight` over the rows of `table` in each stretch."""
     counts = np.zeros(BINS, np.int64)
-    with store.connect() as rows:
+    with store.connect((table,)) as rows:
         found = rows.execute(
             f"SELECT least(position * {BINS} // {end}, {BINS - 1}) AS bin, sum({weight})::BIGINT "
             f"FROM {table} GROUP BY bin"

@@ -30,7 +30,7 @@ from retrograde.recording.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from retrograde.timeline import store
+from retrograde.timeline import storefiles
 
 Checkpoints: TypeAlias = dict[str, bytes]
 """The files of `cache/checkpoints` by name, each compressed."""
@@ -71,8 +71,8 @@ class Source:
 def checkpoints_in(recording: Recording) -> Checkpoints:
     """Return the checkpoints of `recording`, to be sent."""
     checkpoints = {}
-    folder = recording.open_cache().folder(store.FOLDER)
-    for name in filter(store.is_ours, folder.files()):
+    folder = recording.open_cache().folder(storefiles.FOLDER)
+    for name in filter(storefiles.is_ours, folder.files()):
         data = io.BytesIO()
         with folder.open(name) as file, zstd.open(data, "wb") as stream:
             shutil.copyfileobj(file, stream)
@@ -88,7 +88,7 @@ def borrowed(source: Source, checkpoints: Checkpoints, place: Path) -> Iterator[
     Raises UsageError when the URL cannot be read, RecordingError when something else is
     there, EnvironmentLacks when the disk is full.
     """
-    key = hashlib.sha256(encode_manifest(source.manifest) + checkpoints[store.INDEX])
+    key = hashlib.sha256(encode_manifest(source.manifest) + checkpoints[storefiles.INDEX])
     folder = place / FOLDER / key.hexdigest()
     with _lock:
         if not folder.exists():
@@ -119,8 +119,8 @@ def _fetch(source: Source, checkpoints: Checkpoints, folder: Path) -> None:
             _compare(recording.path, source)
         else:
             recording = _copy(system, path.rstrip("/"), source, new / source.name)
-        kept = recording.open_cache(make=True).folder(store.FOLDER, make=True)
-        for name in filter(store.is_ours, checkpoints):
+        kept = recording.open_cache(make=True).folder(storefiles.FOLDER, make=True)
+        for name in filter(storefiles.is_ours, checkpoints):
             with zstd.open(io.BytesIO(checkpoints[name])) as stream, kept.create(name) as file:
                 shutil.copyfileobj(stream, file)
         new.rename(folder)

@@ -2,13 +2,13 @@
 
 ::
 
-    meta.json                      format, the recording's digest, each table's version and maker
-    TABLE/FIRST-LAST.parquet       rows of positions FIRST <= position < LAST
+    meta.json     format, the recording's digest, each table's version and maker; twice
+    TABLE/        rows, a file an interval of positions, see files
 
-A file is written under a temporary name and renamed: one that has its name is whole, and
-the names alone say which intervals are done. Several processes may write at once. What
-was made from another recording, or for another version of a table, is removed on opening.
-What anybody may have written there names no path, see files.
+A file is written under a temporary name and renamed: the names alone say which intervals
+are done. Several processes may write at once. What was made from another recording, or for
+another version of a table, is removed on opening; what is damaged is when it is used first.
+Both are said in a warning. What anybody may have written there names no path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BufferedRandom
 from itertools import pairwise
 from pathlib import Path
@@ -25,17 +26,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from retrograde.errors import EnvironmentLacks, InternalError
+from retrograde.errors import EnvironmentLacks, InternalError, RecordingError
 from retrograde.index.files import META, META_LIMIT, IndexFiles, Interval
 from retrograde.index.tables import TABLES, Column, Table
 from retrograde.recording.bundle import LOG, Recording, digest_file
-from retrograde.recording.folder import NotPlain
 from retrograde.recording.manifest import Line
+from retrograde.recording.sealed import Damaged, Kept, copy_of
 
 if TYPE_CHECKING:
     import duckdb
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FOLDER: Final = "index"
 
 # Version 2 knows differences from row to row: positions take a byte less each. Groups of a
@@ -54,6 +55,9 @@ _NUMBERS: Final = {
 }
 
 
+_log = logging.getLogger(__name__)
+
+
 class Meta(msgspec.Struct, forbid_unknown_fields=True):
     """meta.json.
 
@@ -68,18 +72,16 @@ class Meta(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class IndexStore:
-    """The index of one recording. Opening it makes the folder and removes what is stale.
-
-    `dropped` says in words what was removed on opening and why, to be told to the user.
-    """
+    """The index of one recording. Opening it makes the folder and removes what is stale."""
 
     def __init__(self, recording: Recording) -> None:
         self.folder = recording.cache / FOLDER
-        self.dropped: list[str] = []
+        self._recording = recording
         digest = _digest_of(recording)
         try:
             self._folder = recording.open_cache(make=True).own_folder(FOLDER)
             self._files = IndexFiles(self._folder)
+            self._meta = Kept(self._folder, META, Meta, META_LIMIT)
             with self._folder.locked():
                 self._adopt(digest)
         except OSError as error:
@@ -142,6 +144,23 @@ class IndexStore:
         have = set(self.done(table))
         return [interval for interval in intervals if interval not in have]
 
+    def lost(self, table: str) -> list[Interval]:
+        """Return the intervals of `table` whose rows were damaged and not made again yet."""
+        return self._files.lost(table)
+
+    def require_whole(self, *tables: str) -> None:
+        """Raise RecordingError where rows of one of `tables` were damaged and are lost."""
+        for table in tables:
+            if lost := self.lost(table):
+                first, last = lost[0][0], lost[-1][1]
+                path = self._recording.path
+                writes = f" --writes WHERE --from {first} --to {last}"
+                raise RecordingError(
+                    f"Rows of the table {table} between {first:_} and {last:_} were damaged, "
+                    "and are lost.",
+                    f"Make them again: retrograde index {path}{writes * (table == 'writes')}",
+                )
+
     def drop(self, table: str) -> None:
         """Remove all rows of `table`."""
         with self._folder.locked():
@@ -150,30 +169,38 @@ class IndexStore:
     def claim(self, table: str, maker: str) -> None:
         """Say what makes `table` from now on; removes rows that something else made."""
         with self._folder.locked():
-            meta = self._read_meta()
+            meta = self._meta.read()
             if meta.makers.get(table, maker) != maker:
                 self._files.remove(table)
-                self.dropped.append(f"{table} was made by {meta.makers[table]}")
+                _made_anew(f"{table} was made by {meta.makers[table]}")
             meta.makers[table] = maker
-            self._write_meta(meta)
+            self._meta.write(meta)
 
-    def made_by(self, table: str) -> str | None:
-        """Return what `claim` was told of `table`; None when nobody made it."""
-        return self._read_meta().makers.get(table) if self.done(table) else None
+    def maker(self, table: str) -> str | None:
+        """Return what `claim` was told of `table`, whose rows may be lost; None: nobody made it."""
+        return self._meta.read().makers.get(table)
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """Open a database in memory with a view of each table, empty where nothing is built."""
+    def connect(self, tables: Collection[str] = tuple(TABLES)) -> duckdb.DuckDBPyConnection:
+        """Open a database in memory with a view of each table, empty where nothing is built.
+
+        Only the files of `tables` are checked now. The others can be asked for their columns;
+        for rows not before `show`.
+        """
         connection: duckdb.DuckDBPyConnection = import_duckdb().connect(":memory:")
         # Otherwise a misspelt table would be looked for among the caller's variables.
         connection.execute("SET python_enable_replacements = false")
         # The files never change: what they hold need not be looked up again for each query.
         connection.execute("SET parquet_metadata_cache = true")
-        for table in TABLES:
-            self.show(table, connection)
+        for table in TABLES.values():
+            if table.name in tables:
+                self.show(table.name, connection)
+            else:
+                hidden = f"error('The table {table.name} has to be named.')::BOOLEAN"
+                connection.execute(f"CREATE VIEW {table.name} AS {_nulls(table)} WHERE {hidden}")
         return connection
 
     def show(self, table: str, connection: duckdb.DuckDBPyConnection) -> None:
-        """Make the view of `table` in a database show what is on disk now."""
+        """Make the view of `table` in a database show what is on disk now, and whole."""
         query = self._select(TABLES[table])
         connection.execute(f"CREATE OR REPLACE VIEW {table} AS {query}")
 
@@ -200,8 +227,7 @@ class IndexStore:
     def _select(self, table: Table) -> str:
         files = [path for _, path in self._files.of(table.name)]
         if not files:
-            nulls = ", ".join(f"NULL::{c.type} AS {c.name}" for c in table.columns)
-            return f"SELECT {nulls} WHERE false"
+            return f"{_nulls(table)} WHERE false"
         names = ", ".join(f"'{_quoted(path)}'" for path in files)
         columns = ", ".join(map(_restored, table.columns))
         return f"SELECT {columns} FROM read_parquet([{names}])"
@@ -212,41 +238,43 @@ class IndexStore:
         if meta is None:
             for table in TABLES:
                 self._files.remove(table)
-            self._folder.remove(META, lambda _: False)
+            for name in (META, copy_of(META)):
+                self._folder.remove(name, lambda _: False)
             meta = Meta(FORMAT, digest)
         versions = {table.name: table.version for table in TABLES.values()}
         for name, version in meta.versions.items():
             if name in versions and versions[name] != version:
                 self._files.remove(name)
-                self.dropped.append(f"{name} was of version {version}")
+                _made_anew(f"{name} was of version {version}")
                 meta.makers.pop(name, None)
         self._files.sweep()
         if found is None or meta.versions != versions:
             meta.versions = versions
-            self._write_meta(meta)
+            self._meta.write(meta)
 
     def _found(self, digest: str) -> Meta | None:
         """Return what meta.json says, if that is of the recording with `digest`."""
         try:
-            meta = self._read_meta()
+            meta = self._meta.read()
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, ValueError, NotPlain):
-            self.dropped.append("the index was damaged or of another version")
+        except Damaged:
+            _made_anew("the index was damaged or of another version")
+            return None
+        if meta.format != FORMAT:
+            _made_anew("the index was of another version")
             return None
         if meta.recording != digest:
-            self.dropped.append("the index was made from another recording")
+            _made_anew("the index was made from another recording")
             return None
         return meta
 
-    def _read_meta(self) -> Meta:
-        meta = msgspec.json.decode(self._folder.read(META, META_LIMIT), type=Meta)
-        if meta.format != FORMAT:
-            raise ValueError(f"format {meta.format}")
-        return meta
 
-    def _write_meta(self, meta: Meta) -> None:
-        self._folder.replace(META, msgspec.json.format(msgspec.json.encode(meta)))
+def has_index(recording: Recording) -> bool:
+    """Whether there may be an index on disk; makes nothing, unlike opening the store."""
+    with contextlib.suppress(OSError):
+        return FOLDER in recording.open_cache().names()
+    return False
 
 
 def has_table(recording: Recording, table: str) -> bool:
@@ -265,6 +293,14 @@ def import_duckdb() -> Any:
             "The index needs the Python package duckdb.", "Run: pip install 'retrograde[index]'"
         ) from error
     return duckdb
+
+
+def _made_anew(reason: str) -> None:
+    _log.warning("Made anew: %s.", reason)
+
+
+def _nulls(table: Table) -> str:
+    return "SELECT " + ", ".join(f"NULL::{c.type} AS {c.name}" for c in table.columns)
 
 
 def _digest_of(recording: Recording) -> str:

@@ -52,7 +52,7 @@ class Symbols:
     @classmethod
     def load(cls, store: IndexStore) -> Symbols:
         """Read the table `symbols`; empty where it was not built."""
-        with store.connect() as connection:
+        with store.connect(("symbols",)) as connection:
             rows = connection.execute(
                 "SELECT address, size, name FROM symbols WHERE main ORDER BY address"
             ).fetchall()
@@ -92,8 +92,8 @@ def build_symbols(
     UsageError for a file without symbols, and as `Timeline.open` does.
     """
     maker = _digest(file) if file else MEMORY
-    made_by = store.made_by("symbols")
-    if made_by and (file is None or made_by == maker):
+    made_by = store.maker("symbols")
+    if made_by and store.done("symbols") and (file is None or made_by == maker):
         return []
     given = read_symbol_file(file) if file else _of_inputs(recording)
     ram, checkpoints = last_memory(recording, progress)
@@ -106,6 +106,8 @@ def build_symbols(
         troubles = _check(given, kernel, ram, slide)
         symbols = [symbol._replace(address=symbol.address + slide) for symbol in given.symbols]
         sizes = {address + slide: size for address, size in given.sizes.items()}
+    if file is None and made_by not in (None, maker):
+        troubles = [*troubles, f"The symbols of {made_by} were lost; --symbols takes them again."]
     store.drop("symbols")
     store.claim("symbols", maker)
     store.write("symbols", 0, recording.end + 1, _columns(symbols, sizes))

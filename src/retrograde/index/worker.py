@@ -33,7 +33,8 @@ from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.opening import probe_for
 from retrograde.timeline.seat import Seat
-from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import origin_of
 
 LONGEST_LINE: Final = 1 << 26
 """Bytes of a task, at most."""

@@ -35,10 +35,9 @@ TABLE: Final = "writes"
 
 @dataclass(frozen=True)
 class Report:
-    """What building came to: rows written, and `troubles` in words."""
+    """What building came to: rows written."""
 
     rows: int
-    troubles: list[str]
 
 
 async def build_writes(
@@ -81,7 +80,7 @@ async def build_writes(
             finally:
                 if writing:
                     await writing
-    return Report(rows, index.dropped)
+    return Report(rows)
 
 
 async def stores_to(

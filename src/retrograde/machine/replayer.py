@@ -29,7 +29,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replaylaunch import lay_out, open_images
+from retrograde.machine.replaylaunch import Saved, lay_out, open_images
 from retrograde.machine.wiring import GdbListener, Wiring
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import Folder
@@ -108,7 +108,7 @@ class Replayer:
         recording: Recording,
         qemu: Qemu,
         *,
-        images: Folder | None = None,
+        images: Saved | None = None,
         console_fd: int | None = None,
         gdb_listener: GdbListener | None = None,
         plugin: str = "",
@@ -116,7 +116,7 @@ class Replayer:
     ) -> Self:
         """Start QEMU on `recording`, parked at position 0.
 
-        `images` is a folder filled by `copy_images`, with more snapshots to go to than
+        `images` are what `copy_images` filled a folder with, with more snapshots to go to than
         the recording's own of position 0. `console_fd` gets the guest's console,
         `gdb_listener` lets stock gdb attach in our place, `plugin` is the value of
         QEMU's -plugin and `plugin_fds` what it inherits. Raises QemuDied with QEMU's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BufferedReader
+from typing import Protocol
 
 from retrograde.errors import RecordingError
 from retrograde.held import Scratch
@@ -13,7 +14,6 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
 from retrograde.recording.bundle import IMAGE, LOG, Recording
-from retrograde.recording.folder import Folder
 from retrograde.recording.rrrepair import write_repaired_copy
 
 
@@ -29,7 +29,14 @@ class Images:
     private: dict[str, GuardedImage]
 
 
-def open_images(recording: Recording, wiring: Wiring, saved: Folder | None) -> Images:
+class Saved(Protocol):
+    """Where `Replayer.copy_images` put images: a Folder, or what has checked it. str names it."""
+
+    def open(self, name: str) -> BufferedReader:
+        """Open an image for reading; raises OSError."""
+
+
+def open_images(recording: Recording, wiring: Wiring, saved: Saved | None) -> Images:
     """Open and copy the images of one process; `saved` has some with more snapshots.
 
     Raises RecordingError for one that would make QEMU open other files.
@@ -56,7 +63,7 @@ def open_images(recording: Recording, wiring: Wiring, saved: Folder | None) -> I
     return Images(layers, private)
 
 
-def _open_saved(saved: Folder, name: str) -> BufferedReader:
+def _open_saved(saved: Saved, name: str) -> BufferedReader:
     try:
         return saved.open(name)
     except OSError as error:

@@ -30,7 +30,8 @@ from retrograde.testing.machine import ModelReplayer, packet_of
 from retrograde.testing.probe import ModelProbe
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.seat import Seat
-from retrograde.timeline.store import Checkpoint, CheckpointStore, Index, Origin
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import Checkpoint, Origin
 from retrograde.timeline.timeline import Timeline
 
 TARGET = "riscv64"
@@ -155,7 +156,7 @@ def _recording(execution: Execution) -> Recording:
 
 
 def _store(folder: Path, execution: Execution, positions: Sequence[int]) -> CheckpointStore:
-    store = CheckpointStore(Folder.at(folder), Index(Origin(0, "", "", RAM_BYTES)), writable=True)
+    store = CheckpointStore.fresh(Folder.at(folder), Origin(0, "", "", RAM_BYTES))
     facts = facts_of(execution)
     table = store.pages.empty_table()
     for position in sorted({0, *positions}):

@@ -14,7 +14,8 @@ from retrograde.machine.quirks import quirks_named
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.proof import prove_checkpoints
-from retrograde.timeline.store import CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import origin_of
 from retrograde.timeline.survey import DEFAULT_BUDGET, survey
 
 Progress = Callable[[int], None]
@@ -26,18 +27,24 @@ async def checkpoints_of(
     *,
     budget: int = DEFAULT_BUDGET,
     progress: Progress | None = None,
+    all_whole: bool = False,
 ) -> CheckpointStore:
     """Open the checkpoints of `recording`, which the caller closes.
 
     Where there are none, one replay makes them, within `budget` bytes of disk; `progress`
-    is told its position. Where some quirk makes them doubtful they are then tried.
+    is told its position. Where some quirk makes them doubtful they are then tried. With
+    `all_whole` all are looked at first, and made anew where one is damaged.
     """
     origin = origin_of(recording, qemu)
     store = CheckpointStore.open(recording, origin)
     if store is not None:
-        return store
+        if not all_whole or store.is_whole():
+            return store
+        store.close()
     store = await survey(recording, qemu, budget=budget, progress=progress)
-    if not any(quirk.rearms for quirk in quirks_named(recording.manifest.quirks)):
+    if not store.checkpoints or not any(
+        quirk.rearms for quirk in quirks_named(recording.manifest.quirks)
+    ):
         return store
     store.close()
     await prove_checkpoints(recording, qemu, progress=progress)

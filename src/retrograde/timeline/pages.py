@@ -16,6 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from retrograde.recording.sealed import checksum
+
 PAGE = 4096
 _WORDS = PAGE // 8
 _CHUNK = 256
@@ -29,6 +31,9 @@ zero and is left alone: even reading it would allocate it."""
 
 Table = NDArray[np.uint32]
 """Slot of each guest page, shape (pages,); slot 0 is the zero page."""
+
+ZERO: Table = np.zeros(1, np.uint32)
+"""A table of the zero page alone."""
 
 
 @dataclass(frozen=True)
@@ -137,18 +142,24 @@ class _Scratch:
 class PageStore:
     """Pages on disk, and the tables that make guest RAMs out of them."""
 
-    def __init__(self, file: BinaryIO, ram_bytes: int, *, writable: bool = True) -> None:
+    def __init__(
+        self, file: BinaryIO, ram_bytes: int, sums: NDArray[np.uint32] | None = None
+    ) -> None:
         """Use the open `file`, which stays the caller's, for a guest with `ram_bytes` of RAM.
 
-        What is not `writable` may be shared by processes.
+        Without the `sums` of a store that was filled, it is a new one to be filled. One that
+        was is only read, and may be shared by processes.
         """
         self._fd = os.dup(file.fileno())
         self.ram_bytes = ram_bytes
-        self._writable = writable
+        self._writable = sums is None
         self._pages = ram_bytes // PAGE
         self._used = max(1, os.fstat(self._fd).st_size // PAGE)
         self._room = self._used
-        self._stored = self._make_room(self._used) if writable else self._map()
+        self._stored = self._make_room(self._used) if sums is None else self._map()
+        self._new_sums = [checksum(bytes(PAGE))]
+        self._sums = sums
+        self._seen_whole = np.zeros(self._used, np.bool_)
 
     @property
     def fd(self) -> int:
@@ -159,6 +170,26 @@ class PageStore:
     def size(self) -> int:
         """Bytes the store takes on disk."""
         return self._used * PAGE
+
+    @property
+    def sums(self) -> NDArray[np.uint32]:
+        """The checksum of each slot."""
+        return np.array(self._new_sums, np.uint32) if self._sums is None else self._sums
+
+    def are_whole(self, slots: Table) -> bool:
+        """Whether the pages in `slots` are what was stored; a page is looked at once.
+
+        Those that this process stored are.
+        """
+        if self._sums is None:
+            return True
+        wanted = np.zeros(self._used, np.bool_)
+        wanted[slots] = True
+        unseen = np.flatnonzero(wanted & ~self._seen_whole)
+        found = np.array([checksum(self._stored[slot]) for slot in unseen], np.uint32)
+        whole = found == self._sums[unseen]
+        self._seen_whole[unseen[whole]] = True
+        return bool(whole.all())
 
     def put(self, ram: NDArray[np.uint8], before: Table, present: Present) -> Table:
         """Store `ram` and return its table.
@@ -264,6 +295,7 @@ class PageStore:
         written = 0
         while written < len(data):
             written += os.pwrite(self._fd, data[written:], self._used * PAGE + written)
+        self._new_sums += map(checksum, pages)
         first = self._used
         self._used += len(pages)
         return np.arange(first, self._used, dtype=np.uint32)

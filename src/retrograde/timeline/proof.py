@@ -20,7 +20,8 @@ from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.seat import Seat
-from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import Checkpoint, origin_of
 from retrograde.timeline.survey import survey
 
 Progress = Callable[[int], None]

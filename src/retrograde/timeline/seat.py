@@ -29,7 +29,8 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import RamImage, Table
 from retrograde.timeline.quieting import run_until_quiet
-from retrograde.timeline.store import Checkpoint, CheckpointStore
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import Checkpoint
 
 Progress = Callable[[int], None]
 Result = TypeVar("Result")
@@ -257,7 +258,7 @@ class Seat:
         plugin = self.probe.argument if self.probe else ""
         fds = (self.probe.fd,) if self.probe else ()
         self._replayer = await Replayer.start(
-            self.recording, self._qemu, images=self.store.folder, plugin=plugin, plugin_fds=fds
+            self.recording, self._qemu, images=self.store.images, plugin=plugin, plugin_fds=fds
         )
         self._code_kept = False
         if self._reset_pages is None and not any(self.recording.manifest.machine.disks()):

@@ -2,8 +2,9 @@
 
 ::
 
-    index.json     what it was made from, and the checkpoints' positions and registers
+    index.json     what it was made from, and the checkpoints' positions and registers; twice
     pages.bin      contents of RAM pages, see pages
+    sums.bin       the checksum of each page, uint32 each
     tables.bin     one page table a checkpoint, uint32 each
     machine.qcow2  QEMU's device state of every checkpoint, as internal snapshots
 
@@ -11,6 +12,10 @@ The directory is written under a temporary name and renamed when whole. A store 
 from another recording, by another QEMU or another format is removed and made anew. So is
 one that is not made of plain files of these names: it may come from a stranger, and what
 else it holds is neither read nor removed.
+
+All is checked against its checksum when it is used first: the images on opening, a page
+table and its pages with the first use of their checkpoint. A checkpoint that is damaged is
+used no more, and the next opening makes the store anew, at the same positions.
 """
 
 from __future__ import annotations
@@ -18,36 +23,33 @@ from __future__ import annotations
 import bisect
 import contextlib
 import fcntl
+import logging
 import os
 import re
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Annotated, Final
-
-import msgspec
-import numpy as np
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from retrograde.errors import InternalError, RecordingError
-from retrograde.machine.qemu import Qemu
-from retrograde.recording.bundle import IMAGE, LOG, Recording
+from retrograde.recording.bundle import IMAGE, Recording
 from retrograde.recording.folder import Folder
-from retrograde.recording.rrlog import MAX_POSITION
-from retrograde.timeline.pages import PageStore, RamImage, Table
-
-FORMAT = 3
-"""Raise it also when checkpoints made before may be wrong."""
-INDEX = "index.json"
-PAGES = "pages.bin"
-TABLES = "tables.bin"
-FOLDER = "checkpoints"
-
-INDEX_LIMIT: Final = 64 << 20
-"""Bytes of an index.json; a checkpoint takes one to twenty thousand."""
-
-FILES: Final = re.compile(
-    r"(index\.json(\.\w+\.new)?|(pages|tables)\.bin|(machine|disk\d+)\.qcow2|reserve)"
+from retrograde.recording.sealed import Damaged, checksum, checksum_of, is_damage
+from retrograde.timeline.pages import PAGE, ZERO, PageStore, RamImage, Table
+from retrograde.timeline.storefiles import (
+    BY_PARTS,
+    FOLDER,
+    PAGES,
+    SUMS,
+    TABLES,
+    Checkpoint,
+    Index,
+    Origin,
+    SavedImages,
+    check_sizes,
+    index_in,
+    is_ours,
+    read_sums,
+    read_tables,
 )
-"""Names of files in a store. There are no others."""
 
 _TEMPORARY: Final = re.compile(FOLDER + r"\.\w{8}")
 
@@ -56,89 +58,82 @@ RESERVE_BYTES = 48 << 20
 """Kept free while the pages are written: a full disk then ends the saving, and the images
 of device states and the index still fit."""
 
-
-class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A saved machine state: its position, and what the machine must look like there.
-
-    `registers` is the gdbstub's `g` packet in hex, `seconds` what the replay from the
-    checkpoint before to this one took.
-    """
-
-    position: Annotated[int, msgspec.Meta(ge=0, le=MAX_POSITION)]
-    registers: str
-    seconds: Annotated[float, msgspec.Meta(ge=0)]
-
-    @property
-    def tag(self) -> str:
-        """Name of its snapshot in machine.qcow2."""
-        return f"cp{self.position}"
-
-
-class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a store was made from; it serves nothing else."""
-
-    format: int
-    log_sha256: str
-    qemu_sha256: str
-    ram_bytes: int
-
-
-class Index(msgspec.Struct, forbid_unknown_fields=True):
-    """index.json.
-
-    `sizes` are the bytes of the other files, by name. Checkpoints at the positions in
-    `distrusted` are not used; `proven` is set when the others were tried (see proof).
-    """
-
-    origin: Origin
-    checkpoints: list[Checkpoint] = []
-    sizes: dict[str, int] = {}
-    distrusted: list[int] = []
-    proven: bool = False
-
-
-def origin_of(recording: Recording, qemu: Qemu) -> Origin:
-    """Return what a store for `recording` under `qemu` is made from."""
-    log = recording.manifest.files.get(LOG)
-    return Origin(FORMAT, log.sha256 if log else "", qemu.digest, recording.manifest.ram.bytes)
+_log = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints of one recording, in a directory."""
+    """The checkpoints of one recording.
 
-    def __init__(self, folder: Folder, index: Index, *, writable: bool = False) -> None:
-        self.folder = folder
+    Made by `open`, by `create`, which the caller fills and publishes, or by `nowhere`.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        pages: PageStore,
+        tables: Iterable[Table] = (),
+        *,
+        folder: Folder | None = None,
+        images: SavedImages | None = None,
+    ) -> None:
         self.index = index
-        with folder.create(PAGES) if writable else folder.open(PAGES) as pages:
-            self.pages = PageStore(pages, index.origin.ram_bytes, writable=writable)
-        if writable:
-            folder.create(TABLES).close()
+        self.pages = pages
+        self.images = images
+        """With the snapshots of all checkpoints; None: the recording's own have to do."""
+        self.places: Sequence[int] = ()
+        """Positions at which checkpoints were in the damaged store that this one replaces."""
+        self._folder = folder
         self._cache: Folder | None = None
-        self._tables = dict(zip(index.checkpoints, self._read_tables(), strict=True))
+        self._tables = dict(zip(index.checkpoints, tables, strict=True))
+        positions = (one.position for one in index.checkpoints)
+        self._unseen = dict(zip(positions, index.table_sums, strict=True))
         self._trusted = [c for c in index.checkpoints if c.position not in index.distrusted]
 
     @classmethod
     def open(cls, recording: Recording, origin: Origin) -> CheckpointStore | None:
-        """Open the store of `recording`; None when there is none that fits `origin`."""
+        """Open the store of `recording`; None when there is none that fits `origin`.
+
+        Raises OSError where a limit or a permission is in the way.
+        """
         try:
             return cls._open(recording.open_cache(), origin)
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except (OSError, Damaged) as error:
+            if not is_damage(error):
+                raise
+            _log.warning(
+                "The checkpoints in %s are damaged, or of another version: they are made anew.",
+                recording.cache,
+            )
             return None
 
     @classmethod
     def _open(cls, cache: Folder, origin: Origin) -> CheckpointStore | None:
-        try:
-            folder = cache.folder(FOLDER)
-            index = msgspec.json.decode(folder.read(INDEX, INDEX_LIMIT), type=Index)
-            if index.origin != origin or not {IMAGE, PAGES, TABLES} <= index.sizes.keys():
-                return None
-            if any(a.position >= b.position for a, b in pairwise(index.checkpoints)):
-                return None
-            if any(_size(folder, name) != size for name, size in index.sizes.items()):
-                return None
-            return cls(folder, index)
-        except (OSError, msgspec.DecodeError, ValueError):
+        """Open the store in `cache`; raises OSError and Damaged where it cannot be used."""
+        folder = cache.folder(FOLDER)
+        index = index_in(folder).read()
+        if index.origin != origin or index.damaged:
             return None
+        try:
+            return cls._of(folder, index)
+        except (ValueError, FileNotFoundError) as error:
+            raise Damaged(str(error)) from error
+
+    @classmethod
+    def _of(cls, folder: Folder, index: Index) -> CheckpointStore:
+        """Open the store with this index; raises OSError, ValueError and Damaged."""
+        check_sizes(folder, index)
+        page_sums = read_sums(folder)
+        tables = read_tables(folder, index)
+        images = SavedImages(folder, index.sums)
+        with folder.open(PAGES) as file:
+            pages = PageStore(file, index.origin.ram_bytes, page_sums)
+        store = cls(index, pages, tables, folder=folder, images=images)
+        if len(page_sums) * PAGE != index.sizes[PAGES] or not pages.are_whole(ZERO):
+            store.close()
+            raise Damaged(PAGES)
+        return store
 
     @classmethod
     def create(cls, recording: Recording, origin: Origin) -> CheckpointStore:
@@ -153,7 +148,7 @@ class CheckpointStore:
             _sweep(cache)
             folder = cache.make_temporary(FOLDER + ".")
             try:
-                store = cls(folder, Index(origin), writable=True)
+                store = cls.fresh(folder, origin)
                 fcntl.flock(store.pages.fd, fcntl.LOCK_EX)
                 with folder.create(RESERVE) as file:
                     os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
@@ -161,7 +156,32 @@ class CheckpointStore:
                 cache.remove(folder.path.name, is_ours)
                 raise
         store._cache = cache
+        with contextlib.suppress(OSError, Damaged):
+            replaced = index_in(cache.folder(FOLDER)).read()
+            if replaced.origin == origin:
+                store.places = [one.position for one in replaced.checkpoints]
         return store
+
+    @classmethod
+    def fresh(cls, folder: Folder, origin: Origin) -> CheckpointStore:
+        """Make an empty store in an empty folder."""
+        with folder.create(PAGES) as file:
+            pages = PageStore(file, origin.ram_bytes)
+        folder.create(TABLES).close()
+        return cls(Index(origin), pages, folder=folder)
+
+    @classmethod
+    def nowhere(cls, origin: Origin) -> CheckpointStore:
+        """Return a store without checkpoints, for where none can be kept."""
+        with os.fdopen(os.memfd_create("pages"), "w+b") as file:
+            return cls(Index(origin), PageStore(file, origin.ram_bytes))
+
+    @property
+    def folder(self) -> Folder:
+        """Where it is."""
+        if self._folder is None:
+            raise InternalError("These checkpoints are nowhere.")
+        return self._folder
 
     def use_reserve(self) -> None:
         """Give back the disk space kept for what has to be written at the end."""
@@ -196,9 +216,42 @@ class CheckpointStore:
         return self._tables[checkpoint]
 
     def before(self, position: int) -> Checkpoint | None:
-        """Return the last checkpoint at or before `position`."""
+        """Return the last checkpoint at or before `position` that is whole."""
         at = bisect.bisect_right(self._trusted, position, key=lambda c: c.position)
-        return self._trusted[at - 1] if at else None
+        while at:
+            checkpoint = self._trusted[at - 1]
+            if self._is_whole(checkpoint):
+                return checkpoint
+            self._drop(checkpoint)
+            at -= 1
+        return None
+
+    def is_whole(self) -> bool:
+        """Look at all there is; whether nothing was damaged. What is, is used no more."""
+        for checkpoint in list(self._trusted):
+            self.before(checkpoint.position)
+        return not self.index.damaged
+
+    def _is_whole(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint's table and pages are what was stored; looked at once."""
+        expected = self._unseen.pop(checkpoint.position, None)
+        if expected is None:
+            return True
+        table = self._tables[checkpoint]
+        return checksum(table.data) == expected and self.pages.are_whole(table)
+
+    def _drop(self, checkpoint: Checkpoint) -> None:
+        """Use a damaged checkpoint no more; the next opening makes all anew."""
+        self._trusted.remove(checkpoint)
+        if self.index.damaged:
+            return
+        self.index.damaged = True
+        _log.warning(
+            "Checkpoints in %s are damaged: they are not used, and made anew the next time.",
+            self.folder,
+        )
+        with contextlib.suppress(OSError, RecordingError):
+            self.write_index()
 
     def ram_of(self, checkpoint: Checkpoint) -> RamImage:
         """Return the RAM of a checkpoint."""
@@ -210,8 +263,9 @@ class CheckpointStore:
         return self.ram_of(last) if last and last.position == position else None
 
     def write_index(self) -> None:
-        """Write index.json, atomically."""
-        self.folder.replace(INDEX, msgspec.json.encode(self.index))
+        """Write index.json, atomically, where there is one."""
+        if self._folder:
+            index_in(self._folder).write(self.index)
 
     def publish(self) -> CheckpointStore:
         """Give the finished store its name and return the store that has it.
@@ -222,19 +276,35 @@ class CheckpointStore:
         if cache is None:
             raise InternalError(f"The checkpoints in {self.folder} have their name already.")
         with cache.locked():
+            with self.folder.create(SUMS) as file:
+                file.write(self.pages.sums.tobytes())
             self.close()
-            others = [name for name in self.folder.names() if name != INDEX]
-            self.index.sizes = {name: self.folder.stat(name).st_size for name in others}
-            self.write_index()
-            published = self._open(cache, origin)
+            self._sum_up()
+            published = self._published(cache, origin)
             if published is None:
                 cache.remove(FOLDER, is_ours)
                 cache.rename(temporary, FOLDER)
-                published = self._open(cache, origin)
+                published = self._published(cache, origin)
             cache.remove(temporary, is_ours)
         if published is None:
             raise InternalError(f"The checkpoints in {cache} cannot be opened again.")
         return published
+
+    @classmethod
+    def _published(cls, cache: Folder, origin: Origin) -> CheckpointStore | None:
+        with contextlib.suppress(OSError, Damaged):
+            return cls._open(cache, origin)
+        return None
+
+    def _sum_up(self) -> None:
+        """Write into index.json what all files must be."""
+        index, names = self.index, self.folder.names()
+        index.sizes = {name: self.folder.stat(name).st_size for name in names}
+        for name in set(names) - BY_PARTS:
+            with self.folder.open(name) as file:
+                index.sums[name] = checksum_of(file)
+        index.table_sums = [checksum(self._tables[one].data) for one in index.checkpoints]
+        self.write_index()
 
     def discard(self) -> None:
         """Remove a store that was not published."""
@@ -246,27 +316,6 @@ class CheckpointStore:
     def close(self) -> None:
         """Close its files."""
         self.pages.close()
-
-    def _read_tables(self) -> list[Table]:
-        count = len(self.index.checkpoints)
-        if not count:
-            return []
-        pages = self.index.origin.ram_bytes // 4096
-        with self.folder.open(TABLES) as file:
-            return list(np.memmap(file, dtype=np.uint32, mode="r", shape=(count, pages)))
-
-
-def is_ours(name: str) -> bool:
-    """Whether a store has files of this name."""
-    return bool(FILES.fullmatch(name))
-
-
-def _size(folder: Folder, name: str) -> int:
-    """Return the bytes of a plain file of ours; ValueError for another name."""
-    if not is_ours(name):
-        raise ValueError(name)
-    with folder.open(name) as file:
-        return os.fstat(file.fileno()).st_size
 
 
 def _sweep(cache: Folder) -> None:

@@ -8,9 +8,11 @@ together where the guest is slow to replay, far apart where it is fast.
 from __future__ import annotations
 
 import asyncio
+import bisect
+import errno
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +26,8 @@ from retrograde.recording.bundle import Recording, disk_errors_named
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import Table
 from retrograde.timeline.quieting import run_until_quiet
-from retrograde.timeline.store import Checkpoint, CheckpointStore, origin_of
+from retrograde.timeline.store import CheckpointStore
+from retrograde.timeline.storefiles import Checkpoint, origin_of
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +83,23 @@ async def survey(
 
     Where QEMU can make none, for disk requests that never cease, there are none: they only
     make seeks faster. A full disk ends the saving, not the work: what was saved stays usable.
-    Raises EnvironmentLacks when there is not even room for a few checkpoints.
+    Checkpoints that replace damaged ones are made at the same positions, to which the index
+    belongs. Where the cache may not be written there are none, either. Raises
+    EnvironmentLacks when there is not even room for a few checkpoints.
     """
+    origin = origin_of(recording, qemu)
     with disk_errors_named(recording.cache):
-        store = CheckpointStore.create(recording, origin_of(recording, qemu))
+        try:
+            store = CheckpointStore.create(recording, origin)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            _log.warning(
+                "%s cannot be written: %s. Without checkpoints each seek replays from the start.",
+                recording.cache,
+                error.strerror,
+            )
+            return CheckpointStore.nowhere(origin)
     try:
         async with await Replayer.start(recording, qemu) as replayer:
             facts = LogFacts.read(recording.log())
@@ -128,12 +144,15 @@ async def _pass(
                     spacing.saved(time.monotonic() - saving)
                     seconds = 0.0
             began = time.monotonic()
-            await replayer.run_for(spacing.seconds(replayer.position, store.bytes), end)
-            # Stopped from outside the machine may be before or after taking an interrupt:
-            # one position on, where there is none to take, it stands as any replay does.
-            clear = facts.clear_from(replayer.position + 1)
-            if clear < end:
-                await replayer.run_to(clear)
+            if store.places:
+                await replayer.run_to(_next_place(store.places, replayer.position, end))
+            else:
+                await replayer.run_for(spacing.seconds(replayer.position, store.bytes), end)
+                # Stopped from outside the machine may be before or after taking an interrupt:
+                # one position on, where there is none to take, it stands as any replay does.
+                clear = facts.clear_from(replayer.position + 1)
+                if clear < end:
+                    await replayer.run_to(clear)
             seconds += time.monotonic() - began
             if progress:
                 progress(replayer.position)
@@ -143,6 +162,12 @@ async def _pass(
         return False  # the disk is full: what was kept is whole
     finally:
         await finished(keeper.settle())
+
+
+def _next_place(places: Sequence[int], position: int, end: int) -> int:
+    """Return the first of `places`, which rise, behind `position`, or else the end."""
+    at = bisect.bisect_right(places, position)
+    return places[at] if at < len(places) else end
 
 
 async def _find_savable(replayer: Replayer, facts: LogFacts, end: int) -> bool:
