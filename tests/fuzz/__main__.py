@@ -33,23 +33,25 @@ def main() -> int:
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--runs", type=int, help="inputs to try on each target")
     limit.add_argument("--seconds", type=int, default=SECONDS, help="of each target")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        fuzz(given.target[0], given.runs, given.seconds)
+    if given.place:
+        fuzz(given.target[0], given.runs, given.seconds, given.place)
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     broken = []
     for name in given.target or NAMES:
-        words = [sys.executable, "-m", "tests.fuzz", "--one", name]
-        words += ["--runs", str(given.runs)] if given.runs else ["--seconds", str(given.seconds)]
+        limit_words = ("--runs", given.runs) if given.runs else ("--seconds", given.seconds)
+        words = [sys.executable, "-m", "tests.fuzz", name, *map(str, limit_words)]
         sys.stdout.write(f"== {name}\n")
         sys.stdout.flush()
-        if subprocess.run(words, check=False).returncode:
-            broken.append(name)
+        with tempfile.TemporaryDirectory(dir=memory, prefix="retrograde-fuzz-") as place:
+            if subprocess.run([*words, "--place", place], check=False).returncode:
+                broken.append(name)
     sys.stdout.write(f"Broken: {', '.join(broken)}\n" if broken else "Nothing broke.\n")
     return bool(broken)
 
 
-def fuzz(name: str, runs: int | None, seconds: int) -> None:
+def fuzz(name: str, runs: int | None, seconds: int, place: Path) -> None:
     """Fuzz one target; atheris ends the process."""
     import atheris
 
@@ -79,9 +81,7 @@ def fuzz(name: str, runs: int | None, seconds: int) -> None:
         f"-max_len={target.MOST}",
         "-print_final_stats=1",
     ]
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    place = tempfile.mkdtemp(dir=memory, prefix="retrograde-fuzz-")
-    one_input = target.open_target(Path(place))
+    one_input = target.open_target(place)
     # Single bytes atheris changes better itself.
     own = {} if target.mutate is change_bytes else {"custom_mutator": mutate}
     atheris.Setup([sys.argv[0], *options, os.fspath(corpus)], one_input, **own)

@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.gdbprogram import gdb_for
+from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, gdb_for
 from retrograde.machine.isa import isa_for
 
 HOST, FOREIGN = isa_for("x86_64"), isa_for("riscv64")
@@ -84,3 +85,13 @@ def test_what_cannot_be_started_knows_nothing(installed):
 def test_the_real_one_knows_all(target):
     assert gdb_for(isa_for(target))
     assert gdb_for(isa_for(target), "gdb-multiarch").endswith("gdb-multiarch")
+
+
+@pytest.mark.gdb
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_run_does_not_run_a_strangers_file():
+    """Where nothing else gives `run` a meaning: without the commands for recordings."""
+    words = ["-nx", "-q", "-batch", *NOT_ITS_SCRIPTS, "/bin/true", "-ex", "run"]
+    done = subprocess.run(["gdb", *words], capture_output=True, text=True, check=False)
+    assert "Don't know how to run" in done.stderr
+    assert "exited normally" not in done.stdout
