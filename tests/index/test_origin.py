@@ -12,7 +12,9 @@ from retrograde.guests.builtin import builtin_guest
 from retrograde.index.build import build
 from retrograde.index.hints import IndexHints
 from retrograde.index.origin import Step, origin, origin_of_register
+from retrograde.index.store import IndexStore
 from retrograde.index.symbolfile import read_symbol_file
+from retrograde.index.tables import TABLES
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.timeline import Timeline
 from tests import command
@@ -76,6 +78,25 @@ async def test_the_way_of_a_value(copied: Callable[..., object], labels: dict[st
         await timeline.seek(ways[0][0].position)
         before = await origin(timeline, labels["fourth"], 8)
         assert [step.kind for step in before] == ["untouched"]
+
+
+async def test_an_index_with_a_gap_on_the_way(
+    copied: Callable[..., object], labels: dict[str, int]
+) -> None:
+    """Nobody knows who wrote there; the value is looked for all the same."""
+    recording = Recording.open(str(copied("moves")))
+    async with await Timeline.open(recording) as timeline:
+        await timeline.seek(timeline.end)
+        expected = await origin(timeline, labels["fourth"], 8)
+        last = expected[0].position + 1
+        store = IndexStore(recording)
+        for table in ("blocks", "written"):
+            store.write(table, last, last + 1, {one.name: [] for one in TABLES[table].columns})
+        row = {one.name: [0] for one in TABLES["intervals"].columns}
+        store.write("intervals", last, last + 1, row | {"first": [last], "last": [last + 1]})
+        timeline.hints = IndexHints(store)
+        await timeline.seek(timeline.end)
+        assert await origin(timeline, labels["fourth"], 8) == expected
 
 
 async def test_where_ways_end(copied: Callable[..., object], labels: dict[str, int]) -> None:

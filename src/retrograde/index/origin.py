@@ -154,10 +154,10 @@ class _Walk:
         stretch = self._stretch
         record = _store(stretch, memory, before) if stretch else None
         if stretch is None or record is None:
-            piece = Piece(memory.physical, len(memory.content))
-            if hit := await last_store(self._timeline, [piece], before):
-                stretch = self._stretch = await self._ending_at(hit.position + 1)
-                record = _store(stretch, memory, hit.position + 1)
+            at = await self._last_store(memory, before)
+            if at is not None:
+                stretch = self._stretch = await self._ending_at(at + 1)
+                record = _store(stretch, memory, at + 1)
         if stretch is None or record is None:
             return await self._by_others(memory, before), None
         position, pc = int(record["position"]), int(record["pc"])
@@ -170,6 +170,18 @@ class _Walk:
             text = _text(insn) if insn else ""
             return Step(position, "unknown", pc, text, f"something wrote {memory}"), None
         return _follow(stretch, position, insn, "store", flow, str(memory))
+
+    async def _last_store(self, memory: Memory, before: int) -> int | None:
+        """Return where the last store to `memory` is; None where something else came later.
+
+        Where the index has a gap on the way, `last_store` leaves it open.
+        """
+        piece = Piece(memory.physical, len(memory.content))
+        if hit := await last_store(self._timeline, [piece], before):
+            return hit.position
+        await self._timeline.seek(before)
+        found = await last_write(self._timeline, piece.physical, piece.count, "physical")
+        return found.position if found and found.pc is not None else None
 
     async def _by_others(self, memory: Memory, before: int) -> Step:
         """Return who wrote what is in `memory` where it was no store."""
