@@ -165,11 +165,11 @@ COMMANDS: Mapping[str, Command] = {
             makes="x.svg",
         ),
         Command("replay", lambda at: ("replay", at.recording), _said),
-        Command("verify", lambda at: ("verify", "--json", at.recording), _said),
+        Command("verify", lambda at: ("verify", "--json", at.recording), _document("cache")),
         Command(
             "verify-random",
             lambda at: ("verify", "--random", "1", "--seed", "7", "--json", at.recording),
-            _document("checkpoints"),
+            _document("checkpoints", "cache"),
         ),
         Command("debug", _debug, _from_gdb),
         Command(
