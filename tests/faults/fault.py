@@ -22,7 +22,7 @@ class Fault:
     it may end with, beside 0 with the right answer. `killed` is a signal that ends us for
     good, `ends` are those by libraries, which ask nobody: an exit code and what they say.
     `shortens` says that a recording under way may become a shorter one, `may_be_silent` that
-    nothing need be said.
+    nothing need be said, `cuts_client` that the client of a server is what it befalls.
     """
 
     words: str
@@ -35,6 +35,7 @@ class Fault:
     killed: int = 0
     shortens: bool = False
     may_be_silent: bool = False
+    cuts_client: bool = False
     ends: Collection[tuple[int, str]] = ()
 
     def took(self, done: Done) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import shutil
@@ -57,12 +58,13 @@ def _kill(rng: Random, laboratory: Laboratory) -> Chosen:
     number = rng.choice([signal.SIGKILL, *ENDING, signal.SIGSTOP])
     stopped = LONG_STOP if rng.random() < 0.05 else rng.uniform(*STOPPED_SECONDS)
     moment = rng.random() * laboratory.seconds(command, cache)
-    began = time.monotonic
 
     def act(running: Running) -> bool:
-        at = began() + moment
+        at = time.monotonic() + moment
         while running.process.poll() is None:
-            if began() >= at and (found := running.find(role)):
+            if time.monotonic() < at or (role == "us" and not running.heeds()):
+                pass
+            elif found := running.find(role):
                 return _send(found[0], number, stopped)
             time.sleep(0.005)
         return False
@@ -77,9 +79,17 @@ def _signalled(
     words: str, role: str, command: str, number: signal.Signals, act: Callable[[Running], bool]
 ) -> Fault:
     if role != "us":
-        # gdb's own exit status is that of `debug`.
+        # gdb's own exit status is that of `debug`; what it told `serve`'s client is cut short.
         codes = ANY_FAILURE | ({1, 128 + number, 256 - number} if role == "gdb" else set())
-        return Fault(words, allowed=codes, act=act, shortens=True, may_be_silent=role == "gdb")
+        is_gdb = role == "gdb"
+        return Fault(
+            words,
+            allowed=codes,
+            act=act,
+            shortens=True,
+            may_be_silent=is_gdb,
+            cuts_client=is_gdb,
+        )
     kept = {0} if command in ("record", "serve") else set()
     return Fault(
         words,
@@ -87,8 +97,6 @@ def _signalled(
         act=act,
         killed=number if number is signal.SIGKILL else 0,
         shortens=number is not signal.SIGKILL,
-        # A signal before we heed it ends us as it would any program.
-        may_be_silent=False,
     )
 
 
@@ -242,6 +250,8 @@ def _twice(rng: Random, laboratory: Laboratory) -> Chosen:
     first = rng.choice(list(COMMANDS))
     second = first if rng.random() < 0.4 else rng.choice(list(COMMANDS))
     cache = bool({first, second} & NEEDS_INDEX) or rng.random() < 0.3
+    if first == second == "serve":
+        second = "debug"  # its client would talk to the other server
     same = {2} if (first == second and COMMANDS[first].makes) or first == "serve" else set()
     fault = Fault("at the same time", allowed=same)
     return (first, second), cache, fault
@@ -265,6 +275,8 @@ def _point(rng: Random, laboratory: Laboratory) -> Chosen:
     number = rng.randrange(1, counts[kind] + 1) if counts[kind] else 1
     sent = rng.choice([signal.SIGKILL, signal.SIGKILL, *ENDING])
     fault = _signalled(f"{sent.name} at {kind} {number}", "us", command, sent, lambda _: True)
+    # Before it heeds them signals end a command as any program.
+    fault = dataclasses.replace(fault, ends=[(-sent, "")])
     return (command,), cache, calls.at(fault, kind, number, sent=sent)
 
 

@@ -116,6 +116,14 @@ class Running:
                     found.append(pid)
         return found
 
+    def heeds(self) -> bool:
+        """Whether the command is told of signals: before that they end it as any program."""
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+            return bool(caught >> (signal.SIGTERM - 1) & 1)
+        return False
+
     def alive(self) -> list[int]:
         """Return the ids of all processes that inherited the mark and still run."""
         mark = f"{MARK}={self.mark}".encode()

@@ -135,6 +135,8 @@ class Laboratory:
         if done.status == 0:
             if fault.shortens and command.name == "record":
                 return self._judge_shorter(place, command, verdict)
+            if fault.cuts_client and command.client:
+                return False
             expected = self.expected(command.name, trial.cache)
             return judge.judge_answer(verdict, place, command, done, expected)
         if not fault.took(done):
