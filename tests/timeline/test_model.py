@@ -17,6 +17,7 @@ from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.testing.cpu import RAM_BYTES, Instruction, Program, execute
 from retrograde.testing.machine import packet_of
 from retrograde.testing.model import CYCLE, model_timeline
+from retrograde.timeline.timeline import Timeline
 from tests.timeline import programs as p
 
 EXAMPLES = settings(
@@ -257,3 +258,20 @@ async def test_with_nothing_to_stop_at_runs_go_to_the_ends(tmp_path, probe):
         assert await timeline.run_back() is None
         assert timeline.position == 0
         assert await timeline.hits(0, 50) == []
+
+
+async def test_what_is_prefetched_ends_where_opening_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on with a machine, and a probe, that were given back."""
+
+    async def seek(self: Timeline, _position: int) -> None:
+        self._windows._prefetch.want(0, 100)
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Timeline, "seek", seek)
+    with pytest.raises(asyncio.CancelledError):
+        async with model_timeline(Program([Instruction("nop")], 3000), tmp_path):
+            pass
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -110,10 +110,14 @@ class Timeline:
             for seat in seats:
                 await seat.start()
             timeline = cls(recording, store, seats, await MachineView.of(seats[0]))
-            await timeline.seek(recording.resolve(at))
         except BaseException:
             await _end(seats)
             store.close()
+            raise
+        try:
+            await timeline.seek(recording.resolve(at))
+        except BaseException:
+            await timeline.close()  # which also ends what is being prefetched
             raise
         return timeline
 
