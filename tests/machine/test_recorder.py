@@ -17,6 +17,7 @@ from retrograde.machine import recorder
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer
+from retrograde.recording import rrlog
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrlayout import LAYOUTS
 from retrograde.recording.rrlog import RrLog
@@ -113,14 +114,15 @@ async def test_rejected_machine_leaves_nothing(tmp_path: Path, qemu: Qemu) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("module", "name"), [(rrlog, "open_regular"), (RrLog, "summary")])
 async def test_what_cannot_be_finished_is_kept_and_said_to_be(
-    tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
+    module: object, name: str, tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: RrLog) -> None:
+    def fail(*_args: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
-        patch.setattr(RrLog, "summary", fail)
+        patch.setattr(module, name, fail)
         with pytest.raises(EnvironmentLacks, match=r"kept as .*x\.retro\.partial"):
             await record(tmp_path / "x.retro", programs.hello(tmp_path, b"Hello\n"))
     left = Recording.open(tmp_path / "x.retro.partial")

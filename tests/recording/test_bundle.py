@@ -125,6 +125,19 @@ def test_draft_opens_as_incomplete(recording: Recording, draft: Draft, tmp_path:
     assert not draft.path.exists()
 
 
+def test_a_manifest_that_cannot_be_written_leaves_the_old_one(
+    recording: Recording, draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft.write_manifest(recording.manifest)
+    before = (draft.path / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentLacks):
+        patch.setattr(os, "fsync", lambda _: os.close(-1))
+        draft.write_manifest(replaced(recording, end=7))
+    assert (draft.path / "manifest.json").read_bytes() == before
+    assert [path.name for path in draft.path.glob("*.new")] == []
+    draft.discard()
+
+
 def test_reserve_is_real_space(draft: Draft) -> None:
     """A sparse file would reserve nothing."""
     assert (draft.path / RESERVE).stat().st_blocks * 512 >= bundle.RESERVE_BYTES

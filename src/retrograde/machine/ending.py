@@ -16,14 +16,17 @@ SIGNALLED = "terminating on signal"
 def has_run(log: Path, version: int, status: int) -> bool:
     """Whether the guest ran, as far as `log` tells, or was ended just before it did.
 
-    `version` is that of the logs of the QEMU that wrote it, `status` its exit status.
+    `version` is that of the logs of the QEMU that wrote it, `status` its exit status. Raises
+    RecordingError when the log cannot be read.
     """
     try:
         events = RrLog.open(log, salvage=True, unfinished=version)
         if events.finalized and status == 0:
             return True
         return next(events.events({Kind.INSTRUCTION}), None) is not None
-    except RecordingError:
+    except RecordingError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # nothing is known of it
         return False
 
 

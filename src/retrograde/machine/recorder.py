@@ -276,18 +276,20 @@ class _Recorder:
         process.close()
         self._wiring.close()
         full = WRITE_ERROR in died.detail
-        if not has_run(self._draft.path / LOG, self._qemu.log_version, status):
-            why = self._never_ran(status, trouble or died)
-            self._draft.discard()
-            raise why
         try:
-            recording = self._finish("killed" if full else ending, status, died.detail)
+            ran = has_run(self._draft.path / LOG, self._qemu.log_version, status)
+            state = "killed" if full else ending
+            recording = self._finish(state, status, died.detail) if ran else None
         except (OSError, RetrogradeError) as failed:
             raise EnvironmentLacks(
                 f"The recording cannot be finished; it is kept as {self._draft.path}.",
                 "It replays under that name, and the next `record` of this name moves it aside.",
                 str(failed),
             ) from failed
+        if recording is None:
+            why = self._never_ran(status, trouble or died)
+            self._draft.discard()
+            raise why
         if recording.complete:
             if died.detail.strip():
                 self._warn(f"{process.name} said: {died.detail.strip()}")

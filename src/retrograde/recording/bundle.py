@@ -340,11 +340,15 @@ class Draft:
         """Write the manifest so that a crash leaves the old one or the new one."""
         new = self.path / (MANIFEST + ".new")
         with disk_errors_named(self.path):
-            with new.open("wb") as file:
-                file.write(encode_manifest(manifest))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path / MANIFEST)
+            try:
+                with new.open("wb") as file:
+                    file.write(encode_manifest(manifest))
+                    file.flush()
+                    os.fsync(file.fileno())
+                new.replace(self.path / MANIFEST)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
 
     def finish(self, manifest: Manifest) -> Recording:
         """Write the final manifest, with the files' digests, and take the final name.
