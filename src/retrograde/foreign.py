@@ -16,7 +16,7 @@ from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks, InternalError, RecordingError, RetrogradeError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _UNWRITABLE = re.compile("ould not write|No space left")  # DuckDB's words
@@ -59,6 +59,10 @@ def _of_the_system(error: OSError) -> RetrogradeError:
         return limit
     if error.errno in _FULL:
         return EnvironmentLacks(f"{named or 'The output'} cannot be written: {why}.", _FREE_SPACE)
+    if error.errno == errno.EIO:
+        return EnvironmentLacks(
+            f"{named or 'A file'} cannot be read or written: {why}.", "Check the disk it is on."
+        )
     if error.errno in _PERMISSION and named:
         return EnvironmentLacks(
             f"{named} cannot be used: {why}.", "Change its permissions or choose another place."

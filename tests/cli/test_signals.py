@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from retrograde.cli import signals
-from tests.command import retrograde
+from tests.command import assert_error, retrograde
 
 SWALLOWED = (
     "import os, signal\n"
@@ -77,3 +77,23 @@ def test_an_interrupt_while_work_is_handed_over() -> None:
     with pytest.raises(KeyboardInterrupt):
         database.do(cursor, lambda: cursor.execute(forever))
     database._thread.shutdown()
+
+
+NO_LOOP = (
+    "import asyncio, os, socket\n"
+    "def none(*args):\n"
+    "    raise OSError(24, os.strerror(24))\n"
+    "from retrograde.cli import signals\n"
+    "socket.socketpair = none\n"
+    "async def work():\n"
+    "    pass\n"
+    "from retrograde.cli.main import guarded\n"
+    "guarded(lambda: signals.run(work()))"
+)
+
+
+def test_no_descriptor_for_an_event_loop() -> None:
+    """asyncio and its half-made loop have nothing to add."""
+    done = retrograde("x", program=(sys.executable, "-c", NO_LOOP))
+    assert_error(done, 3, "ulimit -n")
+    assert len(done.stderr.splitlines()) == 2

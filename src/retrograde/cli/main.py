@@ -134,6 +134,8 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
             _leave()
         if show_traceback:
             _say("".join(traceback.format_exception(error)))
+        else:
+            sys.unraisablehook = _nothing  # half-made objects may complain when they go
         ours = in_our_words(error)
         _drop_what_is_refused()
         _say(str(ours))
@@ -162,6 +164,10 @@ def _show(error: click.ClickException) -> None:
     error.show(text)
     with contextlib.suppress(OSError):
         click.echo(visible_lines(text.getvalue()), err=True, nl=False)
+
+
+def _nothing(_unraisable: object) -> None:
+    """Say nothing of what is wrong while we end: what is wrong was said."""
 
 
 def _say(text: str) -> None:

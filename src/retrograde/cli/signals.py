@@ -82,12 +82,14 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
     numbers = heeded()
     try:
-        return asyncio.run(cancellable())
+        with asyncio.Runner() as runner:
+            return runner.run(cancellable())
     except (Exception, asyncio.CancelledError):
         if _told:
             raise Ended from None
         raise
     finally:
+        work.close()  # where no loop could be made nobody has awaited it, and it would complain
         for number in numbers:  # the loop has put their own action back
             signal.signal(number, _ignore if _told else _raise)
 
