@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from retrograde import __file__ as package
-from tests.faults.fault import ANY_FAILURE, Fault
+from tests.faults.fault import ANY_FAILURE, NO_MEMORY, Fault
 from tests.faults.place import Place
 from tests.faults.processes import Setting
 
@@ -125,6 +125,7 @@ def fault(kind: str, number: int, act: str) -> Fault:
     failing = Fault(
         f"{kind} {number}: {how}",
         allowed=ANY_FAILURE,
+        ends=NO_MEMORY if kind == "memory" else (),
         shortens=kind in REQUESTS,
         # What cannot be written may be the sentence itself.
         may_be_silent=kind == "write",

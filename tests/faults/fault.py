@@ -7,10 +7,22 @@ from dataclasses import dataclass
 
 from tests.command import Done
 from tests.faults.place import Place
-from tests.faults.processes import Running, Setting
+from tests.faults.processes import HUNG, Running, Setting
 
 ANY_FAILURE = frozenset((2, 3, 4))
 """Exit codes of something that went wrong outside of us."""
+
+
+NO_MEMORY = (
+    (1, "OpenBLAS error: Memory allocation still failed"),
+    (127, "cannot allocate memory for thread-local data: ABORT"),
+    (HUNG, "Exception ignored in thread started by"),
+)
+"""How libraries end, or stop, a process that has no memory for them.
+
+numpy's OpenBLAS, the C library, and Python, whose Thread.start waits for a thread that had no
+memory to say that it runs.
+"""
 
 
 @dataclass(frozen=True)

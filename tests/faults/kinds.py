@@ -15,7 +15,7 @@ from random import Random
 
 from tests.faults import calls
 from tests.faults.commands import COMMANDS, NEEDS_INDEX, WITH_GDB
-from tests.faults.fault import ANY_FAILURE, Fault, Trial
+from tests.faults.fault import ANY_FAILURE, NO_MEMORY, Fault, Trial
 from tests.faults.place import Place, can_mount, files_below, in_cache
 from tests.faults.processes import Running, Setting
 from tests.faults.trial import Laboratory
@@ -30,12 +30,6 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 STOPPED_SECONDS = (0.5, 3.0)
 """How long a process is stopped for; at times as long as LONG_STOP."""
 LONG_STOP = 20.0
-
-LIBRARIES = (
-    (1, "OpenBLAS error: Memory allocation still failed"),
-    (127, "cannot allocate memory for thread-local data: ABORT"),
-)
-"""How numpy's OpenBLAS and the C library end a process that has no memory for them."""
 
 READERS = tuple(name for name in COMMANDS if name not in ("record", "unpack"))
 """Commands that are asked of a recording, and use its cache where it helps."""
@@ -189,7 +183,7 @@ def _memory(rng: Random, laboratory: Laboratory) -> Chosen:
     del laboratory
     most = int(2 ** rng.uniform(6.5, 11.5)) << 20
     return _limited(
-        rng, resource.RLIMIT_AS, f"{most >> 20} MiB of addresses at most", most, {3, 4}, LIBRARIES
+        rng, resource.RLIMIT_AS, f"{most >> 20} MiB of addresses at most", most, {3, 4}, NO_MEMORY
     )
 
 

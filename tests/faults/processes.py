@@ -20,6 +20,9 @@ from tests.faults.place import Place
 MARK = "RETROGRADE_FAULT_RUN"
 """An environment variable that all processes of one run inherit."""
 
+HUNG = 1000
+"""In place of the exit code of a command that did not end by its deadline."""
+
 DEADLINE = 150.0
 """Seconds a disturbed command may take; none takes a tenth of it undisturbed."""
 
@@ -83,22 +86,22 @@ class Running:
         self.process.wait()
         self.end_all()
 
-    def finish(self) -> Done | None:
-        """Wait for the end of the command; None where it does not come by the deadline."""
+    def finish(self) -> Done:
+        """Wait for the end of the command, and end it at the deadline."""
         heard: list[bytes] = []
         client = self._command.client
         talk = threading.Thread(target=lambda: heard.append(self._talk()) if client else None)
         talk.start()
         try:
-            self.process.wait(DEADLINE)
+            status = self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
+            status = HUNG
             self.process.kill()
+            self.process.wait()
             self.end_all()
-            talk.join()
-            return None
         talk.join()
         return Done(
-            self.process.returncode,
+            status,
             heard[0] if client else self._stdout.read_bytes() if self._stdout.is_file() else b"",
             self._stderr.read_bytes().decode(errors="replace"),
         )

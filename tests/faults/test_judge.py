@@ -94,7 +94,6 @@ def test_an_orphan_is_found_and_ended(place: Place, monkeypatch: pytest.MonkeyPa
     text = "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid)"
     with Running(command(text), place, Setting()) as running:
         done = running.finish()
-        assert done
         (orphan,) = running.orphans()
         assert orphan.startswith(f"{int(done.stdout)} sleep")
     assert not running.alive()
@@ -104,7 +103,7 @@ def test_an_orphan_is_found_and_ended(place: Place, monkeypatch: pytest.MonkeyPa
 def test_a_hang_is_ended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "DEADLINE", 0.3)
     with Running(command("import signal; signal.pause()"), place, Setting()) as running:
-        assert running.finish() is None
+        assert running.finish().status == processes.HUNG
         assert not running.alive()
 
 
@@ -158,14 +157,12 @@ def armed(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 def test_the_call_that_is_chosen_fails(armed: Place) -> None:
     with Running(command(READING), armed, calls.counting(armed)) as running:
         done = running.finish()
-    assert done
     assert done.stdout == b"0\n1\n2\n3\n"
     first = calls.counts(armed)["open"] - 3
     fault = calls.fault("open", first + 2, "")
     (armed.root / calls.COUNTS).unlink()
     with Running(command(READING), armed, fault.setting(armed)) as running:
         done = running.finish()
-    assert done
     assert done.stdout == b"0\n1\n24\n3\n", os.strerror(24)
     assert fault.met(armed)
 
@@ -175,6 +172,5 @@ def test_a_signal_at_a_call(armed: Place) -> None:
     text = "import os; os.write(1, b'x')"
     with Running(command(text), armed, fault.setting(armed)) as running:
         done = running.finish()
-    assert done
     assert done.status == -signal.SIGKILL
     assert done.stdout == b""

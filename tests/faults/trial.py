@@ -13,7 +13,7 @@ from tests.faults.commands import COMMANDS, RECORDED, Command, remove_made
 from tests.faults.fault import Fault, Trial
 from tests.faults.judge import Verdict
 from tests.faults.place import Place, Stock
-from tests.faults.processes import Running, Setting
+from tests.faults.processes import HUNG, Running, Setting
 
 AT_ONCE = "at once"
 
@@ -45,7 +45,7 @@ class Laboratory:
                 place = self.stock.place(cache)
                 with Running(COMMANDS[name], place, calls.counting(place)) as running:
                     done = running.finish()
-                    assert done and done.status == 0, (name, done)
+                    assert done.status == 0, (name, done)
                 self._counts[name, cache] = calls.counts(place)
                 place.remove()
             return self._counts[name, cache]
@@ -58,7 +58,7 @@ class Laboratory:
             began = time.monotonic()
             with Running(command, place, Setting()) as running:
                 done = running.finish()
-                assert done and done.status == 0, (name, done)
+                assert done.status == 0, (name, done)
                 assert running.orphans() == []
             self._seconds[name, cache] = time.monotonic() - began
             self._answers[name, cache] = command.answer(place, done)
@@ -84,13 +84,13 @@ class Laboratory:
         commands = [COMMANDS[name] for name in trial.commands]
         ends = self._run_disturbed(fault, commands, place, verdict)
         verdict.met = verdict.met and fault.met(place)
-        verdict.said = [f"exit {done.status}: {done.stderr}" for done in ends if done]
+        verdict.said = [f"exit {done.status}: {done.stderr}" for done in ends]
         again = [
             command
             for command, done in zip(commands, ends, strict=True)
             if not self._judge_first(trial, command, place, done, verdict)
         ]
-        if not any(done and fault.took(done) for done in ends):
+        if not any(fault.took(done) for done in ends):
             self._note_leftovers(place, verdict, AT_ONCE, trial)
         fault.lift(place)
         for command in again or commands[:1]:
@@ -102,8 +102,8 @@ class Laboratory:
 
     def _run_disturbed(
         self, fault: Fault, commands: list[Command], place: Place, verdict: Verdict
-    ) -> list[Done | None]:
-        ends: list[Done | None] = [None] * len(commands)
+    ) -> list[Done]:
+        ends: dict[int, Done] = {}
 
         def run(number: int, command: Command) -> None:
             with Running(command, place, fault.setting(place)) as running:
@@ -113,7 +113,7 @@ class Laboratory:
                 ends[number] = running.finish()
                 acting.join()
                 verdict.met = verdict.met and acted == [True]
-                if ends[number] is None:
+                if ends[number].status == HUNG and not fault.took(ends[number]):
                     verdict.add(judge.HANG, f"{command.name} did not end")
                 for orphan in running.orphans():
                     verdict.add(judge.ORPHAN, orphan)
@@ -123,14 +123,14 @@ class Laboratory:
             thread.start()
         for thread in threads:
             thread.join()
-        return ends
+        return [ends[number] for number in range(len(commands))]
 
     def _judge_first(
-        self, trial: Trial, command: Command, place: Place, done: Done | None, verdict: Verdict
+        self, trial: Trial, command: Command, place: Place, done: Done, verdict: Verdict
     ) -> bool:
         """Judge how a disturbed command ended; return whether it did its work."""
         fault = trial.fault
-        if done is None:
+        if done.status == HUNG:
             return False
         if done.status == 0:
             if fault.shortens and command.name == "record":
@@ -170,7 +170,7 @@ class Laboratory:
             done = running.finish()
             for orphan in running.orphans():
                 verdict.add(judge.ORPHAN, f"of the next command: {orphan}")
-        if done is None:
+        if done.status == HUNG:
             verdict.add(judge.HANG, f"{command.name} in peace did not end")
         elif done.status:
             verdict.add(judge.CODE, f"{done.status} in peace: {done.stderr[-1500:]}")
