@@ -22,6 +22,7 @@ sys.path.pop(0)
 
 _DEFAULT_PROMPT = "(gdb) "
 _POSITION = re.compile(r"at ([0-9_]+) of ([0-9_]+)")
+_CONNECTION = re.compile(r"^\* +\d+ +(?:extended-)?remote (.*\S) +Remote ", re.M)
 _NOTICED = "with suppress-cli-notifications on -- inferior {}"
 """Selecting an inferior, even the same, is what makes the TUI look where it is."""
 
@@ -191,10 +192,13 @@ _served_at: list[str] = []
 
 
 def _remember(_event: Any) -> None:
-    """Note where the server is, while there is a connection to ask."""
-    connection = gdb.selected_inferior().connection
-    if connection is not None and connection.details and connection.details not in _served_at[-1:]:
-        _served_at.append(connection.details)
+    """Note where the server is, while there is a connection to ask.
+
+    In words, because gdb 13 may abort at its end where Python has held a connection.
+    """
+    found = _CONNECTION.search(gdb.execute("info connections", to_string=True))
+    if found and found.group(1) not in _served_at[-1:]:
+        _served_at.append(found.group(1))
 
 
 class Checkpoint(RetroCommand):
