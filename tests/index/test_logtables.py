@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograde.errors import LogCorrupt
+from retrograde.errors import LogCorrupt, RecordingError
 from retrograde.index.logtables import LOG_TABLES, build_log_tables, events
 from retrograde.index.store import IndexStore
 from retrograde.recording import rrevents as rr
@@ -132,3 +132,13 @@ def test_an_unfinished_recording_is_read_as_far_as_it_goes(tmp_path: Path) -> No
     assert build_log_tables(store, recording) == []
     with store.connect() as asked:
         assert asked.execute("SELECT text FROM console").fetchall() == [("hello",)]
+
+
+def test_what_cannot_be_read_for_now_is_no_lack_of_the_recording(tmp_path: Path) -> None:
+    """That the limit on open files is reached, say. The table is made the next time."""
+    recording = make_recording(tmp_path / "hand.retro")
+    store = IndexStore(recording)
+    recording.console_path.rename(tmp_path / "elsewhere")
+    with pytest.raises(RecordingError, match=r"no console\.log"):
+        build_log_tables(store, recording)
+    assert not store.done("console")

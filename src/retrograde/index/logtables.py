@@ -53,7 +53,8 @@ def build_log_tables(
 ) -> list[str]:
     """Write those of the log's `tables` that `store` lacks; says in words which cannot be.
 
-    Raises LogCorrupt where the log is damaged, EnvironmentLacks when the disk is full.
+    Raises LogCorrupt where the log is damaged, RecordingError where a file cannot be read,
+    EnvironmentLacks when the disk is full.
     """
     wanted = [name for name in LOG_TABLES if name in tables and not store.done(name)]
     if not wanted:
@@ -65,7 +66,8 @@ def build_log_tables(
         try:
             columns = _columns(name, recording, log)
         except RecordingError as error:
-            if name != "console":  # which needs more of the log than that it can be read
+            # The console needs more of the log than that it can be read.
+            if name != "console" or isinstance(error.__cause__, OSError):
                 raise
             troubles.append(f"There is no table console: {error.what}")
             continue
