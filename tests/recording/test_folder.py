@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -202,3 +203,17 @@ def test_a_directory_swapped_for_a_link_in_between_is_not_entered(
     folder.remove("x", everything)
     assert folder.names() == []
     assert fingerprint(victim) == before
+
+
+def test_a_temporary_directory_that_cannot_be_opened_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder.at(tmp_path)
+
+    def fail(self: Folder, name: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), name)
+
+    monkeypatch.setattr(Folder, "folder", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        folder.make_temporary("x.")
+    assert list(tmp_path.iterdir()) == []

@@ -132,7 +132,11 @@ class Folder:
         """Make a directory of a new name that begins with `prefix`."""
         name = prefix + secrets.token_hex(4)
         os.mkdir(name, 0o700, dir_fd=self._fd)
-        return self.folder(name)
+        try:
+            return self.folder(name)
+        except BaseException:
+            os.rmdir(name, dir_fd=self._fd)
+            raise
 
     def names(self) -> list[str]:
         """Return the names of all entries."""
