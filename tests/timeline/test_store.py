@@ -10,6 +10,7 @@ import pytest
 
 from retrograde.errors import RecordingError
 from retrograde.recording.bundle import Recording
+from retrograde.timeline import store as store_module
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.storefiles import Origin
 from tests.damage import document, rewrite
@@ -52,6 +53,22 @@ def test_a_published_store_opens(recording: Recording) -> None:
     assert opens(recording)
     assert {path.name for path in folder.iterdir()} == set(FILES)
     assert [path.name for path in recording.cache.iterdir()] == ["checkpoints"]
+
+
+def test_a_limit_met_while_publishing_is_not_taken_for_damage(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published before stays, and the error is the system's own."""
+    folder = publish(recording)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def refuse(_folder: object, _index: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(store_module, "check_sizes", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        publish(recording)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["../../replay.log", "/etc/passwd", "..", "", "notes.txt"])

@@ -292,9 +292,15 @@ class CheckpointStore:
 
     @classmethod
     def _published(cls, cache: Folder, origin: Origin) -> CheckpointStore | None:
-        with contextlib.suppress(OSError, Damaged):
+        """Open the store that has the name; None where it cannot be used and is to go."""
+        try:
             return cls._open(cache, origin)
-        return None
+        except FileNotFoundError:
+            return None
+        except (OSError, Damaged) as error:
+            if not is_damage(error):
+                raise
+            return None
 
     def _sum_up(self) -> None:
         """Write into index.json what all files must be."""
