@@ -221,6 +221,10 @@ class SyncTimeline:
         """Return the physical address of a virtual one at the cursor; None if not mapped."""
         return self._loop.run(self._timeline.physical(address))
 
+    def human(self, line: str) -> str:
+        """Return what QEMU's human monitor says at the cursor; `line` must only look."""
+        return self._loop.run(self._timeline.human(line))
+
     def stored(self, position: int, address: int, count: int) -> bytes | None:
         """Return physical memory out of the checkpoint at `position`; None where it has none."""
         return self._timeline.stored(position, address, count)
