@@ -17,6 +17,7 @@ from pathlib import Path
 from retrograde.errors import EnvironmentLacks, InternalError, RecordingError, RetrogradeError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _UNWRITABLE = re.compile("ould not write|No space left")  # DuckDB's words
@@ -49,6 +50,11 @@ def in_our_words(error: Exception) -> RetrogradeError:
         case RuntimeError() if "start new thread" in str(error):
             return _no_process("thread")
     return _of_duckdb(error) or _ours(error)
+
+
+def is_limit(error: OSError) -> bool:
+    """Whether a limit of ours is reached, so that nothing is known of what was to be opened."""
+    return error.errno in _LIMITS
 
 
 def _of_the_system(error: OSError) -> RetrogradeError:
@@ -108,7 +114,7 @@ def _of_duckdb(error: Exception) -> RetrogradeError | None:
         return EnvironmentLacks(
             "The database ran out of memory, or of space in TMPDIR.", _MORE_MEMORY, str(error)
         )
-    for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+    for number in _LIMITS:
         if os.strerror(number) in str(error) and (limit := _limit(OSError(number, ""))):
             limit.detail = str(error)
             return limit

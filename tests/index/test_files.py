@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,19 @@ def test_a_whole_index_is_opened_without_writing(recording: Recording) -> None:
     before = (index / "meta.json").stat().st_mtime_ns, index.stat().st_mtime_ns
     assert rows(recording) == [(3,)]
     assert ((index / "meta.json").stat().st_mtime_ns, index.stat().st_mtime_ns) == before
+
+
+def test_a_limit_on_files_is_not_an_empty_index(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(recording)
+    store = IndexStore(recording)
+
+    def fail(*_args: object, **_named: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", fail)
+    asked = (lambda: store.done("interrupts"), lambda: has_table(recording, "context"))
+    for ask in asked:
+        with pytest.raises(OSError, match="Too many open files"):
+            ask()

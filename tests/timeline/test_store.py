@@ -10,6 +10,7 @@ import pytest
 
 from retrograde.errors import RecordingError
 from retrograde.recording.bundle import Recording
+from retrograde.recording.folder import Folder
 from retrograde.timeline import store as store_module
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.storefiles import Origin
@@ -142,3 +143,16 @@ def test_nothing_is_left_where_there_is_no_room(
     with pytest.raises(OSError, match="No space"):
         CheckpointStore.create(recording, ORIGIN)
     assert list(recording.cache.iterdir()) == []
+
+
+def test_a_limit_on_files_is_no_defect_of_ours(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published cannot be opened for now: that is said, and nothing else."""
+
+    def fail(_cache: Folder, _origin: Origin) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(CheckpointStore, "_open", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        publish(recording)

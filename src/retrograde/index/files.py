@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 
 from retrograde.errors import RecordingError
 from retrograde.index.tables import TABLES
-from retrograde.recording.folder import Folder
+from retrograde.recording.folder import Folder, unreadable_is_none
 from retrograde.recording.sealed import checksum_of, is_damage
 
 META: Final = "meta.json"
@@ -63,9 +63,10 @@ class IndexFiles:
         to gain.
         """
         found: dict[Interval, str] = {}
-        try:
+        folder = None
+        with unreadable_is_none():
             folder = self.folder.folder(_known(table))
-        except OSError:
+        if folder is None:
             return []
         damaged = 0
         for match in filter(None, map(_NAME.fullmatch, sorted(folder.files()))):
@@ -92,7 +93,7 @@ class IndexFiles:
         """Return the intervals of `table` whose rows were damaged and not made again yet."""
         whole = [interval for interval, _ in self.of(table)]
         marked = {interval for name, interval in self._lost if name == table}
-        with contextlib.suppress(OSError):
+        with unreadable_is_none():
             names = self.folder.folder(_known(table)).files()
             marked |= {_interval(match) for match in filter(None, map(_DAMAGED.fullmatch, names))}
         return sorted(interval for interval in marked if not _is_covered(interval, whole))

@@ -30,6 +30,7 @@ from retrograde.errors import EnvironmentLacks, InternalError, RecordingError
 from retrograde.index.files import META, META_LIMIT, IndexFiles, Interval
 from retrograde.index.tables import TABLES, Column, Table
 from retrograde.recording.bundle import LOG, Recording, digest_file
+from retrograde.recording.folder import unreadable_is_none
 from retrograde.recording.manifest import Line
 from retrograde.recording.sealed import Damaged, Kept, copy_of
 
@@ -272,14 +273,14 @@ class IndexStore:
 
 def has_index(recording: Recording) -> bool:
     """Whether there may be an index on disk; makes nothing, unlike opening the store."""
-    with contextlib.suppress(OSError):
+    with unreadable_is_none():
         return FOLDER in recording.open_cache().names()
     return False
 
 
 def has_table(recording: Recording, table: str) -> bool:
     """Whether rows of `table` may be on disk; makes nothing, unlike opening the store."""
-    with contextlib.suppress(OSError):
+    with unreadable_is_none():
         return table in recording.open_cache().folder(FOLDER).names()
     return False
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from retrograde.errors import InternalError, RecordingError
+from retrograde.foreign import is_limit
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -196,6 +197,19 @@ class Folder:
             yield
         finally:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def unreadable_is_none() -> Iterator[None]:
+    """Go on where a file or directory is not there, or cannot be read.
+
+    That a limit is reached is raised: what is there is not to be taken for lost.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_limit(error):
+            raise
 
 
 def open_regular(path: Path, *, follow: bool = False) -> io.BufferedReader:
