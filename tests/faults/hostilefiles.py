@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,9 @@ from pathlib import Path
 from random import Random
 
 from retrograde.recording.archive import zstd
+from retrograde.recording.sealed import seal
+from tests.damage import document, repeat_sums, rewrite
+from tests.damage import spoil as put_in_place
 from tests.faults.place import Place
 from tests.hostile import KINDS, make_victim, put
 
@@ -334,15 +336,13 @@ def _cached(name: str, change: Callable[[Path], object] | None) -> Spoil:
 
 
 def _written(content: bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(content)
+    return lambda path: put_in_place(path, content)
 
 
 def _versions(name: str) -> Callable[[Path], object]:
     def change(path: Path) -> None:
-        meta = json.loads(path.read_bytes())
-        meta["versions"][name] = 1
-        meta["recording"] = "0" * 64
-        path.write_text(json.dumps(meta))
+        versions = document(path)["versions"] | {name: 1}
+        rewrite(path, versions=versions, recording="0" * 64)
 
     return change
 
@@ -351,9 +351,7 @@ def _cached_image(kind: str) -> Spoil:
     def spoil(place: Place) -> None:
         checkpoints = place.recording / "cache" / "checkpoints"
         _lead(kind, checkpoints / "machine.qcow2", place)
-        index = json.loads((checkpoints / "index.json").read_bytes())
-        index["sizes"] = {name: (checkpoints / name).stat().st_size for name in index["sizes"]}
-        (checkpoints / "index.json").write_text(json.dumps(index))
+        repeat_sums(checkpoints)
 
     return spoil
 
@@ -374,14 +372,12 @@ def _parquet(what: str) -> Callable[[Path], object]:
 
 
 def _positions(path: Path) -> None:
-    index = json.loads(path.read_bytes())
-    for one in index["checkpoints"]:
-        one["position"] += 1
-    path.write_text(json.dumps(index))
+    points = document(path)["checkpoints"]
+    rewrite(path, checkpoints=[one | {"position": one["position"] + 1} for one in points])
 
 
 def _bookmarks(path: Path) -> None:
-    path.write_text(json.dumps({"\x1b]0;owned\x07": 5}))
+    put_in_place(path, seal({"\x1b]0;owned\x07": 5}))
 
 
 def prepare(place: Place) -> None:
