@@ -134,15 +134,16 @@ def _is_strange(ask: Callable[[str], str], answer: _Answer, file: Path) -> bool:
 
     Its build id decides, which is in memory with it; without one its code is looked for.
     """
+    sections = _sections_loaded()
     with file.open("rb") as content:
-        for section in _sections_loaded():
+        for section in sections:
             if section.name.startswith(".note"):
                 content.seek(section.offset)
                 if found := _BUILD_ID.search(content.read(section.size)):
                     return ask(f"memory-has {found.group().hex()}") == "no\n"
         if not answer.pcs or any(_is_known(pc) for pc in answer.pcs):
             return False
-        code = next((one for one in _sections_loaded() if one.name == ".text"), None)
+        code = next((one for one in sections if one.name == ".text"), None)
         if code is None:
             return False
         content.seek(code.offset + code.size // 2 // 16 * 16)

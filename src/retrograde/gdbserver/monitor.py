@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from retrograde.errors import UsageError
 from retrograde.gdbserver.bookmarks import Bookmarks
-from retrograde.index.kernelplace import find_anchors, is_in_memory
+from retrograde.index.kernelplace import find_anchors, last_ram, unfold
 from retrograde.machine.probe_request import Breakpoint
 from retrograde.position import format_position
 from retrograde.timeline.frames import FARTHEST
@@ -191,7 +192,9 @@ class MonitorCommands:
     async def _kernel(self, _rest: str) -> str:
         """List the kernel's anchors, and places where code ran: gdb looks for names there."""
         if self._anchors is None:
-            self._anchors = await asyncio.to_thread(find_anchors, self._timeline.recording)
+            ram = await self._last_memory()
+            checkpoints = self._timeline.store.checkpoints
+            self._anchors = await asyncio.to_thread(find_anchors, ram, checkpoints)
         view = self._timeline.view
         met = {
             view.decode(checkpoint.registers.encode())[view.isa.pc]
@@ -206,8 +209,14 @@ class MonitorCommands:
             content = bytes.fromhex(rest)
         except ValueError:
             raise UsageError("These are not bytes in hexadecimal digits.") from None
-        found = await asyncio.to_thread(is_in_memory, self._timeline.recording, content)
-        return "yes\n" if found else "no\n"
+        ram = await self._last_memory()
+        found = await asyncio.to_thread(ram.find, content, 0)
+        return "yes\n" if found >= 0 else "no\n"
+
+    async def _last_memory(self) -> mmap.mmap:
+        """Return the RAM of the last checkpoint, unfolded aside: gdb is told meanwhile to wait."""
+        image = last_ram(self._timeline.store)
+        return await asyncio.to_thread(unfold, image, self._timeline.recording.manifest.ram.bytes)
 
     async def _console(self, rest: str) -> str:
         console = self._timeline.recording.console

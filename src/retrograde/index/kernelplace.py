@@ -8,6 +8,7 @@ the recording has checkpoints.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,10 @@ from retrograde.index.kallsyms import BYTE_ORDERS, Symbol, find_symbols
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
 from retrograde.recording.bundle import Recording
+from retrograde.recording.rrlog import MAX_POSITION
 from retrograde.timeline.opening import checkpoints_of
+from retrograde.timeline.pages import RamImage
+from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.storefiles import Checkpoint
 from retrograde.timeline.sync import LoopThread
 
@@ -48,26 +52,28 @@ def last_memory(
         store = loop.run(checkpoints_of(recording, qemu, progress=progress))
     finally:
         loop.close()
-    size = recording.manifest.ram.bytes
+    with contextlib.closing(store):
+        return unfold(last_ram(store), recording.manifest.ram.bytes), store.checkpoints
+
+
+def last_ram(store: CheckpointStore) -> RamImage | None:
+    """Return the RAM of the last checkpoint that is whole; None where there is none."""
+    last = store.before(MAX_POSITION)
+    return store.ram_of(last) if last else None
+
+
+def unfold(image: RamImage | None, size: int) -> mmap.mmap:
+    """Return `size` bytes of RAM as they are in `image`, zeros without one."""
     ram = mmap.mmap(-1, size)
-    last, checkpoints = store.before(recording.end), store.checkpoints
-    if last:
+    if image:
         # All of it is zero, also where no memory is behind it yet.
-        absent = np.zeros(-(-size // MIB), np.bool_)
-        store.pages.get(store.table(last), np.frombuffer(ram, np.uint8), absent)
-    store.close()
-    return ram, checkpoints
+        image.fill(np.frombuffer(ram, np.uint8), np.zeros(-(-size // MIB), np.bool_))
+    return ram
 
 
-def find_anchors(recording: Recording) -> dict[str, int]:
+def find_anchors(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
     """Return the addresses of the anchors of the kernel that ran; empty where there is none."""
-    ram, checkpoints = last_memory(recording)
     return anchors_told(ram, checkpoints) or anchors_of(likeliest_table(ram, checkpoints))
-
-
-def is_in_memory(recording: Recording, content: bytes) -> bool:
-    """Whether these bytes lie in the guest's memory at the last checkpoint."""
-    return last_memory(recording)[0].find(content, 0) >= 0
 
 
 def anchors_of(symbols: Iterable[Symbol]) -> dict[str, int]:
