@@ -36,14 +36,7 @@ main:
     xor %ebx, %ebx
     xor %r14d, %r14d
 phase:
-    mov $WORK, %ecx
-work:
-    XORSHIFT %r12
-    mov %r12d, %eax
-    and $0xffff8, %eax
-    mov %r12, SCRATCH(%rax)
-    dec %ecx
-    jnz work
+    STORE_ROUNDS WORK
     MIX %r12
     inc %r14d
     cmp $PHASES, %r14d

@@ -69,6 +69,18 @@
     xor %rax, \reg
     .endm
 
+# Steps %r12 `count` times, storing each into 1 MB at SCRATCH; clobbers %rax, %rcx. Once a guest.
+    .macro STORE_ROUNDS count
+    mov $\count, %ecx
+work:
+    XORSHIFT %r12
+    mov %r12d, %eax
+    and $0xffff8, %eax
+    mov %r12, SCRATCH(%rax)
+    dec %ecx
+    jnz work
+    .endm
+
 # Points an interrupt vector at a handler; clobbers %rax, %rdx, %rdi.
     .macro GATE vector, handler, ist=0, dpl=0
     mov $\vector, %edi
