@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from retrograde.machine.command import INITIAL
 from retrograde.recording.sealed import checksum, copy_of, seal
 
 
@@ -49,6 +51,29 @@ def repeat_sums(checkpoints: Path) -> None:
         sizes={name: (checkpoints / name).stat().st_size for name in index["sizes"]},
         sums={name: checksum((checkpoints / name).read_bytes()) for name in index["sums"]},
     )
+
+
+def move_positions(checkpoints: Path) -> None:
+    """Make checkpoints of an index.json be of the positions after their own."""
+    index = checkpoints / "index.json"
+    points = document(index)["checkpoints"]
+    rewrite(index, checkpoints=[one | {"position": one["position"] + 1} for one in points])
+
+
+def break_states(checkpoints: Path) -> None:
+    """Make a device of all snapshots one that QEMU does not know."""
+    image = checkpoints / "machine.qcow2"
+    data = image.read_bytes()
+    assert b"\x05timer" in data
+    image.write_bytes(data.replace(b"\x05timer", b"\x05tomer"))
+    repeat_sums(checkpoints)
+
+
+def leave_out_start(checkpoints: Path) -> None:
+    """Take the snapshot of position 0 out of the image."""
+    image = checkpoints / "machine.qcow2"
+    subprocess.run(["qemu-img", "snapshot", "-d", INITIAL, image], check=True)
+    repeat_sums(checkpoints)
 
 
 def spoil(path: Path, content: bytes) -> None:

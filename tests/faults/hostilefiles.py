@@ -14,7 +14,14 @@ from random import Random
 
 from retrograde.recording.archive import zstd
 from retrograde.recording.sealed import seal
-from tests.damage import document, repeat_sums, rewrite
+from tests.damage import (
+    break_states,
+    document,
+    leave_out_start,
+    move_positions,
+    repeat_sums,
+    rewrite,
+)
 from tests.damage import spoil as put_in_place
 from tests.faults.place import Place
 from tests.hostile import KINDS, make_victim, put
@@ -318,7 +325,9 @@ def caches() -> Iterator[tuple[str, Spoil]]:
     for what in ("text", "other columns", "zeros", "cut"):
         yield f"parquet: {what}", _cached("index/calls/*", _parquet(what))
         yield f"parquet of written: {what}", _cached("index/written/*", _parquet(what))
-    yield "positions of other checkpoints", _cached("checkpoints/index.json", _positions)
+    yield "positions of other checkpoints", _cached("checkpoints", move_positions)
+    yield "states that QEMU refuses", _cached("checkpoints", break_states)
+    yield "no state of position 0", _cached("checkpoints", leave_out_start)
     yield "bookmarks with escapes", _cached("bookmarks.json", _bookmarks)
 
 
@@ -369,11 +378,6 @@ def _parquet(what: str) -> Callable[[Path], object]:
             duckdb.execute(f"COPY (SELECT {rows}) TO '{path}' (FORMAT parquet)")
 
     return change
-
-
-def _positions(path: Path) -> None:
-    points = document(path)["checkpoints"]
-    rewrite(path, checkpoints=[one | {"position": one["position"] + 1} for one in points])
 
 
 def _bookmarks(path: Path) -> None:

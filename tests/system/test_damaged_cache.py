@@ -20,7 +20,7 @@ from retrograde.timeline.opening import checkpoints_of
 from retrograde.verify.cache import check_cache
 from tests.command import Done, assert_error, retrograde
 from tests.conftest import Record
-from tests.damage import cut, flip
+from tests.damage import break_states, cut, flip, leave_out_start, move_positions
 from tests.system.test_disk import cannot_mount
 
 pytestmark = [pytest.mark.qemu, pytest.mark.gdb, pytest.mark.usefixtures("probe")]
@@ -139,6 +139,20 @@ def test_damaged_checkpoints(
     assert answers.check() == []
     if not lost:
         assert len(warnings(seen)) == 1, "it was mended without a word"
+
+
+@pytest.mark.parametrize("change", [move_positions, break_states, leave_out_start])
+def test_states_that_qemu_refuses(
+    change: Callable[[Path], None], answers: Answers, expected: dict[str, bytes]
+) -> None:
+    """All checksums agree, as those of an author who means ill would."""
+    change(answers.folder / "cache" / "checkpoints")
+    for _ in range(2):  # with what is refused, and with what was made anew
+        seen, wrote = answers.debug(), answers.last_write()
+        assert (seen.status, seen.stdout) == (0, expected["debug"])
+        assert (wrote.status, wrote.stdout) == (0, expected["last_write"])
+    assert warnings(seen) == warnings(wrote) == []
+    assert answers.check() == []
 
 
 def test_a_page_that_is_used_is_never_shown_damaged(

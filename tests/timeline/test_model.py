@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from retrograde.errors import PositionError, QemuDied, QemuRefused
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.testing.cpu import RAM_BYTES, Instruction, Program, execute
-from retrograde.testing.machine import packet_of
+from retrograde.testing.machine import ModelReplayer, packet_of
 from retrograde.testing.model import CYCLE, model_timeline
 from retrograde.timeline.timeline import Timeline
 from tests.timeline import programs as p
@@ -230,6 +230,26 @@ def test_the_first_of_too_many_hits_comes_late(tmp_path):
             assert (await timeline.run()).position == 2000
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("error", [QemuDied, QemuRefused])
+async def test_a_checkpoint_that_cannot_be_loaded_is_done_without(error, tmp_path, monkeypatch):
+    program = Program([Instruction("nop")], 300)
+    load, refused = ModelReplayer.load, []
+
+    async def load_all_but_one(self, snapshot):
+        if snapshot.position == 100:
+            refused.append(snapshot)
+            raise error("This state cannot be loaded.")
+        await load(self, snapshot)
+
+    monkeypatch.setattr(ModelReplayer, "load", load_all_but_one)
+    async with model_timeline(program, tmp_path, checkpoints=[50, 100], seats=1) as timeline:
+        for position in (250, 120, 220, 110):
+            await timeline.seek(position)
+            assert timeline.position == position
+        assert [one.position for one in timeline.store.checkpoints] == [0, 50]
+    assert len(refused) == (2 if error is QemuDied else 1)
 
 
 def test_the_model_does_not_depend_on_anything(tmp_path):

@@ -287,6 +287,8 @@ class Replayer:
 
         Raises RequestsInFlight, and changes nothing, where the machine is not quiet: what is
         in flight would end in the state that is loaded. Only a new process can go there.
+        Raises QemuRefused where there is no such snapshot, or it is of another position; the
+        machine is then in no state at all.
         """
         if self._at_end:
             raise InternalError("A replayer that reached the end of the log cannot go back.")
@@ -312,7 +314,7 @@ class Replayer:
             await restart_counter(await self.gdb(), self._isa)
         self._moving = self._has_run = False
         if self._position != snapshot.position:
-            raise InternalError(
+            raise QemuRefused(
                 f"Snapshot {snapshot.tag} is of {self._position:_}, not {snapshot.position:_}."
             )
 

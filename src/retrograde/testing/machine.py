@@ -132,7 +132,7 @@ class ModelReplayer:
         await self.ask_position()
         self.lost = False
         if self.position != snapshot.position:
-            raise InternalError(
+            raise QemuRefused(
                 f"Snapshot {snapshot.tag} is of {self.position:_}, not {snapshot.position:_}."
             )
 

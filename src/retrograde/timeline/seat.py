@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
-from retrograde.errors import InternalError, QemuDied, QemuRefused
+from retrograde.errors import InternalError, QemuDied, QemuError, QemuRefused
 from retrograde.machine.command import INITIAL
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.probe import Probe
@@ -30,7 +30,7 @@ from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import RamImage, Table
 from retrograde.timeline.quieting import run_until_quiet
 from retrograde.timeline.store import CheckpointStore
-from retrograde.timeline.storefiles import Checkpoint
+from retrograde.timeline.storefiles import Checkpoint, SavedImages
 
 Progress = Callable[[int], None]
 Result = TypeVar("Result")
@@ -92,6 +92,7 @@ class Seat:
         self._code_kept = False
         self._keeps_code: bool | None = None
         self._stands_at: int | None = None
+        self._died_of: Checkpoint | None = None
         self._alone = asyncio.Lock()
 
     @classmethod
@@ -255,16 +256,26 @@ class Seat:
         """Start a process, parked at position 0."""
         await self.close()
         self._marks.clear()
-        plugin = self.probe.argument if self.probe else ""
-        fds = (self.probe.fd,) if self.probe else ()
-        self._replayer = await Replayer.start(
-            self.recording, self._qemu, images=self.store.images, plugin=plugin, plugin_fds=fds
-        )
+        try:
+            self._replayer = await self._start_from(self.store.images)
+        except QemuError:
+            if self.store.images is None:
+                raise
+            self._replayer = await self._start_from(None)
+            self.store.drop_all()
         self._code_kept = False
         if self._reset_pages is None and not any(self.recording.manifest.machine.disks()):
             # Controllers of disks may write to RAM when they are reset, too.
             roms = await self.human("info roms")
             self._reset_pages = pages_reset_writes(self.recording.manifest.machine.target, roms)
+
+    async def _start_from(self, images: SavedImages | None) -> Replayer:
+        """Start a process on these images, or on the recording's own."""
+        plugin = self.probe.argument if self.probe else ""
+        fds = (self.probe.fd,) if self.probe else ()
+        return await Replayer.start(
+            self.recording, self._qemu, images=images, plugin=plugin, plugin_fds=fds
+        )
 
     async def _start_before(self, position: int) -> None:
         """Start a process and have it stand at the last checkpoint at or before `position`."""
@@ -399,7 +410,18 @@ class Seat:
     async def _load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint, or the one before when it is not as it was saved."""
         image = self.store.ram_of(checkpoint)
-        await self._load(Snapshot(checkpoint.tag, checkpoint.position, *self._filling(image)))
+        try:
+            await self._load(Snapshot(checkpoint.tag, checkpoint.position, *self._filling(image)))
+        except QemuRefused:
+            self.store.drop(checkpoint)
+            await self._start_before(checkpoint.position)
+            return
+        except QemuDied:
+            # Once may be for want of memory; twice it is what was loaded.
+            if checkpoint == self._died_of:
+                self.store.drop(checkpoint)
+            self._died_of = checkpoint
+            raise
         registers = await (await self.gdb()).read_registers()
         if registers.decode() == checkpoint.registers:
             return

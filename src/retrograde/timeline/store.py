@@ -208,8 +208,9 @@ class CheckpointStore:
 
     def distrust(self, checkpoint: Checkpoint) -> None:
         """Use a checkpoint no more; index.json has to be written to make that last."""
-        self.index.distrusted.append(checkpoint.position)
-        self._trusted.remove(checkpoint)
+        if checkpoint in self._trusted:  # no other user of the store was first
+            self.index.distrusted.append(checkpoint.position)
+            self._trusted.remove(checkpoint)
 
     def table(self, checkpoint: Checkpoint) -> Table:
         """Return the page table of a checkpoint."""
@@ -222,7 +223,7 @@ class CheckpointStore:
             checkpoint = self._trusted[at - 1]
             if self._is_whole(checkpoint):
                 return checkpoint
-            self._drop(checkpoint)
+            self.drop(checkpoint)
             at -= 1
         return None
 
@@ -240,9 +241,19 @@ class CheckpointStore:
         table = self._tables[checkpoint]
         return checksum(table.data) == expected and self.pages.are_whole(table)
 
-    def _drop(self, checkpoint: Checkpoint) -> None:
+    def drop(self, checkpoint: Checkpoint) -> None:
         """Use a damaged checkpoint no more; the next opening makes all anew."""
-        self._trusted.remove(checkpoint)
+        if checkpoint in self._trusted:
+            self._trusted.remove(checkpoint)
+        self._note_damage()
+
+    def drop_all(self) -> None:
+        """Use no checkpoint and no image of a damaged store any more."""
+        self._trusted.clear()
+        self.images = None
+        self._note_damage()
+
+    def _note_damage(self) -> None:
         if self.index.damaged:
             return
         self.index.damaged = True
