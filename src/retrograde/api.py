@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retrograde.index.lastwrite import Write
     from retrograde.index.origin import Step
     from retrograde.timeline.reading import Space
+    from retrograde.timeline.screen import Picture
     from retrograde.timeline.timeline import Timeline
 
 Result = TypeVar("Result")
@@ -109,6 +110,18 @@ class Recording(bundle.Recording):
             if isinstance(where, str):
                 return await origin_of_register(timeline, where, most=most)
             return await origin(timeline, where, count, _space(physical), most=most)
+
+        return self._ask(ask, at)
+
+    def screen(self, *, at: str | int = "end") -> Picture:
+        """Return what was on the guest's screen at the position `at`.
+
+        A `retrograde.timeline.screen.Picture`: numpy's pixels, and `png()`. Raises UsageError
+        where the machine has no screen.
+        """
+
+        async def ask(timeline: Timeline) -> Picture:
+            return await timeline.screen()
 
         return self._ask(ask, at)
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "query": "Ask a recording in SQL: console, calls, interrupts, writes.",
     "last-write": "Tell who wrote some bytes last.",
     "origin": "Follow a value back to where it came from.",
+    "screen": "A picture of the guest's screen at a position.",
     "export": "A trace for ui.perfetto.dev: calls, interrupts, console.",
     "matrix": "Try what the QEMUs here can record, replay and reverse.",
     "pack": "Make one compressed file of a recording.",

@@ -6,6 +6,7 @@ file's name. Runs in gdb's own Python (3.7 and later), where retrograde is not i
 
 from __future__ import annotations
 
+import base64
 import re
 import sys
 from collections.abc import Iterable
@@ -230,6 +231,31 @@ class Console(RetroCommand):
     name = "console"
 
 
+class Screen(RetroCommand):
+    """Write what is on the guest's screen here as a PNG picture: retro screen [FILE]."""
+
+    name = "screen"
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Run the command."""
+        del from_tty
+        self.dont_repeat()
+        words = gdb.string_to_argv(argument)
+        picture = base64.b64decode(_ask(self.name))
+        position = _ask("when").split()[1]
+        file = Path(words[0]).expanduser() if words else Path(f"screen-{position}.png")
+        try:
+            file.write_bytes(picture)
+        except OSError as error:
+            raise gdb.GdbError(f"{file} cannot be written: {error.strerror}.") from None
+        gdb.write(f"{file.absolute()}\n")
+
+    def complete(self, text: str, word: str) -> Any:
+        """Complete file names."""
+        del text, word
+        return gdb.COMPLETE_FILENAME
+
+
 class LastWrite(RetroCommand):
     """Find who wrote a variable last: retro last-write EXPRESSION.
 
@@ -317,7 +343,7 @@ def _prompt(current: str) -> str | None:
 for _command in (
     *(Retro, When, Seek, Start, End, Checkpoint),
     *(Finish, FinishBack, Hits, Disassemble, Attach),
-    *(Bookmark, Bookmarks, Console, LastWrite, Symbols),
+    *(Bookmark, Bookmarks, Console, Screen, LastWrite, Symbols),
 ):
     _command()
 gdb.prompt_hook = _prompt

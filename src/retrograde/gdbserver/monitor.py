@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import mmap
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
@@ -31,6 +32,7 @@ last-write ADDR [LEN] who wrote LEN bytes (1) at ADDR last, before this position
 kernel                where the guest's Linux kernel is, for `retro symbols`
 memory-has HEX        whether these bytes are in the guest's memory, for `retro symbols`
 info TOPIC            QEMU's own `info`: registers, mem, tlb, mtree, pic, qtree and more
+screen                the guest's screen, a PNG picture in base64, for `retro screen`
 console [TEXT]        the console up to here; or where TEXT appears on it
 help                  this list
 After a seek gdb shows the new place when told `maintenance flush register-cache`.
@@ -72,6 +74,7 @@ class MonitorCommands:
             "last-write": self._last_write,
             "kernel": self._kernel,
             "memory-has": self._memory_has,
+            "screen": self._screen,
             "console": self._console,
             "help": self._help,
         }
@@ -217,6 +220,10 @@ class MonitorCommands:
         """Return the RAM of the last checkpoint, unfolded aside: gdb is told meanwhile to wait."""
         image = last_ram(self._timeline.store)
         return await asyncio.to_thread(unfold, image, self._timeline.recording.manifest.ram.bytes)
+
+    async def _screen(self, _rest: str) -> str:
+        picture = await self._timeline.screen()
+        return base64.b64encode(picture.png()).decode() + "\n"
 
     async def _console(self, rest: str) -> str:
         console = self._timeline.recording.console

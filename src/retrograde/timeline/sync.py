@@ -26,6 +26,7 @@ from retrograde.machine.probe_request import Access
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.screen import Picture
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.stops import Conditions
 from retrograde.timeline.survey import DEFAULT_BUDGET
@@ -224,6 +225,10 @@ class SyncTimeline:
     def human(self, line: str) -> str:
         """Return what QEMU's human monitor says at the cursor; `line` must only look."""
         return self._loop.run(self._timeline.human(line))
+
+    def screen(self) -> Picture:
+        """Return what is on the guest's screen at the cursor; UsageError where it has none."""
+        return self._loop.run(self._timeline.screen())
 
     def stored(self, position: int, address: int, count: int) -> bytes | None:
         """Return physical memory out of the checkpoint at `position`; None where it has none."""

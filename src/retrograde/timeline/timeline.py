@@ -34,6 +34,7 @@ from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.opening import checkpoints_of, probes_for
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
+from retrograde.timeline.screen import Picture, take_picture
 from retrograde.timeline.search import Hints, Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
@@ -333,6 +334,10 @@ class Timeline:
     async def human(self, line: str) -> str:
         """Return what QEMU's human monitor says at the cursor; `line` must only look."""
         return await self._parked(lambda seat: seat.human(line))
+
+    async def screen(self) -> Picture:
+        """Return what is on the guest's screen at the cursor; UsageError where it has none."""
+        return await self._parked(take_picture)
 
     async def last_write(
         self,
