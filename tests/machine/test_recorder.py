@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from retrograde.errors import EnvironmentLacks, QemuTimeout, UsageError
-from retrograde.machine import recorder
+from retrograde.machine import recorder, replayer
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer
@@ -22,6 +22,7 @@ from retrograde.recording.bundle import Recording
 from retrograde.recording.rrlayout import LAYOUTS
 from retrograde.recording.rrlog import RrLog
 from tests import leftovers
+from tests.conftest import find_qemu
 from tests.system import programs
 
 pytestmark = pytest.mark.qemu
@@ -129,6 +130,27 @@ async def test_what_cannot_be_finished_is_kept_and_said_to_be(
     assert not left.complete
     assert left.console_path.read_bytes() == b"Hello\n"
     shutil.rmtree(left.path)
+
+
+async def test_a_guest_to_which_nothing_happens_is_no_hung_qemu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU does not listen for 2**31 ns of the guest's time then: here 1 G instructions."""
+    qemu = find_qemu("aarch64")
+    for module, name in (
+        *((recorder, "LOOK_SECONDS"), (recorder, "EXIT_SECONDS")),
+        *((replayer, "LOOK_SECONDS"), (replayer, "STALL_SECONDS")),
+    ):
+        monkeypatch.setattr(module, name, 1.0)
+    arguments = [*programs.busy(tmp_path), "-icount", "shift=1"]
+    recording = await record(
+        tmp_path / "x.retro", arguments, target="aarch64", timeout=1.5, answer_seconds=1.0
+    )
+    assert recording.complete
+    assert recording.manifest.status == 0
+    assert recording.end >= (1 << 30) - 1
+    async with await Replayer.start(recording, qemu) as replaying:
+        assert await replaying.run_to_end() == recording.end
 
 
 async def test_hung_qemu_is_given_up(

@@ -44,6 +44,13 @@ def ticker(folder: Path) -> list[str]:
     return _arguments(folder / "ticker.bin", _TICKER)
 
 
+def busy(folder: Path) -> list[str]:
+    """A guest for aarch64 that jumps to itself for ever; no timer of the board is ever due."""
+    image = folder / "busy.bin"
+    image.write_bytes(bytes.fromhex("00000014"))
+    return ["-M", "virt", "-cpu", "cortex-a57", "-m", "16", "-net", "none", "-bios", str(image)]
+
+
 def echo(folder: Path) -> list[str]:
     """A guest that prints ">", writes back what it reads and powers off after Ctrl-D.
 

@@ -114,6 +114,15 @@ class QemuProcess:
         """Exit status, negative for a signal; None while it runs."""
         return self._process.returncode
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time it has used (proc(5), /proc/PID/stat); 0 when it is gone."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except OSError:
+            return 0.0
+        user, system = status[status.rindex(b")") :].split()[12:14]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def stderr(self) -> str:
         """Return the last `STDERR_KEPT` bytes QEMU printed on stderr, as text."""
         if self._stderr_fd < 0:

@@ -173,7 +173,7 @@ class _Recorder:
     ) -> Recording:
         """Run the machine to its end or ours, and finish the recording."""
         _import_what_reads_logs()
-        monitor = Monitor(process, self._answer_seconds)
+        monitor = Monitor(process, self._answer_seconds, shift=self._machine.spec.shift)
         trouble: QemuError | None = None
         ending: Ending | None = None
         try:

@@ -83,7 +83,7 @@ class Replayer:
         self.recording = recording
         self._images = images
         self.process = process
-        self.monitor = Monitor(process)
+        self.monitor = Monitor(process, shift=recording.manifest.machine.shift)
         self._wiring = wiring
         self._gdb: GdbRemote | None = None
         self._closing: asyncio.Future[None] | None = None
