@@ -26,7 +26,8 @@ work = False
 thread.join()
 os.write(1, b"idle")
 while True:
-    time.sleep(SLEEP)
+    if SLEEP:
+        time.sleep(SLEEP)
 """
 
 
@@ -36,9 +37,9 @@ def start(sleep: float) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, bufsize=0)
 
 
-@pytest.mark.parametrize("sleep", (1000, 0.0005))
+@pytest.mark.parametrize("sleep", (1000, 0.0005, 0))
 async def test_rest_comes_when_the_pool_is_done(monkeypatch, sleep):
-    """Also where the main thread wakes up all the time."""
+    """Also where the main thread wakes up all the time, or never sleeps."""
     with start(sleep) as process:
         try:
             assert process.stdout.read(4) == b"busy"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,12 @@ from retrograde.machine import quirks
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import LATE_TIMER
 from retrograde.machine.ram import GuestRam
+from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer, Snapshot
 from retrograde.recording.bundle import Recording
+from retrograde.recording.rrevents import Clock, Kind
 from tests.conftest import Record
+from tests.machine.bootdisk import write_boot_disk
 
 pytestmark = pytest.mark.qemu
 
@@ -51,6 +55,22 @@ async def test_a_position_is_the_same_after_going_back(recording: Recording, qem
         assert replayer.position == 0
         await replayer.run_to(middle)
         assert await state(replayer) == at_middle
+
+
+async def test_a_clock_that_is_due_at_the_start(tmp_path: Path, qemu: Qemu) -> None:
+    """As where the host was busy while the snapshot of position 0 was made."""
+    disk = write_boot_disk(tmp_path / "disk.img")
+    drive = f"file={disk},if=floppy,format=raw"
+    recording = await record(tmp_path / "a.retro", ["-m", "2", "-drive", drive])
+    clocks = recording.log().events({Kind.CLOCK_HOST}, stop_position=1)
+    *_, last = (event for event in clocks if isinstance(event, Clock))
+    data = bytearray(recording.log_path.read_bytes())
+    later = last.nanoseconds + 3 * 10**9
+    data[last.offset + 1 : last.offset + 9] = later.to_bytes(8)
+    recording.log_path.write_bytes(data)
+    async with await Replayer.start(recording, qemu) as replayer:
+        assert replayer.position == 0
+        assert await replayer.is_quiet()
 
 
 async def test_timers_stay_quiet_on_the_way_back(recorded: Record, qemu: Qemu) -> None:

@@ -60,6 +60,19 @@ async def finished(work: Awaitable[Result]) -> Result:
     return task.result()
 
 
+def cpu_seconds_in(place: Path) -> float:
+    """Return the processor time of the process or thread with this folder; 0 when it is gone.
+
+    That is user and system time of its `stat` (proc(5)), in steps of some 10 ms.
+    """
+    try:
+        status = (place / "stat").read_bytes()
+    except OSError:
+        return 0.0
+    user, system = status[status.rindex(b")") :].split()[12:14]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 class QemuProcess:
     """A running QEMU. Made by `start`; always ended by `kill` or `wait`."""
 
@@ -115,13 +128,8 @@ class QemuProcess:
         return self._process.returncode
 
     def cpu_seconds(self) -> float:
-        """Return the processor time it has used (proc(5), /proc/PID/stat); 0 when it is gone."""
-        try:
-            status = Path(f"/proc/{self.pid}/stat").read_bytes()
-        except OSError:
-            return 0.0
-        user, system = status[status.rindex(b")") :].split()[12:14]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        """Return the processor time it has used; 0 when it is gone."""
+        return cpu_seconds_in(Path(f"/proc/{self.pid}"))
 
     def stderr(self) -> str:
         """Return the last `STDERR_KEPT` bytes QEMU printed on stderr, as text."""
