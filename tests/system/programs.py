@@ -35,6 +35,11 @@ _ECHO = (
 # isa-debug-exit: the value v ends QEMU with status 2 v + 1.
 _EXIT = bytes.fromhex("baf803 b021 ee b005 e6f4 f4 ebfd")
 
+# Interrupts off, print !; three times 64 K rounds; and the same end.
+_COMPUTE = bytes.fromhex("fa baf803 b021 ee bb0300 b9ffff e2fe 4b 75f8 b005 e6f4 f4 ebfd")
+COMPUTED = 196_622
+"""Instructions of the guest `compute`, with the one that ends it."""
+
 # The keyboard controller's command 0xfe pulses the processor's reset line.
 _RESET_PC = bytes.fromhex("b0fe e664 f4 ebfd")
 
@@ -73,6 +78,11 @@ def reset(folder: Path) -> list[str]:
 def exit_11(folder: Path) -> list[str]:
     """A guest that prints "!" and ends QEMU with status 11."""
     return [*_arguments(folder / "exit.bin", _EXIT), "-device", "isa-debug-exit,iobase=0xf4"]
+
+
+def compute(folder: Path) -> list[str]:
+    """A guest that prints "!", does nothing but compute, and ends QEMU with status 11."""
+    return [*_arguments(folder / "exit.bin", _COMPUTE), "-device", "isa-debug-exit,iobase=0xf4"]
 
 
 def _arguments(image: Path, code: bytes) -> list[str]:

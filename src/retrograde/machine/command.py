@@ -97,7 +97,8 @@ class Launch:
     is the qcow2 image with the machine's snapshots, `log` the rr log. `snapshot` is taken at
     position 0 when recording and loaded when replaying; None does neither. `machine_options` and
     `globals` are quirk remedies (`hpet=off`, `apic-common.vapic=off`). `live_netdevs` gives
-    backends, by id, the user's own -netdev text, when recording. `plugin` is the value of -plugin.
+    backends, by id, the user's own -netdev text, when recording. `plugin` is the value of -plugin,
+    `vnc` that of -vnc, when recording.
     """
 
     program: str
@@ -116,11 +117,14 @@ class Launch:
     globals: Sequence[str] = ()
     live_netdevs: Mapping[str, str] = field(default_factory=dict)
     plugin: str = ""
+    vnc: str = ""
 
 
 def record_command(spec: MachineSpec, launch: Launch) -> list[str]:
     """Return the argv that records `spec`; the machine starts at once."""
-    return [*_machine(spec, launch, "record"), *_common(spec, launch, "record")]
+    # What is typed and pointed at there is in the log (replay_input_event in replay/).
+    vnc = ("-vnc", launch.vnc) if launch.vnc else ()
+    return [*_machine(spec, launch, "record"), *_common(spec, launch, "record"), *vnc]
 
 
 def replay_command(spec: MachineSpec, launch: Launch) -> list[str]:

@@ -24,8 +24,9 @@ class Quirk:
     `no_snapshot` makes none at position 0, `no_checkpoints` none later: going back then
     takes a new process. `inverts` has a snapshot saved again when it does not load as it
     was saved, `rearms` a timer armed again after each load, `through_start` position 0
-    loaded first on the way back. `targets` empty means all; `devices` begin the names of the
-    device models it is about, `board` those of the boards, `since` is QEMU's first version.
+    loaded first on the way back, `early_shutdown` puts the finished log in order. `targets`
+    empty means all; `devices` begin the names of the device models it is about, `board` those
+    of the boards, `since` is QEMU's first version with the defect, `until` the first without.
     With `unsaved`, a device and a field of it, only those QEMUs have the defect whose
     snapshots leave the field out.
     """
@@ -41,10 +42,12 @@ class Quirk:
     inverts: bool = False
     rearms: bool = False
     through_start: bool = False
+    early_shutdown: bool = False
     devices: tuple[str, ...] = ()
     unsaved: tuple[str, str] | None = None
     board: str = ""
     since: tuple[int, ...] = ()
+    until: tuple[int, ...] = ()
 
     def concerns(self, target: str) -> bool:
         """Whether machines of this target can have the defect."""
@@ -57,6 +60,8 @@ class Quirk:
     def hits(self, qemu: Qemu, machine: str, models: Collection[str]) -> bool:
         """Whether `machine` of this QEMU, with these device models, has what is defective."""
         if not self.concerns(qemu.target) or qemu.version < self.since:
+            return False
+        if self.until and qemu.version >= self.until:
             return False
         if not machine.startswith(self.board):
             return False
@@ -165,6 +170,16 @@ LATE_TIMER = Quirk(
     since=(10, 1),
 )
 
+EARLY_SHUTDOWN = Quirk(
+    "early-shutdown",
+    frozenset(),
+    "the guest's shutdown is logged before the instructions that led to it since the last event, "
+    "which no replay reaches then (replay_shutdown_request in replay/replay.c)",
+    "the two are exchanged in the finished log, as later versions of QEMU write them",
+    early_shutdown=True,
+    until=(10, 2),
+)
+
 QUIRKS: tuple[Quirk, ...] = (
     VAPIC,
     HPET,
@@ -177,6 +192,7 @@ QUIRKS: tuple[Quirk, ...] = (
     ANNOUNCE,
     XHCI_KICK,
     LATE_TIMER,
+    EARLY_SHUTDOWN,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 import socket
 import time
@@ -66,6 +67,7 @@ async def record(
     timeout: float | None = None,
     without_quirks: frozenset[str] = frozenset(),
     console: socket.socket | None = None,
+    vnc: str = "",
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
@@ -77,7 +79,8 @@ async def record(
     Ends when the guest does, after `timeout` seconds, when `stop` is set or the task is
     cancelled; each gives a complete recording. `console` is QEMU's end of a connected
     socket pair: what comes in through it is typed at the first serial port, whose
-    output also goes there. A QEMU that does not answer within `answer_seconds` is
+    output also goes there. `vnc` is where QEMU shows the screen and takes keys and mouse, as
+    for its own -vnc. A QEMU that does not answer within `answer_seconds` is
     taken for hung.
 
     Raises UsageError (ArgumentRefused) for arguments that QEMU or record/replay do not
@@ -95,7 +98,7 @@ async def record(
         tell(f"what a killed recorder left in {draft.path.name} is kept as {draft.aside}")
     try:
         recorder = _Recorder(qemu, machine, draft, without_quirks, answer_seconds, tell)
-        process = await recorder.start(console)
+        process = await recorder.start(console, vnc)
     except BaseException:
         draft.discard()
         raise
@@ -152,10 +155,10 @@ class _Recorder:
         draft.write_manifest(self._manifest)
         self._wiring = Wiring(ram_bytes if shared else None)
 
-    async def start(self, console: socket.socket | None) -> QemuProcess:
+    async def start(self, console: socket.socket | None, vnc: str) -> QemuProcess:
         """Start QEMU; gives back all it took when that fails."""
         try:
-            argv = record_command(self._machine.spec, self._launch(console))
+            argv = record_command(self._machine.spec, self._launch(console, vnc))
             process = await QemuProcess.start(argv, pass_fds=self._wiring.pass_fds)
         except BaseException:
             self._wiring.close()
@@ -187,7 +190,7 @@ class _Recorder:
             raise
         return await self._conclude(process, monitor, ending, trouble)
 
-    def _launch(self, console: socket.socket | None) -> Launch:
+    def _launch(self, console: socket.socket | None, vnc: str) -> Launch:
         folder, wiring, ram = self._draft.path, self._wiring, self._wiring.ram
         with disk_errors_named(folder):
             (folder / CONSOLE).touch()
@@ -216,6 +219,7 @@ class _Recorder:
             machine_options=[q.machine_option for q in self._quirks if q.machine_option],
             globals=[q.global_option for q in self._quirks if q.global_option],
             live_netdevs=self._machine.live_netdevs,
+            vnc=vnc,
         )
 
     def _layers(self) -> dict[int, GuardedImage]:
@@ -326,11 +330,16 @@ class _Recorder:
         """Write the manifest of what was recorded, whole or not."""
         from retrograde.machine.ending import own_ending
         from retrograde.recording.rrlog import RrLog
+        from retrograde.recording.rrshutdown import put_behind_its_instructions
 
         path, version = self._draft.path / LOG, self._qemu.log_version
-        finalized = RrLog.open(path, unfinished=version).finalized
+        log = RrLog.open(path, unfinished=version)
+        finalized = log.finalized
         complete = finalized and ending != "killed" and status >= 0
-        summary = RrLog.open(path, salvage=not complete, unfinished=version).summary()
+        log = dataclasses.replace(log, salvage=not complete)
+        if any(quirk.early_shutdown for quirk in self._quirks):
+            put_behind_its_instructions(log)
+        summary = log.summary()
         return self._draft.finish(
             msgspec.structs.replace(
                 self._manifest,

@@ -173,7 +173,7 @@ class LeftOut:
     note: str = ""
 
 
-_NO_SCREEN = "the guest's screen is not shown while recording"
+_NO_SCREEN = "`retrograde record --vnc` shows the guest's screen while recording"
 _AFTERWARDS = "debug the recording afterwards, with `retrograde debug`"
 
 LEFT_OUT = {
