@@ -19,6 +19,17 @@ _END = "b00a baf803 ee ba0406 b80020 ef"  # newline; sleep state 5 to the ACPI p
 _STAY = "fa f4 ebfd"
 
 
+# Say R on COM1, then each key that is pressed; power off behind a q.
+_KEYS = "b052 baf803 ee b400 cd16 baf803 ee 3c71 75f4" + _END + _STAY
+
+
+def write_key_disk(path: Path) -> Path:
+    """Write a disk to `path` whose boot sector says on COM1 what is typed at the keyboard."""
+    sector = bytes.fromhex(_BEGIN + _KEYS).ljust(510, b"\0") + b"\x55\xaa"
+    path.write_bytes(sector.ljust(SIZE, b"\0"))
+    return path
+
+
 def write_picture_disk(path: Path, stages: int = len(_STAGES), *, ends: bool = True) -> Path:
     """Write the disk to `path`; after so many stages it powers off, or stands still."""
     code = _BEGIN + "".join(_STAGES[:stages]) + (_END if ends else "") + _STAY

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,9 +17,28 @@ from retrograde.cli.arguments import QEMU, complete_files, positive
 from retrograde.cli.info import show
 from retrograde.cli.output import JSON_OPTION, note, progress, warn
 from retrograde.cli.terminal import ConsoleOutput, Terminal
+from retrograde.cli.typist import Script, step_of
 from retrograde.errors import UsageError
 from retrograde.machine.userconsole import FileConsole, StdioConsole
 from retrograde.recording.bundle import Recording
+
+_VNC = re.compile(r"unix:.+|(?:localhost|127\.0\.0\.1)?(?P<number>:\d{1,4})")
+
+
+def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Return a place for QEMU's -vnc that only users of this machine can reach."""
+    del ctx, param
+    if not value:
+        return ""
+    found = _VNC.fullmatch(value)
+    if not found:
+        raise UsageError(
+            f"{value!r} is no place for a screen.", "Say unix:PATH, or :N for port 5900+N."
+        )
+    if found["number"]:
+        return f"127.0.0.1{found['number']}"
+    # QEMU runs in another folder, and splits at single commas.
+    return "unix:" + str(Path(value.removeprefix("unix:")).absolute()).replace(",", ",,")
 
 
 @click.command("record")
@@ -40,6 +61,20 @@ from retrograde.recording.bundle import Recording
 )
 @click.option("--timeout", type=float, callback=positive, help="End it after so many seconds.")
 @click.option("--without-quirk", multiple=True, metavar="NAME", help="Leave out a remedy.")
+@click.option(
+    "--type",
+    "steps",
+    multiple=True,
+    metavar="console:TEXT=KEYS",
+    help=r"Type KEYS when the console shows TEXT; \n is Enter. May be given again.",
+)
+@click.option(
+    "--vnc",
+    default="",
+    metavar="unix:PATH|:N",
+    callback=_loopback,
+    help="Show the guest's screen there, on loopback, and take its keyboard and mouse.",
+)
 @click.option("-i", "--interactive", is_flag=True, help="Guest console on this terminal.")
 @JSON_OPTION
 @click.argument(
@@ -56,6 +91,8 @@ def command(
     shift: int,
     timeout: float | None,
     without_quirk: tuple[str, ...],
+    steps: tuple[str, ...],
+    vnc: str,
     interactive: bool,
     as_json: bool,
     arguments: tuple[str, ...],
@@ -78,6 +115,8 @@ def command(
             shift=shift,
             timeout=timeout,
             without_quirks=frozenset(without_quirk),
+            script=Script([step_of(step) for step in steps]) if steps else None,
+            vnc=vnc,
         )
     )
     show(recording, as_json=as_json)
@@ -93,10 +132,12 @@ async def record_here(
     shift: int = 7,
     timeout: float | None = None,
     without_quirks: frozenset[str] = frozenset(),
+    script: Script | None = None,
+    vnc: str = "",
 ) -> Recording:
     """Record in this process: signals end the recording, `console` is where it was asked for.
 
-    Progress is shown unless the console is.
+    Progress is shown unless the console is. What `script` says is typed.
     """
     from retrograde.machine.recorder import record
 
@@ -107,13 +148,14 @@ async def record_here(
         end = show = None
         if isinstance(console, StdioConsole):
             leave = functools.partial(loop.call_soon_threadsafe, stop.set)
-            end = stack.enter_context(Terminal(console, leave)).theirs
-        elif console:
-            file = stack.enter_context(_written(console.path))
-            end = stack.enter_context(ConsoleOutput(file.fileno())).theirs
+            end = stack.enter_context(Terminal(console, leave, script)).theirs
+        elif console or script:
+            place = console.path if console else Path(os.devnull)
+            file = stack.enter_context(_written(place))
+            end = stack.enter_context(ConsoleOutput(file.fileno(), script)).theirs
         if not isinstance(console, StdioConsole):
             show = stack.enter_context(progress("recording", None))
-        return await record(
+        recording = await record(
             output,
             arguments,
             target=target,
@@ -123,9 +165,13 @@ async def record_here(
             without_quirks=without_quirks,
             stop=stop,
             console=end,
+            vnc=vnc,
             progress=show,
             warn=warn,
         )
+    for text in script.left() if script else ():
+        warn(f"the console never showed {text!r}: nothing was typed then")
+    return recording
 
 
 def _written(path: Path) -> BinaryIO:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from retrograde.cli.typist import Script
 from retrograde.machine.userconsole import StdioConsole
 
 ESCAPE = 0x01
@@ -39,11 +40,12 @@ through). A guest with a timer takes from that queue many times a millisecond.
 class ConsoleOutput:
     """The console's output goes to the descriptor `out` while the context lasts.
 
-    `theirs` is the end for QEMU.
+    `theirs` is the end for QEMU. What `script` answers to the output is typed.
     """
 
-    def __init__(self, out: int) -> None:
+    def __init__(self, out: int, script: Script | None = None) -> None:
         self._out = out
+        self._script = script or Script(())
         self._ours, self.theirs = socket.socketpair()
         self._shower = threading.Thread(target=self._show)
 
@@ -59,6 +61,8 @@ class ConsoleOutput:
 
     def _show(self) -> None:
         while data := self._receive():
+            with contextlib.suppress(OSError):  # QEMU ended
+                type_at(self._ours, self._script.answer(data))
             # When nobody reads any more the guest must not notice.
             with contextlib.suppress(OSError):
                 while data:
@@ -71,6 +75,13 @@ class ConsoleOutput:
             return b""
 
 
+def type_at(guest: socket.socket, keys: bytes) -> None:
+    """Type `keys`, as fast as a guest can take them; OSError when it is gone."""
+    for byte in keys:
+        guest.sendall(bytes([byte]))
+        time.sleep(TYPING_SECONDS)
+
+
 class Terminal(ConsoleOutput):
     """The console is on standard input and output while the context lasts.
 
@@ -78,8 +89,10 @@ class Terminal(ConsoleOutput):
     Ctrl-A x.
     """
 
-    def __init__(self, asked: StdioConsole, leave: Callable[[], object]) -> None:
-        super().__init__(sys.stdout.fileno())
+    def __init__(
+        self, asked: StdioConsole, leave: Callable[[], object], script: Script | None = None
+    ) -> None:
+        super().__init__(sys.stdout.fileno(), script)
         self._asked = asked
         self._leave = leave
         self._wake, self._waker = os.pipe()
@@ -113,9 +126,7 @@ class Terminal(ConsoleOutput):
                 data = os.read(source, _CHUNK)
                 if not data:
                     return
-                for byte in escapes.pass_on(data) if escapes else data:
-                    self._ours.sendall(bytes([byte]))
-                    time.sleep(TYPING_SECONDS)
+                type_at(self._ours, escapes.pass_on(data) if escapes else data)
 
     def _set_terminal(self) -> None:
         """Set the terminal as QEMU does (chardev/char-stdio.c): bytes as they are typed."""
