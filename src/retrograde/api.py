@@ -54,11 +54,7 @@ class Recording(bundle.Recording):
                 f"The calls of {self.path} have not been collected.",
                 f"Run: retrograde index {self.path}",
             )
-        wanted = "SELECT address FROM symbols WHERE name = ?"
-        found = ", ".join(str(address) for (address,) in database.query(wanted, [name]))
-        # As numbers DuckDB looks them up in the files' statistics; not so a subquery's.
-        rows = f"FROM functions WHERE target IN ({found}) ORDER BY position"
-        return database.query(rows).all() if found else []
+        return database.query("FROM functions WHERE name = ? ORDER BY position", [name]).all()
 
     def writes(
         self, address: int, count: int = 8, *, at: str | int = "end", physical: bool = False

@@ -80,6 +80,22 @@ def test_every_table_keeps_its_types_on_disk(recording: Recording) -> None:
             assert cursor.fetchall() == [(None,) * len(table.columns)]
 
 
+def test_a_table_is_known_to_be_large_whose_first_file_is_empty(recording: Recording) -> None:
+    """By that DuckDB decides which side of a join it reads whole (calls or names)."""
+    store, rows = IndexStore(recording), 5000
+    names = {column.name: column.type for column in TABLES["calls"].columns}
+    store.write("calls", 0, 10, {name: [] for name in names})
+    for start in range(10, 40, 10):
+        values = np.random.default_rng(start).integers(0, HIGH, rows, np.uint64)
+        calls = {name: [None] * rows for name in names} | {"position": values, "target": values}
+        store.write("calls", start, start + 10, calls)
+    with store.connect() as connection:
+        query = "EXPLAIN (FORMAT json) SELECT position, target FROM calls"
+        (_, plan), *_ = connection.execute(query).fetchall()
+        (estimate,) = re.findall(r'"Estimated Cardinality": "?(\d+)', plan)
+        assert int(estimate) > rows
+
+
 def test_the_same_rows_give_the_same_bytes(recording: Recording) -> None:
     store = IndexStore(recording)
     rows = {"interval_first": np.zeros(400_000), "page": np.arange(400_000) * 4096}

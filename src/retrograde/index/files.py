@@ -154,14 +154,14 @@ class IndexFiles:
     @property
     def bytes(self) -> int:
         """Bytes of all tables on disk."""
-        size = 0
-        for table in TABLES:
-            with contextlib.suppress(OSError):
-                folder = self.folder.folder(table)
-                size += sum(
-                    folder.stat(one).st_size for one in filter(_NAME.fullmatch, folder.files())
-                )
-        return size
+        return sum(map(self.bytes_of, TABLES))
+
+    def bytes_of(self, table: str) -> int:
+        """Bytes of a table on disk."""
+        with contextlib.suppress(OSError):
+            folder = self.folder.folder(_known(table))
+            return sum(folder.stat(one).st_size for one in filter(_NAME.fullmatch, folder.files()))
+        return 0
 
 
 def _is_whole(folder: Folder, match: re.Match[str]) -> bool:

@@ -231,7 +231,11 @@ class IndexStore:
             return f"{_nulls(table)} WHERE false"
         names = ", ".join(f"'{_quoted(path)}'" for path in files)
         columns = ", ".join(map(_restored, table.columns))
-        return f"SELECT {columns} FROM read_parquet([{names}])"
+        # DuckDB takes all files to have as many rows as the first, which may have none, and then
+        # joins the wrong way round: a name was looked for in every call. A row has some bytes.
+        rows = self._files.bytes_of(table.name) if len(files) > 1 else 0
+        guess = f", explicit_cardinality={rows}" if rows else ""
+        return f"SELECT {columns} FROM read_parquet([{names}]{guess})"
 
     def _adopt(self, digest: str) -> None:
         """Keep what is here if it was made from the recording with `digest`."""
