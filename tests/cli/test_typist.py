@@ -81,3 +81,14 @@ def test_a_guest_that_is_typed_at(interactive, tmp_path, qemu):
 def test_a_step_that_is_none(tmp_path):
     done = retrograde("record", "-o", tmp_path / "a.retro", "--type", "login=x", "--", "-m", "2")
     assert_error(done, 2, "does not say what to type when", "console:TEXT=KEYS")
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(("shift", "is_told"), [("7", True), ("4", False)])
+def test_time_outs_of_a_slow_processor_are_told(shift, is_told, tmp_path, qemu):
+    from tests.system import programs
+
+    arguments = programs.hello(tmp_path, b"job ssh/start timed out.\n")
+    done = retrograde("record", "-o", tmp_path / "a.retro", "--shift", shift, "--", *arguments)
+    assert done.status == 0
+    assert ("try --shift 4" in done.stderr) == is_told

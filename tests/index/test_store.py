@@ -86,7 +86,7 @@ def test_a_table_is_known_to_be_large_whose_first_file_is_empty(recording: Recor
     names = {column.name: column.type for column in TABLES["calls"].columns}
     store.write("calls", 0, 10, {name: [] for name in names})
     for start in range(10, 40, 10):
-        values = np.random.default_rng(start).integers(0, HIGH, rows, np.uint64)
+        values = np.random.default_rng(start).integers(0, 1 << 62, rows, np.uint64)
         calls = {name: [None] * rows for name in names} | {"position": values, "target": values}
         store.write("calls", start, start + 10, calls)
     with store.connect() as connection:

@@ -22,6 +22,11 @@ from retrograde.errors import UsageError
 from retrograde.machine.userconsole import FileConsole, StdioConsole
 from retrograde.recording.bundle import Recording
 
+FAST_SHIFT = 4
+"""At 16 ns an instruction a Debian's services start in time (bench/clock.py)."""
+
+_TIMED_OUT = re.compile(rb"[^\r\n]{0,40}\btimed out\b[^\r\n]{0,20}", re.IGNORECASE)
+
 _VNC = re.compile(r"unix:.+|(?:localhost|127\.0\.0\.1)?(?P<number>:\d{1,4})")
 
 
@@ -169,9 +174,24 @@ async def record_here(
             progress=show,
             warn=warn,
         )
+    if late := _late(recording):
+        warn(late)
     for text in script.left() if script else ():
         warn(f"the console never showed {text!r}: nothing was typed then")
     return recording
+
+
+def _late(recording: Recording) -> str:
+    """Say that the guest's time-outs may come of its clock, which runs on instructions."""
+    shift = recording.manifest.machine.shift
+    found = _TIMED_OUT.findall(recording.console_bytes())
+    if not found or shift == "auto" or shift <= FAST_SHIFT:
+        return ""
+    first = found[0].decode(errors="replace").strip()
+    return (
+        f"the console tells {len(found)} times that something timed out ({first!r}): at {2**shift} ns "
+        f"an instruction the guest's processor is slow; try --shift {FAST_SHIFT}"
+    )
 
 
 def _written(path: Path) -> BinaryIO:
