@@ -73,7 +73,7 @@ def test_json(recorded: Record) -> None:
     assert info["events"]["char_write"] == info["console_bytes"]
     (kernel,) = info["inputs"]
     assert kernel["bytes"] == builtin_guest().files[0].stat().st_size
-    assert info["quirks"] == ["x86-vapic", "x86-hpet"]
+    assert info["quirks"][:2] == ["x86-vapic", "x86-hpet"]
 
 
 def test_for_people(copied: Callable[..., Path]) -> None:

