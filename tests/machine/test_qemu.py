@@ -122,17 +122,17 @@ def test_packages() -> None:
 @pytest.mark.qemu
 def test_quirks_follow_the_board(qemu: Qemu) -> None:
     late = [LATE_TIMER] if qemu.version >= LATE_TIMER.since else []
-    log = [EARLY_SHUTDOWN] if qemu.version < EARLY_SHUTDOWN.until else []
-    assert quirks_for(qemu, "pc") == [VAPIC, HPET, *late, *log]
-    assert quirks_for(qemu, "microvm") == [VAPIC, *late, *log]
-    assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC, *late, *log]
+    last = [*late, *([EARLY_SHUTDOWN] if qemu.version < EARLY_SHUTDOWN.until else [])]
+    assert quirks_for(qemu, "pc") == [VAPIC, HPET, *last]
+    assert quirks_for(qemu, "microvm") == [VAPIC, *last]
+    assert quirks_for(qemu, "pc", frozenset({"x86-hpet"})) == [VAPIC, *last]
     assert quirks_for(qemu, "microvm", models=["virtio-net-device"]) == [
         VAPIC,
         ANNOUNCE,
         *late,
         *log,
     ]
-    assert quirks_for(qemu, "microvm", models=["virtio-blk-device"]) == [VAPIC, *late, *log]
+    assert quirks_for(qemu, "microvm", models=["virtio-blk-device"]) == [VAPIC, *last]
     assert quirks_named((), (), qemu) == late  # also in recordings made before that was known
     with pytest.raises(UsageError, match="no quirk called 'nosuch'"):
         quirks_for(qemu, "pc", frozenset({"nosuch"}))

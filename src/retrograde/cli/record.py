@@ -189,8 +189,8 @@ def _late(recording: Recording) -> str:
         return ""
     first = found[0].decode(errors="replace").strip()
     return (
-        f"something timed out {len(found)} times, the console says ({first!r}): at {2**shift} ns an "
-        f"instruction the guest's processor is slow; try --shift {FAST_SHIFT}"
+        f"something timed out {len(found)} times, the console says ({first!r}): at {2**shift} ns "
+        f"an instruction the guest's processor is slow; try --shift {FAST_SHIFT}"
     )
 
 
