@@ -104,9 +104,8 @@ async def test_every_way_back_can_lead_through_the_start(
     recorded: Record, qemu: Qemu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     always = dataclasses.replace(LATE_TIMER, since=())
-    monkeypatch.setattr(
-        quirks, "QUIRKS", (*(one for one in quirks.QUIRKS if one != LATE_TIMER), always)
-    )
+    others = [one for one in quirks.QUIRKS if one != LATE_TIMER]
+    monkeypatch.setattr(quirks, "QUIRKS", (*others, always))
     await test_timers_stay_quiet_on_the_way_back(recorded, qemu)
 
 
