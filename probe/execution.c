@@ -43,36 +43,57 @@ static bool holds(const struct condition *condition)
     return false;
 }
 
-static void breakpoint_reached(uint64_t which, bool faulting)
+static bool counts(const struct breakpoint *hit)
+{
+    const struct condition *conditions = table(&page->conditions);
+    const struct expression *expressions = table(&page->expressions);
+
+    for (uint32_t i = 0; i < hit->conditions; i++) {
+        if (!holds(&conditions[hit->first_condition + i])) {
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < hit->expressions; i++) {
+        if (expression_holds(&expressions[hit->first_expression + i])) {
+            return true;
+        }
+    }
+    return !hit->expressions;
+}
+
+static void breakpoint_reached(uint64_t which, uint64_t vaddr, bool faulting)
 {
     const struct breakpoint *hit = (struct breakpoint *)table(&page->breakpoints) + which;
-    const struct condition *conditions = table(&page->conditions);
     uint64_t position = *count + faulting;
     struct record *record;
 
-    if (!recording_at(position)) {
+    if (!recording_at(position) || !counts(hit)) {
         return;
-    }
-    for (uint32_t i = 0; i < hit->conditions; i++) {
-        if (!holds(&conditions[hit->first_condition + i])) {
-            return;
-        }
     }
     record = ring_slot(&page->hits, sizeof(*record));
     *record = (struct record){.position = position, .pc = hit->pc, .which = which,
                               .flags = faulting ? RECORD_ATTEMPT : 0};
+    if (page->features & FEATURE_MOMENTS && !faulting) {
+        keep_moment(position, vaddr);
+    }
+}
+
+/* A breakpoint where the code that has it was translated. */
+static void fixed_reached(uint64_t which, bool faulting)
+{
+    breakpoint_reached(which, ((struct breakpoint *)table(&page->breakpoints))[which].pc, faulting);
 }
 
 static void at_breakpoint(unsigned vcpu, void *which)
 {
     (void)vcpu;
-    breakpoint_reached((uintptr_t)which, false);
+    fixed_reached((uintptr_t)which, false);
 }
 
 static void at_suspect_breakpoint(unsigned vcpu, void *which)
 {
     (void)vcpu;
-    breakpoint_reached((uintptr_t)which, attempt);
+    fixed_reached((uintptr_t)which, attempt);
 }
 
 static int breakpoint_index(uint64_t pc)
@@ -105,7 +126,7 @@ static void reached_anywhere(uint64_t pc, bool faulting)
     int which = breakpoint_index(place_of(pc));
 
     if (which >= 0) {
-        breakpoint_reached(which, faulting);
+        breakpoint_reached(which, pc, faulting);
     }
 }
 
@@ -174,11 +195,17 @@ void take_over_breakpoints(void)
     }
 }
 
+/* Whether an instruction translated at `pc` may be at a breakpoint when it runs. */
+bool may_break(uint64_t pc)
+{
+    return places[pc % PAGE_BYTES / 64] >> pc % 64 & 1;
+}
+
 static void log_breakpoint(struct qemu_plugin_insn *insn, uint64_t pc, bool suspect)
 {
     int which;
 
-    if (!(places[pc % PAGE_BYTES / 64] >> pc % 64 & 1)) {
+    if (!may_break(pc)) {
         return;
     }
     if (runs_anywhere(pc)) {

@@ -9,6 +9,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -47,12 +48,28 @@ static void switch_mode(unsigned vcpu, void *unused)
     qemu_plugin_reset(self, install_callbacks NO_DATA);
 }
 
+static bool may_hit(struct qemu_plugin_tb *tb, size_t instructions)
+{
+    for (size_t i = 0; i < instructions; i++) {
+        if (may_break(qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, i)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void instrument(struct qemu_plugin_insn *insn, enum rerun rerun)
 {
     bool suspect = rerun == RERUN_SUSPECT;
 
     if (rerun != RERUN_CERTAIN) { /* its first attempt has been reported */
+        if (page->features & FEATURE_MOMENTS) {
+            follow_instruction(insn);
+        }
         log_execution(insn, suspect);
+        if (page->features & FEATURE_MOMENTS) {
+            remember_instruction(insn);
+        }
         if (page->features & FEATURE_REGISTERS) {
             log_registers(insn, suspect);
         }
@@ -79,6 +96,9 @@ static void settle(void)
     take_over_watches();
     take_over_registers();
     take_over_deliveries();
+    if (page->features & FEATURE_MOMENTS) {
+        take_over_moments(board);
+    }
     if (page->features & FEATURE_BLOCKS) {
         take_over_coverage();
         take_over_written(isa->space && !isa->opcodes);
@@ -115,6 +135,9 @@ static void translate(CALLBACK_WITH(struct qemu_plugin_tb *tb))
     } else if (mode == MODE_ACTIVE && page->features & (FEATURE_WATCH | FEATURE_WRITES)) {
         log_deliveries(tb, qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0)),
                        rerun == RERUN_SUSPECT);
+    }
+    if (mode == MODE_ACTIVE && page->features & FEATURE_MOMENTS) {
+        follow_block(tb, may_hit(tb, instructions));
     }
     if (mode == MODE_EARLY) {
         qemu_plugin_register_vcpu_tb_exec_cond_cb(tb, switch_mode, CALLBACK_NO_REGS,
@@ -186,8 +209,8 @@ PROBE_EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int 
     }
     self = id;
     choose_isa(info->target_name);
-    board = qemu_plugin_scoreboard_new(sizeof(uint64_t));
-    begun = (plugin_u64){board, 0};
+    board = qemu_plugin_scoreboard_new(sizeof(struct counters));
+    begun = (plugin_u64){board, offsetof(struct counters, begun)};
     buffer = g_byte_array_new();
     page->api = info->version.cur;
     page->drops_code = offer_to_drop_code();

@@ -65,7 +65,6 @@ struct field {
     uint8_t shift, mask;
 };
 
-#define PAGE_BYTES 4096 /* the smallest page of any target; others lie on its borders too */
 #define MAX_GENERAL 32
 #define MAX_SAVED 3
 
@@ -117,10 +116,27 @@ void take_over_written(bool x86_64);
 void log_written(struct qemu_plugin_insn *insn);
 void forget_lines(void);
 void mark_delivered(uint64_t vaddr, unsigned size);
+uint64_t physical_address(uint64_t vaddr);
+
+/* moments.c */
+void take_over_moments(struct qemu_plugin_scoreboard *board);
+void follow_block(struct qemu_plugin_tb *tb, bool may_hit);
+void follow_instruction(struct qemu_plugin_insn *insn);
+void remember_instruction(struct qemu_plugin_insn *insn);
+void keep_moment(uint64_t position, uint64_t vaddr);
+
+/* What the scoreboard of the vCPU has. */
+struct counters {
+    uint64_t begun;   /* `count` */
+    uint64_t pending; /* whether the moment kept last wants to know what comes after it */
+    uint64_t last;    /* where the instruction begun last was translated */
+};
 
 /* registers.c */
 void take_over_registers(void);
 uint64_t register_value(uint32_t index, bool *readable);
+uint64_t number_at(const uint8_t *bytes, unsigned size, bool big_endian);
+unsigned copy_register(uint32_t index, uint8_t *to, unsigned room);
 void look_for_flags(struct qemu_plugin_insn *insn);
 uint64_t memory_value(uint64_t address, unsigned size, bool *readable);
 bool in_long_mode(void);
@@ -153,8 +169,12 @@ bool is_big_endian(void);
 void find_interrupted(uint64_t handler, unsigned frames, uint64_t *pc, uint64_t *sp);
 void log_registers(struct qemu_plugin_insn *insn, bool suspect);
 
+/* expression.c */
+bool expression_holds(const struct expression *expression);
+
 /* execution.c, memory.c, delivery.c */
 void take_over_breakpoints(void);
+bool may_break(uint64_t pc);
 void log_execution(struct qemu_plugin_insn *insn, bool suspect);
 void take_over_watches(void);
 void log_accesses(struct qemu_plugin_insn *insn, bool suspect);

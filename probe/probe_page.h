@@ -13,9 +13,10 @@
 #include <stdint.h>
 
 #define PAGE_MAGIC UINT64_C(0x65626f72706f7472) /* "rtoprobe" */
-#define PAGE_VERSION 4
+#define PAGE_VERSION 5
 #define LINE_BYTES 64
 #define NOWHERE (~UINT64_C(0)) /* no physical address, or none that is known */
+#define PAGE_BYTES 4096 /* the smallest page of any target; others lie on its borders too */
 
 enum feature {
     FEATURE_COUNT = 1,        /* positions, nothing recorded */
@@ -29,6 +30,7 @@ enum feature {
     FEATURE_WRITTEN = 256,    /* which lines of physical memory were stored to */
     FEATURE_CALLS = 512,      /* calls and the returns from them */
     FEATURE_CONTEXT = 1024,   /* changes of address space and privilege */
+    FEATURE_MOMENTS = 2048,   /* what the machine is like at hits of `breakpoints` */
 };
 
 /* A table Python fills, or a ring the probe fills: `total` records were written since it
@@ -39,7 +41,8 @@ struct area {
 
 struct breakpoint {
     uint64_t pc;
-    uint32_t first_condition, conditions; /* all must hold */
+    uint32_t first_condition, conditions;   /* all must hold */
+    uint32_t first_expression, expressions; /* any must, if there are any */
 };
 
 struct watch {
@@ -57,6 +60,11 @@ struct condition {
     uint16_t comparison;
     uint8_t in_memory;
     uint8_t size; /* bytes of memory: 1 to 8 */
+};
+
+/* One of gdb's conditions: where its bytes are in `code`. */
+struct expression {
+    uint32_t offset, size;
 };
 
 enum record_flag {
@@ -105,6 +113,23 @@ struct call {
     uint32_t depth, unused;
 };
 
+#define MOMENT_PAGES 40
+
+/* What the machine is like where a breakpoint was hit. `pc` is gdb's; `after` is that of the
+ * next position, NOWHERE if it was not seen, and `before` where the instruction before was
+ * translated. The registers are at its place in `moment_registers`. */
+struct moment {
+    uint64_t position, pc, before, after;
+    uint64_t pages;
+    struct {
+        uint64_t vaddr, number; /* of a page, and its place in `moment_pages` */
+    } page[MOMENT_PAGES];
+};
+
+struct range {
+    uint64_t first, last; /* inclusive */
+};
+
 enum context_kind { CONTEXT_SPACE, CONTEXT_PRIVILEGE };
 
 /* From `position` on `kind` has this value; `initial` when it had it before, too. */
@@ -120,11 +145,19 @@ struct page {
     uint64_t from, until; /* record at positions in [from, until) */
     uint64_t big_endian;
     struct area exceptions, deliveries, breakpoints, watches, conditions, registers;
+    struct area expressions, code;
     struct area hits, writes, steps, changes;
     /* Written lines: bit i of word p is line i, of LINE_BYTES, of physical page p. The
      * numbers of the words that are not zero are in `touched`. Python clears both, and the
      * counts of `blocks`, when it begins an epoch. */
     struct area blocks, written, touched, calls, contexts;
+    /* Python fills `chosen`, the only positions of which moments are kept if there are any,
+     * `ram`, physical addresses, and `seen`, virtual ones looked at beside those registers
+     * point to. Of what the probe fills the first stay. */
+    struct area chosen, ram, seen, moments, moment_registers, moment_pages;
+    uint64_t kept_registers; /* the first of `registers` that a moment has */
+    uint64_t kept_bytes;     /* of those */
+    uint64_t pointers;       /* the first of them that may point to memory */
     uint64_t epoch; /* +1 for everything to begin anew */
     uint64_t kept_loads; /* +1 for all translated code to be dropped before the guest runs */
 

@@ -51,7 +51,7 @@ typedef struct {
 enum plugin_callback_flags { CALLBACK_NO_REGS = 0, CALLBACK_READS_REGS = 1 };
 enum plugin_access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_BOTH = 3 };
 enum plugin_inline_op { INLINE_ADD_U64 = 0, INLINE_STORE_U64 = 1 };
-enum plugin_condition { CONDITION_GE = 7 };
+enum plugin_condition { CONDITION_NE = 3, CONDITION_GE = 7 };
 
 typedef struct {
     int type;

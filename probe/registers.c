@@ -28,15 +28,20 @@ const uint8_t *pc_at;
 bool asks_pc;
 static uint8_t candidate_values[MAX_GENERAL * 8];
 
-/* The first 8 bytes in `buffer`, read as a number of the guest. */
-static uint64_t buffer_value(unsigned size)
+uint64_t number_at(const uint8_t *bytes, unsigned size, bool big_endian)
 {
     uint64_t value = 0;
 
     for (unsigned i = 0; i < size && i < 8; i++) {
-        value |= (uint64_t)buffer->data[page->big_endian ? size - 1 - i : i] << 8 * i;
+        value |= (uint64_t)bytes[big_endian ? size - 1 - i : i] << 8 * i;
     }
     return value;
+}
+
+/* What is in `buffer`, in the target's usual byte order. */
+static uint64_t buffer_value(unsigned size)
+{
+    return number_at(buffer->data, size, page->big_endian);
 }
 
 /* Read a register into `buffer`; returns its size, 0 for none. */
@@ -78,8 +83,10 @@ static uint64_t ordered_value(struct qemu_plugin_register *handle)
 
 uint64_t memory_value(uint64_t address, unsigned size, bool *readable)
 {
+    bool big_endian = is_big_endian();
+
     *readable = qemu_plugin_read_memory_vaddr(address, buffer, size);
-    return *readable ? buffer_value(size) : 0;
+    return *readable ? number_at(buffer->data, size, big_endian) : 0;
 }
 
 /* x86_64 only: whether deliveries push 8-byte words (EFER.LMA). */
@@ -312,13 +319,26 @@ static void complete_flags(void)
 
 uint64_t register_value(uint32_t index, bool *readable)
 {
+    bool big_endian = is_big_endian();
     unsigned size = read_register(registers[index]);
 
     if (size == 4 && registers[index] == eflags) {
         complete_flags();
     }
     *readable = size > 0;
-    return *readable ? buffer_value(size) : 0;
+    return *readable ? number_at(buffer->data, size, big_endian) : 0;
+}
+
+/* Copy a register as gdb has it; returns its size, 0 when it does not fit. */
+unsigned copy_register(uint32_t index, uint8_t *to, unsigned room)
+{
+    unsigned size = read_register(registers[index]);
+
+    if (size > room) {
+        return 0;
+    }
+    memcpy(to, buffer->data, size);
+    return size;
 }
 
 static void learn_flags(unsigned vcpu, void *unused)

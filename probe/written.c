@@ -89,7 +89,7 @@ void forget_lines(void)
 }
 
 /* Return the physical address of `vaddr`, ~0 where there is none. */
-static uint64_t physical(uint64_t vaddr)
+uint64_t physical_address(uint64_t vaddr)
 {
     uint64_t paddr = ~UINT64_C(0), offset = vaddr & (PAGE_BYTES - 1);
 
@@ -105,7 +105,7 @@ static uint64_t physical(uint64_t vaddr)
 /* A word an interrupt or exception pushed; it does not cross a line. */
 void mark_delivered(uint64_t vaddr, unsigned size)
 {
-    uint64_t paddr = physical(vaddr);
+    uint64_t paddr = physical_address(vaddr);
 
     if (paddr == ~UINT64_C(0)) {
         page->unplaced++;

@@ -74,6 +74,12 @@ class FakeTimeline:
         digits = [values[n].to_bytes(bits // 8, "little").hex() for n, bits in REGISTERS]
         return "".join(digits).encode()
 
+    async def glimpse(self):
+        return await self.packet()
+
+    def foresees(self, *, forward):
+        return False
+
     async def registers(self):
         return self.view.decode(await self.packet())
 
@@ -88,10 +94,10 @@ class FakeTimeline:
     async def target_description(self):
         return {"target.xml": b"<target/>"}
 
-    def add_breakpoint(self, address, conditions=()):
+    def add_breakpoint(self, address, conditions=(), checks=()):
         if any(isinstance(s, Breakpoint) and s.pc == address for s in self.stops.values()):
             raise UsageError("twice")
-        return self._add(Breakpoint(address, conditions))
+        return self._add(Breakpoint(address, conditions, checks))
 
     def add_watchpoint(self, address, count, access="w", space="virtual"):
         return self._add(Watch(address, count, access))
@@ -111,7 +117,7 @@ class FakeTimeline:
         registers = {"rax": 7 * p}
         for stop in self.stops.values():
             here = isinstance(stop, Breakpoint) and stop.pc == pc(p)
-            if here and all(_holds(one, registers) for one in stop.conditions):
+            if here and _holds(stop, registers):
                 yield Hit(p, pc(p))
         for stop in self.stops.values():
             if isinstance(stop, Watch) and stop.access != "r" and _touches(stop, stored(p)):
@@ -147,14 +153,20 @@ def _touches(watch, address):
     return address < watch.start + watch.length and watch.start < address + 8
 
 
-def _holds(condition, registers):
-    value = registers[condition.operand] & condition.mask
-    wanted = condition.value
-    return {
-        "==": value == wanted,
-        "!=": value != wanted,
-        "<": value < wanted,
-        "<=": value <= wanted,
-        ">": value > wanted,
-        ">=": value >= wanted,
-    }[condition.comparison]
+def _holds(stop, registers):
+    if not stop.checks:
+        return True
+
+    async def memory(address, size):
+        return int.from_bytes(bytes((address + i) & 0xFF for i in range(size)), "little")
+
+    for check in stop.checks:
+        names = dict(check.names)
+        try:
+            check.expression.evaluate(lambda n, of=names: registers[of[n]], memory).send(None)
+        except StopIteration as ended:
+            if ended.value:
+                return True
+        except KeyError:
+            return True
+    return False

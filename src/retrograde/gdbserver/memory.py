@@ -40,8 +40,12 @@ class Memory:
         self._was_read = False
         # What cannot be had now is tried again when it is asked for, and then told.
         with contextlib.suppress(RetrogradeError):
-            isa, registers = self._timeline.view.isa, await self._timeline.registers()
-            for address in (registers[isa.pc], registers[isa.sp]):
+            view = self._timeline.view
+            packet = await self._timeline.glimpse()
+            if b"x" in packet:
+                return  # one hit after the other is asked for, and what is looked at there known
+            registers = view.decode(packet)
+            for address in (registers[view.isa.pc], registers[view.isa.sp]):
                 with contextlib.suppress(QemuRefused):
                     await self._timeline.read(address, 1, self.space)
 

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from retrograde.errors import InternalError, QemuRefused
-from retrograde.gdbserver.agent import BadExpression
 from retrograde.gdbserver.points import Point, Points
 from retrograde.gdbserver.target import TRAP_BEFORE, byte_order
-from retrograde.machine.targetdesc import RegisterValues
 from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Timeline
+from retrograde.wire.agent import BadExpression
 from retrograde.wire.rsp_stop import SIGTRAP, StopReason
 
 SCANNED: Final = 4096
@@ -97,11 +96,9 @@ class Motion:
             outcome = await self.step()
             if outcome != Stop():
                 return outcome
-            registers = await self._timeline.registers()
-            pc = registers[self._timeline.view.isa.pc]
-            if not start <= pc < stop:
+            if not start <= await self._gdb_pc() < stop:
                 return outcome
-            if point := await self._break_here(registers):
+            if point := await self._break_here():
                 return self._of_break(point)
             steps += 1
             if steps % TURN == 0:
@@ -115,10 +112,8 @@ class Motion:
         once, insists.
         """
         self._points.arm(self._conditional.get)
-        if self._told != self._timeline.position:
-            registers = await self._timeline.registers()
-            if point := await self._break_here(registers):
-                return self._of_break(point)
+        if self._told != self._timeline.position and (point := await self._break_here()):
+            return self._of_break(point)
         return await self._walk(forward=True) or await self._search(True, progress) or AT_END
 
     async def run_back(self, progress: Progress) -> Stop:
@@ -132,14 +127,14 @@ class Motion:
         Windows hold them, and most stops of gdb's next, finish and until are near.
         """
         timeline = self._timeline
-        if not len(self._points) or self._points.watches:
+        if not len(self._points) or self._points.watches or timeline.foresees(forward=forward):
             return None
         for _ in range(WALKED):
             if timeline.position == (timeline.end if forward else 0):
                 return None
             await (timeline.step() if forward else timeline.step_back())
             pc = await timeline.pc()
-            if stop := await self._reached(pc):
+            if stop := await self._reached(pc, decided=False):
                 return stop
         return None
 
@@ -179,33 +174,37 @@ class Motion:
     async def _stop_at(self, hit: Hit, forward: bool) -> Stop | None:
         """Return the stop at a hit, with the cursor where gdb expects it; None if none."""
         if not hit.is_access:
-            return await self._reached(hit.pc)
+            return await self._reached(hit.pc, decided=self._points.is_decided(hit.pc))
         await self._timeline.seek(hit.position + (forward != self._before))
         return self._of_access(hit)
 
-    async def _reached(self, pc: int) -> Stop | None:
-        """Return the stop at a breakpoint at linear address `pc` whose condition holds here."""
-        for point in self._points.breaks_at(pc):
-            if await self._holds(point):
-                registers = await self._timeline.registers()
-                return self._of_break(point, visible=self._gdb_pc(registers) == pc)
+    async def _reached(self, pc: int, *, decided: bool) -> Stop | None:
+        """Return the stop at a breakpoint at linear address `pc` whose condition holds here.
+
+        With `decided` that is known of one of them.
+        """
+        points = self._points.breaks_at(pc)
+        for point in points:
+            if (decided and len(points) == 1) or await self._holds(point):
+                return self._of_break(point, visible=await self._gdb_pc() == pc)
         return None
 
-    async def _break_here(self, registers: RegisterValues) -> Point | None:
+    async def _break_here(self) -> Point | None:
         """Return the breakpoint at the cursor where gdb sees it: at its own $pc.
 
         On x86 $pc is an offset in a segment; one that differs from the linear address
         has no breakpoint of gdb's, which would never step off it.
         """
         pc = await self._timeline.pc()
-        if pc == self._gdb_pc(registers):
+        if pc == await self._gdb_pc():
             for point in self._points.breaks_at(pc):
                 if await self._holds(point):
                     return point
         return None
 
-    def _gdb_pc(self, registers: RegisterValues) -> int:
-        return registers[self._timeline.view.isa.pc]
+    async def _gdb_pc(self) -> int:
+        view = self._timeline.view
+        return view.decode(await self._timeline.glimpse())[view.isa.pc]
 
     async def _holds(self, point: Point) -> bool:
         """Whether a breakpoint counts here; one that cannot be evaluated does, as in gdb."""

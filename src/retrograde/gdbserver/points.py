@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from retrograde.gdbserver.agent import Expression
-from retrograde.gdbserver.pushdown import RegisterName, conditions_of
 from retrograde.machine.probe_page import PAGE_BYTES
-from retrograde.machine.probe_request import Access, Condition
+from retrograde.machine.probe_request import LAZY, PCS, Access, Check
 from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Space, Timeline
+from retrograde.wire.agent import Expression
 from retrograde.wire.rsp_stop import StopReason
 
 Kind = Literal[0, 1, 2, 3, 4]
 """The digit after Z: software and hardware breakpoint, write, read and access watch."""
+
+RegisterName = Callable[[int], str | None]
+"""The name of a register by its number, None for one that the probe does not see."""
 
 _ACCESS: Final[dict[int, Access]] = {2: "w", 3: "r", 4: "rw"}
 _REASON: Final = {
@@ -110,6 +112,10 @@ class Points:
         """Return the breakpoints at a linear address."""
         return self._breaks.get(pc, [])
 
+    def is_decided(self, pc: int) -> bool:
+        """Whether the timeline, as it was armed, stops at `pc` only where a condition holds."""
+        return any(wish.address == pc and wish.checks for wish in self._armed)
+
     def arm(self, name: RegisterName) -> None:
         """Make the timeline's break- and watchpoints these; `name` names registers."""
         wishes = set(self._wishes(name))
@@ -122,11 +128,11 @@ class Points:
         for point in self.watches:
             yield _Wish(point.address, point.length, point.space, _ACCESS[point.kind])
         for pc, points in self._breaks.items():
-            alternatives = [one for point in points for one in point.conditions or (None,)]
-            conditions = None
-            if len(alternatives) == 1 and alternatives[0] is not None:
-                conditions = conditions_of(alternatives[0], name)
-            yield _Wish(pc, conditions=conditions or ())
+            checks: list[Check | None] = []
+            if all(point.conditions for point in points):
+                checks = [_check_of(one, name) for point in points for one in point.conditions]
+            told = tuple(check for check in checks if check)
+            yield _Wish(pc, checks=told if len(told) == len(checks) else ())
 
     def _group(self) -> None:
         self._breaks = {}
@@ -143,9 +149,22 @@ class _Wish:
     length: int = 1
     space: Space = "virtual"
     access: Access | None = None
-    conditions: tuple[Condition, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     def tell(self, timeline: Timeline) -> int:
         if self.access is None:
-            return timeline.add_breakpoint(self.address, self.conditions)
+            return timeline.add_breakpoint(self.address, checks=self.checks)
         return timeline.add_watchpoint(self.address, self.length, self.access, self.space)
+
+
+def _check_of(expression: Expression, name: RegisterName) -> Check | None:
+    """Return a condition as the probe can check it, None when it cannot.
+
+    Where flags are read a few hits are evaluated here sooner than a search in short blocks of
+    code is done.
+    """
+    named = [(number, name(number)) for number in sorted(expression.registers)]
+    names = tuple((number, known) for number, known in named if known is not None)
+    if len(names) < len(named) or any(known in PCS | LAZY for _, known in names):
+        return None
+    return Check(expression, names)

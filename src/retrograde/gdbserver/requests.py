@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from retrograde.gdbserver.agent import BadExpression, Expression
 from retrograde.gdbserver.points import Kind, Point
 from retrograde.timeline.timeline import Space
+from retrograde.wire.agent import BadExpression, Expression
 
 E_INTERRUPTED: Final = 4
 E_INVALID: Final = 22

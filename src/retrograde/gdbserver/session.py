@@ -160,7 +160,7 @@ class Session:
 
     async def _stopped(self, stop: Stop) -> bytes:
         self._stop = stop
-        packet = await self._timeline.packet()
+        packet = await self._timeline.glimpse()
         reply = b"T%02x" % stop.signal
         if stop.reason and self._names_breaks.get(stop.reason, True):
             reply += _reason(stop)

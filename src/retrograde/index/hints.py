@@ -73,7 +73,7 @@ class IndexHints:
             return [(start, stop)] if start < stop else []
         reached = self._reached(stops)
         touched = self._touched(stops.watches)
-        conditional = any(point.conditions for point in stops.breakpoints)
+        conditional = any(point.conditions or point.checks for point in stops.breakpoints)
         spans: list[Interval] = []
         for low, high, is_indexed in self._cut(start, stop):
             if is_indexed and not (stops.watches and touched.get(low, True)):

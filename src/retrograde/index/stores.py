@@ -17,7 +17,7 @@ from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe import Capacity, Probe
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_request import Watch
-from retrograde.timeline.search import Records
+from retrograde.timeline.scan import Records
 from retrograde.timeline.seat import Progress, Seat
 
 CAPACITY: Final = Capacity(hits=1 << 20, writes=1 << 20, steps=1, changes=1)

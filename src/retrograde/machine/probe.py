@@ -28,7 +28,8 @@ import numpy as np
 
 from retrograde.errors import InternalError, QemuError, UsageError
 from retrograde.machine import probe_page as layout
-from retrograde.machine.probe_page import Feature, RecordFlag
+from retrograde.machine.probe_moments import KEPT_BYTES, PAGES_A_MOMENT, Kept, tables_of
+from retrograde.machine.probe_page import MOMENT_PAGES, Feature, RecordFlag
 from retrograde.machine.probe_record import touches
 from retrograde.machine.probe_request import Breakpoint, Watch, tables
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 MAX_BREAKPOINTS = 1 << 16
 MAX_WATCHES = 1 << 12
 MAX_REGISTERS = 512
+MAX_CODE = 1 << 20
+MAX_RANGES = 64
+MAX_SEEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Capacity:
     pages: int = 1
     calls: int = 1
     contexts: int = 1
+    moments: int = 1 << 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,8 @@ class Probe:
             "watches": MAX_WATCHES,
             "conditions": MAX_BREAKPOINTS,
             "registers": MAX_REGISTERS,
+            "expressions": MAX_BREAKPOINTS,
+            "code": MAX_CODE,
             "hits": capacity.hits,
             "writes": capacity.writes,
             "steps": capacity.steps,
@@ -129,6 +136,12 @@ class Probe:
             "touched": capacity.pages,
             "calls": capacity.calls,
             "contexts": capacity.contexts,
+            "chosen": capacity.moments,
+            "ram": MAX_RANGES,
+            "seen": MAX_SEEN,
+            "moments": capacity.moments,
+            "moment_registers": capacity.moments * KEPT_BYTES,
+            "moment_pages": capacity.moments * PAGES_A_MOMENT,
         }
         self._offsets, size = self._lay_out()
         self.fd = os.memfd_create("probe", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -165,6 +178,7 @@ class Probe:
         steps: bool = False,
         audit: bool = False,
         coverage: Feature = Feature(0),  # noqa: B008 - a constant
+        moments: Kept | None = None,
         span: tuple[int, int] = (0, layout.FOREVER),
     ) -> None:
         """Say what to record at positions in [span[0], span[1]), from the next load on.
@@ -172,7 +186,8 @@ class Probe:
         Replaces what was armed and clears all records. `writes` logs every store,
         `steps` every instruction, `registers` every change of those registers; `audit`
         compares the position of every block with QEMU's own count; `coverage` are those of
-        BLOCKS, WRITTEN, CALLS and CONTEXT that probe_coverage is to read. Outside the span only
+        BLOCKS, WRITTEN, CALLS and CONTEXT that probe_coverage is to read; `moments` says what
+        to keep at hits of breakpoints (probe_moments). Outside the span only
         instructions are counted (before) or nothing is done (after).
         """
         if not 0 <= span[0] <= span[1] <= layout.FOREVER:
@@ -180,7 +195,10 @@ class Probe:
                 f"[{span[0]:_}, {span[1]:_}) is not a span of positions.",
                 "Give 0 <= first <= last.",
             )
-        filled = tables(breakpoints, watches, registers)
+        names = moments.names if moments else registers
+        filled = tables(breakpoints, watches, names)
+        if moments:
+            filled |= tables_of(moments)
         for name, rows in filled.items():
             if len(rows) > self._capacity[name]:
                 raise UsageError(
@@ -197,7 +215,11 @@ class Probe:
             Feature.WRITES: writes,
             Feature.STEPS: steps,
             Feature.AUDIT: audit,
+            Feature.MOMENTS: moments is not None,
         }
+        if moments:
+            self._set(kept_registers=len(names), kept_bytes=moments.size)
+            self._set(pointers=moments.pointers)
         self._set(**{"from": span[0], "until": span[1]})
         self._change_features(sum(feature for feature, yes in wanted.items() if yes) | coverage)
 
@@ -220,7 +242,7 @@ class Probe:
 
     def reset(self) -> None:
         """Forget all records; what is armed stays."""
-        for name in (*layout.RINGS, "blocks", "calls", "contexts"):
+        for name in (*layout.RINGS, "blocks", "calls", "contexts", "moments", "moment_pages"):
             self._header[name]["total"] = 0
         self._set(audited=0, audit_errors=0, surprises=0, unplaced=0, overflows=0)
         self._set(faults=0, reruns=0, translated=0, deliveries_missed=0)
@@ -272,6 +294,16 @@ class Probe:
     def changes(self) -> NDArray[np.void]:
         """Return the logged register changes, oldest first (dtype CHANGE)."""
         return self._records("changes")
+
+    def moments(self) -> tuple[NDArray[np.void], NDArray[Any], NDArray[Any]]:
+        """Return what was kept at hits, in place: for probe_moments to read."""
+        self._require_active()
+        rows = self.rows("moments").copy()
+        pages = self._area("moment_pages")
+        used = np.arange(MOMENT_PAGES) < rows["pages"][:, None]
+        self._require(bool((rows["pages"] <= MOMENT_PAGES).all()))
+        self._require(bool((rows["page"]["number"][used] < len(pages)).all()))
+        return rows, self._area("moment_registers"), pages
 
     def since(self, kind: Literal["hits", "writes"], number: int) -> NDArray[np.void] | None:
         """Return a copy of the records from `number` on, as counted since they were cleared.

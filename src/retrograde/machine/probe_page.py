@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 PAGE_MAGIC: Final = 0x65626F72706F7472
-PAGE_VERSION: Final = 4
+PAGE_VERSION: Final = 5
 HEADER_BYTES: Final = 4096
 NAME_BYTES: Final = 32
 LINE_BYTES: Final = 64
@@ -24,6 +24,8 @@ NOWHERE: Final = (1 << 64) - 1
 """For a physical address that is not known, or of what there is not."""
 FOREVER: Final = (1 << 64) - 1
 """`until` of a span without an end."""
+MOMENT_PAGES: Final = 40
+"""Pages of memory that one moment has, at most."""
 
 
 class Feature(IntFlag):
@@ -40,6 +42,7 @@ class Feature(IntFlag):
     WRITTEN = 256
     CALLS = 512
     CONTEXT = 1024
+    MOMENTS = 2048
 
 
 class RecordFlag(IntFlag):
@@ -62,16 +65,21 @@ class RecordFlag(IntFlag):
 
 AREA = np.dtype([("offset", "u8"), ("capacity", "u8"), ("total", "u8")])
 
-TABLES: Final = ("exceptions", "deliveries", "breakpoints", "watches", "conditions", "registers")
+TABLES: Final = (
+    *("exceptions", "deliveries", "breakpoints", "watches", "conditions", "registers"),
+    *("expressions", "code"),
+)
 RINGS: Final = ("hits", "writes", "steps", "changes")
 COVERED: Final = ("blocks", "written", "touched", "calls", "contexts")
 """Tables the probe fills from their beginning (probe_coverage)."""
+MOMENTS: Final = ("chosen", "ram", "seen", "moments", "moment_registers", "moment_pages")
 
 HEADER = np.dtype(
     [
         *[(name, "u8") for name in ("magic", "version", "bytes", "generation", "features")],
         *[(name, "u8") for name in ("from", "until", "big_endian")],
-        *[(name, AREA) for name in (*TABLES, *RINGS, *COVERED)],
+        *[(name, AREA) for name in (*TABLES, *RINGS, *COVERED, *MOMENTS)],
+        *[(name, "u8") for name in ("kept_registers", "kept_bytes", "pointers")],
         *[(name, "u8") for name in ("epoch", "kept_loads", "loaded", "api", "drops_code")],
         *[(name, "u8") for name in ("active_generation", "active_from", "unknown_register")],
         ("registers_doubtful", "u8"),
@@ -83,7 +91,14 @@ HEADER = np.dtype(
     ]
 )
 
-BREAKPOINT = np.dtype([("pc", "u8"), ("first_condition", "u4"), ("conditions", "u4")])
+BREAKPOINT = np.dtype(
+    [
+        ("pc", "u8"),
+        *[(name, "u4") for name in ("first_condition", "conditions")],
+        *[(name, "u4") for name in ("first_expression", "expressions")],
+    ]
+)
+EXPRESSION = np.dtype([("offset", "u4"), ("size", "u4")])
 WATCH = np.dtype([("first", "u8"), ("last", "u8"), ("access", "u4"), ("physical", "u4")])
 CONDITION = np.dtype(
     [
@@ -141,6 +156,16 @@ CONTEXT = np.dtype(
 """From `position` on, `kind` (0 the address space, 1 the privilege level) has this value;
 `initial` when it had it before, too."""
 
+RANGE = np.dtype([("first", "u8"), ("last", "u8")])
+
+MOMENT = np.dtype(
+    [
+        *[(name, "u8") for name in ("position", "pc", "before", "after", "pages")],
+        ("page", [("vaddr", "u8"), ("number", "u8")], (MOMENT_PAGES,)),
+    ]
+)
+"""What the machine is like at a hit: see probe_page.h."""
+
 ELEMENT: Final = {
     "exceptions": np.dtype("u8"),
     "deliveries": np.dtype("u8"),
@@ -148,6 +173,8 @@ ELEMENT: Final = {
     "watches": WATCH,
     "conditions": CONDITION,
     "registers": np.dtype(f"S{NAME_BYTES}"),
+    "expressions": EXPRESSION,
+    "code": np.dtype("u1"),
     "hits": RECORD,
     "writes": RECORD,
     "steps": STEP,
@@ -157,4 +184,10 @@ ELEMENT: Final = {
     "touched": np.dtype("u8"),
     "calls": CALL,
     "contexts": CONTEXT,
+    "chosen": np.dtype("u8"),
+    "ram": RANGE,
+    "seen": np.dtype("u8"),
+    "moments": MOMENT,
+    "moment_registers": np.dtype("u1"),
+    "moment_pages": np.dtype(f"V{PAGE_BYTES}"),
 }

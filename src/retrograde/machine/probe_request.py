@@ -11,6 +11,7 @@ import numpy as np
 
 from retrograde.errors import UsageError
 from retrograde.machine import probe_page as layout
+from retrograde.wire.agent import Expression
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,11 +47,27 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """gdb's own condition: true, too, where it cannot be evaluated.
+
+    `names` are those of the registers that it reads, by the numbers it has for them, subject to
+    what is said of those in Condition.
+    """
+
+    expression: Expression
+    names: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Breakpoint:
-    """A linear address (on x86 with the code segment's base); all `conditions` must hold."""
+    """A linear address (on x86 with the code segment's base); all `conditions` must hold.
+
+    So must any of `checks`, if there are any.
+    """
 
     pc: int
     conditions: tuple[Condition, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     @property
     def is_lazy(self) -> bool:
@@ -78,16 +95,25 @@ def tables(
     names = list(dict.fromkeys(registers))
     stops: list[tuple[int, ...]] = []
     conditions: list[tuple[int, ...]] = []
+    expressions: list[tuple[int, int]] = []
+    code = b""
     ordered = sorted(breakpoints, key=lambda stop: stop.pc)
     if any(stop.pc == after.pc for stop, after in pairwise(ordered)):
         raise UsageError("Two breakpoints have the same address.", "Join their conditions.")
     for stop in ordered:
         _require_word(stop.pc, "address of a breakpoint")
-        stops.append((stop.pc, len(conditions), len(stop.conditions)))
+        where = len(conditions), len(stop.conditions), len(expressions), len(stop.checks)
+        stops.append((stop.pc, *where))
         conditions += [_condition(one, names) for one in stop.conditions]
+        for check in stop.checks:
+            part = _code(check, names)
+            expressions.append((len(code), len(part)))
+            code += part
     return {
         "breakpoints": np.array(stops, layout.BREAKPOINT),
         "conditions": np.array(conditions, layout.CONDITION),
+        "expressions": np.array(expressions, layout.EXPRESSION),
+        "code": np.frombuffer(code, np.uint8),
         "watches": np.array([_watch(watch) for watch in watches], layout.WATCH),
         "registers": _names(names),
     }
@@ -124,6 +150,15 @@ def _condition(condition: Condition, names: list[str]) -> tuple[int, ...]:
     in_memory = int(not isinstance(condition.operand, str))
     mask, value = condition.mask & WORD, condition.value & WORD
     return (mask, value, address, register, comparison, in_memory, condition.size)
+
+
+def _code(check: Check, names: list[str]) -> bytes:
+    """Return a check's code with places in `names` for registers, which are added to it."""
+    known = dict(check.names)
+    for name in known.values():
+        if name not in names:
+            names.append(name)
+    return check.expression.renumbered(lambda number: names.index(known[number]))
 
 
 def _names(names: Sequence[str]) -> NDArray[Any]:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrograde.machine.probe_moments import Kept
 from retrograde.machine.probe_page import (
     CHANGE,
+    MOMENT,
     MOST_BYTES,
     NOWHERE,
     PAGE_BYTES,
@@ -19,10 +21,12 @@ from retrograde.machine.probe_page import (
     RecordFlag,
 )
 from retrograde.machine.probe_request import ACCESSES, Breakpoint, Condition, Watch
-from retrograde.testing.cpu import NAMES, PC, Access, Execution
+from retrograde.testing.cpu import NAMES, PC, SP, Access, Execution
 
 HITS_KEPT = 64
 """So few that searches meet an overflow often."""
+
+MOMENTS_KEPT = 8
 
 
 class ModelProbe:
@@ -47,6 +51,7 @@ class ModelProbe:
         registers: Sequence[str] = (),
         writes: bool = False,
         steps: bool = False,
+        moments: Kept | None = None,
         span: tuple[int, int],
     ) -> None:
         """Say what to record, from the next load on."""
@@ -56,6 +61,7 @@ class ModelProbe:
             "watches": tuple(watches),
             "registers": tuple(registers),
             "writes": writes,
+            "moments": moments,
             "span": span,
         }
         self._active = {}
@@ -106,6 +112,40 @@ class ModelProbe:
         later = self._inside(self._changes)
         return np.concatenate([np.array(start if first < stop else [], CHANGE), later])
 
+    def moments(self) -> tuple[NDArray[np.void], NDArray[np.uint8], NDArray[np.void]]:
+        """Return what the machine was like at the first hits, and at their stack pointers."""
+        first, stop = self._span()
+        chosen = self._active["moments"].chosen
+        hits = (hit for stop_at in self._active["breakpoints"] for hit in self._reached(stop_at))
+        reached = sorted(at for at, order, _ in hits if order == 0.5 and first <= at < stop)
+        if chosen:
+            wanted = {at for hit in reached for at in (hit, hit + 1) if at in chosen}
+            reached = sorted(at for at in wanted if at <= min(stop, self._execution.end - 1))
+        rows: list[tuple[object, ...]] = []
+        registers, pages = b"", list[bytes]()
+        for position in reached[:MOMENTS_KEPT]:
+            moment = self._execution.last[position]
+            general = self._execution.registers[moment]
+            page = general[SP] - general[SP] % PAGE_BYTES
+            held = [(0, 0)] * MOMENT["page"].shape[0]
+            held[0] = (page, len(pages))
+            before, after = (self._pc(at) for at in (position - 1, position + 1))
+            rows.append((position, general[PC], before, after, 1, held))
+            registers += b"".join(value.to_bytes(8, "little") for value in general[:PC])
+            ram = self._execution.ram_at(moment)
+            pages.append(bytes(ram[page : page + PAGE_BYTES]).ljust(PAGE_BYTES, b"\0"))
+        return (
+            np.array(rows, MOMENT),
+            np.frombuffer(registers, np.uint8),
+            np.array(pages, f"V{PAGE_BYTES}"),
+        )
+
+    def _pc(self, position: int) -> int:
+        """Return the pc at a position, NOWHERE where nothing begins."""
+        if not 0 <= position < self._execution.end:
+            return NOWHERE
+        return self._execution.registers[self._execution.last[position]][PC]
+
     def facts(self) -> SimpleNamespace:
         """Return what the timeline asks of ProbeFacts."""
         return SimpleNamespace(registers_exact=True, deliveries_missed=0)
@@ -137,6 +177,7 @@ class ModelProbe:
         execution = self._execution
         for position, moment in enumerate(execution.last):
             registers = execution.registers[moment]
+            assert not stop.checks, "the model has none of gdb's conditions"
             if registers[PC] == stop.pc and all(_holds(c, registers) for c in stop.conditions):
                 yield position, 0.5, Access(position, stop.pc, -1, 0, 0, is_store=False)
         for position, pc in execution.attempts:

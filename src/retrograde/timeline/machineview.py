@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.machine.command import RAM_ID
 from retrograde.machine.isa import X86, Isa, isa_for
-from retrograde.machine.targetdesc import RegisterLayout, RegisterValues
+from retrograde.machine.targetdesc import Register, RegisterLayout, RegisterValues
 from retrograde.timeline.seat import Seat
 
 # One range of QEMU's `info mtree -f`: where it is, of what, from which offset in it.
 _RANGE = re.compile(
     rf"^\s+([0-9a-f]{{16}})-([0-9a-f]{{16}}) \(prio \d+, ram\): {RAM_ID}(?: @([0-9a-f]+))?", re.M
 )
+
+_TOLD_AT_HITS = frozenset({"x86_64", "i386", "aarch64", "arm", "riscv64", "riscv32"})
 
 # PCs remap these addresses between RAM and ROM while they run (PAM, SMRAM).
 _REMAPPED = (0xA0000, 0x100000)
@@ -74,6 +77,28 @@ class MachineView:
     def conditional(self) -> tuple[str, ...]:
         """Names of registers that conditions may be about: those QEMU's plugins see."""
         return () if self.isa.bare else self.layout.names
+
+    @cached_property
+    def general(self) -> tuple[Register, ...]:
+        """The general registers, which are up to date also in the middle of a block of code.
+
+        Empty where they, or gdb's pc, cannot be had of the probe (docs/probe.md).
+        """
+        if self.isa.target not in _TOLD_AT_HITS or self.isa.bare:
+            return ()
+        return tuple(takewhile(lambda one: one.name != self.isa.pc, self.layout.registers))
+
+    @cached_property
+    def _unknown(self) -> bytes:
+        return b"x" * (2 * self.layout.size)
+
+    def partial(self, pc: int, general: bytes) -> bytes:
+        """Return a `g` packet with the pc and perhaps the general registers, else x's."""
+        packet, known = bytearray(self._unknown), self.layout.register(self.isa.pc)
+        value = pc.to_bytes(known.size, self.isa.byte_order).hex().encode()
+        packet[2 * known.offset : 2 * (known.offset + known.size)] = value
+        packet[: 2 * len(general)] = general.hex().encode()
+        return bytes(packet)
 
     def decode(self, packet: bytes) -> RegisterValues:
         """Return the registers of a `g` packet, in the byte order they have there."""

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe import Probe
-from retrograde.machine.probe_page import NOWHERE, PAGE_BYTES, RecordFlag
+from retrograde.machine.probe_moments import Kept, moments_of
+from retrograde.machine.probe_page import NOWHERE, PAGE_BYTES, RECORD, RecordFlag
 from retrograde.machine.probe_record import data_of, number_of
 from retrograde.machine.probe_request import Breakpoint, Watch
+from retrograde.timeline.moments import Moments, positions_of
+from retrograde.timeline.scan import Records, Scan, gaps
 from retrograde.timeline.seat import LEAD, Seat
 from retrograde.timeline.store import CheckpointStore
-
-Records = NDArray[np.void]
-"""The probe's records (machine.probe_page.RECORD)."""
 
 LONGEST = 8
 """Intervals between checkpoints searched in one go, at most: one to two seconds."""
@@ -179,47 +178,43 @@ async def newest(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[list[
     return [hit_of(record) for record in records[-NEWEST:]], is_whole and len(records) <= NEWEST
 
 
-async def first_hit(
-    seats: Sequence[Seat],
-    stops: Stops,
-    start: int,
-    stop: int,
-    progress: Progress | None = None,
-    hints: Hints | None = None,
-) -> Hit | None:
-    """Return the first hit on the way from `start` to `stop`.
+@dataclass(frozen=True)
+class Search:
+    """A search for `stops`: what replays, what is known already and what is kept."""
 
-    It is at a position before `stop`; a breakpoint at `start` itself has been passed.
+    seats: Sequence[Seat]
+    stops: Stops
+    scan: Scan
+    moments: Moments | None = None
+    hints: Hints | None = None
+    progress: Progress | None = None
+
+
+async def first_hit(search: Search, start: int, stop: int, passed: int) -> Hit | None:
+    """Return the first hit at a position from `start` to before `stop`.
+
+    A breakpoint at `passed` does not count.
     """
 
     async def first(seat: Seat, low: int, high: int) -> Hit | None:
-        records, is_whole = await _look(seat, stops, low, high)
+        _records, is_whole = await _look_into(search, seat, low, high)
         while not is_whole and high - low > 1:
             middle = (low + high) // 2
-            earlier, is_whole = await _look(seat, stops, low, middle)
-            if len(earlier):
-                records, high = earlier, middle
+            _records, is_whole = await _look_into(search, seat, low, middle)
+            if not is_whole or search.scan.next(low, middle, passed)[0] is not None:
+                high = middle
             else:
-                records, is_whole = await _look(seat, stops, middle, high)
                 low = middle
-        passed = (records["position"] == start) & (records["flags"] & RecordFlag.ACCESS == 0)
-        left = records[~passed]
-        return hit_of(left[0]) if len(left) else None
+                _records, is_whole = await _look_into(search, seat, low, high)
+        record, _at = search.scan.next(low, high, passed)
+        return None if record is None else hit_of(record)
 
-    if not stops:
+    if not search.stops:
         return None
-    pieces = _pieces(seats, stops, start, stop, hints, backward=False)
-    return await _first_answer(seats, first, pieces, progress)
+    return await _first_answer(search, first, _pieces(search, start, stop, backward=False))
 
 
-async def last_hit(
-    seats: Sequence[Seat],
-    stops: Stops,
-    start: int,
-    stop: int,
-    progress: Progress | None = None,
-    hints: Hints | None = None,
-) -> Hit | None:
+async def last_hit(search: Search, start: int, stop: int) -> Hit | None:
     """Return the last hit at a position from `start` to before `stop`.
 
     Intervals between checkpoints are replayed newest first, as many at a time as there
@@ -227,20 +222,20 @@ async def last_hit(
     """
 
     async def last(seat: Seat, low: int, high: int) -> Hit | None:
-        records, _is_whole = await _look(seat, stops, low, high)
+        records, _is_whole = await _look_into(search, seat, low, high)
         return hit_of(records[-1]) if len(records) else None
 
-    if not stops:
+    if not search.stops:
         return None
-    pieces = _pieces(seats, stops, start, stop, hints, backward=True)
+    seats, pieces = search.seats, _pieces(search, start, stop, backward=True)
     if len(seats) < 2 or not pieces or pieces[0][1] - pieces[0][0] > NARROW:
-        return await _first_answer(seats, last, pieces, progress)
+        return await _first_answer(search, last, pieces)
     # The hit is as good as known, and whoever asked will look at it: meanwhile the first
     # seat, which shows what is at the cursor, goes there.
     there = seats[0].facts.clear_before(pieces[0][0])
     ahead = asyncio.create_task(seats[0].surviving(lambda: seats[0].go(there)))
     try:
-        hit = await _first_answer(seats[1:], last, pieces, progress)
+        hit = await _first_answer(replace(search, seats=seats[1:]), last, pieces)
         await ahead
         return hit
     finally:
@@ -248,54 +243,102 @@ async def last_hit(
         await asyncio.gather(ahead, return_exceptions=True)
 
 
-def _pieces(
-    seats: Sequence[Seat],
-    stops: Stops,
-    start: int,
-    stop: int,
-    hints: Hints | None,
-    *,
-    backward: bool,
-) -> list[tuple[int, int]]:
-    """Return what to replay, in order: what `hints` leave of the way."""
-    if hints is None:
+def _pieces(search: Search, start: int, stop: int, *, backward: bool) -> list[tuple[int, int]]:
+    """Return what to replay, in order: what hints leave of the way.
+
+    Of an interval they leave as little as can have the answer, unless answers are asked for
+    one after the other.
+    """
+    if search.hints is None:
         spans = [(start, stop)] if start < stop else []
     else:
-        spans = hints.spans(stops, start, stop, only_last=backward)
+        only_last = backward and search.scan.is_empty
+        spans = search.hints.spans(search.stops, start, stop, only_last=only_last)
+        if not only_last:
+            for gap in gaps(spans, start, stop):
+                search.scan.add(*gap, np.zeros(0, RECORD))
     pieces: list[tuple[int, int]] = []
     for span in reversed(spans) if backward else spans:
-        cut = intervals(seats[0].store, *span)
-        pieces += grouped(cut[::-1] if backward else cut, len(seats))
+        cut = intervals(search.seats[0].store, *span)
+        pieces += grouped(cut[::-1] if backward else cut, len(search.seats))
     return pieces
 
 
-async def _look(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[Records, bool]:
+async def gather(seat: Seat, moments: Moments, places: Mapping[int, int]) -> None:
+    """Have `moments` know what is at positions and right behind them.
+
+    `places` has the linear address of the instruction at each. What is not known of the
+    machine there stays unknown.
+    """
+    kept = moments.kept(chosen=positions_of(list(places)))
+    if kept is None or not places:
+        return
+    stops = Stops(tuple(Breakpoint(pc) for pc in sorted(set(places.values()))))
+
+    async def pass_by() -> None:
+        probe = _probe_of(seat)
+        await _run_through(seat, probe, stops, min(places), max(places) + 2, kept)
+        moments.add(moments_of(probe, kept), places)
+        probe.disarm()
+
+    await seat.surviving(pass_by)
+
+
+async def _look_into(search: Search, seat: Seat, start: int, stop: int) -> tuple[Records, bool]:
+    """Look as `_look` does, and keep what is found."""
+    records, is_whole = await _look(seat, search.stops, start, stop, search.moments)
+    if is_whole or stop - start == 1:
+        search.scan.add(start, stop, records)
+    elif len(records):
+        search.scan.add(int(records["position"][0]) + 1, stop, records)
+    return records, is_whole
+
+
+async def _look(
+    seat: Seat, stops: Stops, start: int, stop: int, moments: Moments | None = None
+) -> tuple[Records, bool]:
     """Return the probe's records at positions from `start` to before `stop`, in order.
 
     Also whether these are all: only the newest are kept where its ring overflows. What
     taking an interrupt or exception at a position pushes, the instruction before it is
     held to have written: at the position itself it is already there.
     """
-    probe = seat.probe
-    if probe is None:
-        raise EnvironmentLacks(
-            "Searching needs the probe, which this QEMU cannot load.",
-            "Use QEMU 10.0 or later with plugins, and install a C compiler.",
-        )
-    await _run_through(seat, probe, stops, start, stop)
+    probe = _probe_of(seat)
+    kept = moments.kept() if moments and stops.breakpoints else None
+    await _run_through(seat, probe, stops, start, stop, kept)
     records = probe.hits()
     is_whole = probe.kept_all("hits")
     records = records[(records["flags"] & RecordFlag.ATTEMPT) == 0].copy()
     records["position"] -= (records["flags"] & RecordFlag.DELIVERY != 0).astype(np.uint64)
+    if moments and kept:
+        reached = records[records["flags"] & RecordFlag.ACCESS == 0]
+        pcs = dict(zip(reached["position"].tolist(), reached["pc"].tolist(), strict=True))
+        moments.add(moments_of(probe, kept), pcs)
     probe.disarm()
     inside = (records["position"] >= start) & (records["position"] < stop)
     return records[inside], is_whole
 
 
-async def _run_through(seat: Seat, probe: Probe, stops: Stops, start: int, stop: int) -> None:
+def _probe_of(seat: Seat) -> Probe:
+    if seat.probe is None:
+        raise EnvironmentLacks(
+            "Searching needs the probe, which this QEMU cannot load.",
+            "Use QEMU 10.0 or later with plugins, and install a C compiler.",
+        )
+    return seat.probe
+
+
+async def _run_through(
+    seat: Seat, probe: Probe, stops: Stops, start: int, stop: int, kept: Kept | None
+) -> None:
     until = min(seat.facts.clear_from(stop + 1), seat.recording.end)
     for _ in range(2):
-        probe.arm(breakpoints=stops.breakpoints, watches=stops.watches, span=(start, stop + 1))
+        probe.arm(
+            breakpoints=stops.breakpoints,
+            watches=stops.watches,
+            moments=kept,
+            span=(start, stop + 1),
+        )
         if not stops.is_lazy:
             await seat.go(seat.facts.clear_before(start + 1), load=True)
             await seat.run_on(until)
@@ -314,15 +357,14 @@ async def _run_through(seat: Seat, probe: Probe, stops: Stops, start: int, stop:
 
 
 async def _first_answer(
-    seats: Sequence[Seat],
+    search: Search,
     look: Callable[[Seat, int, int], Coroutine[None, None, Hit | None]],
     pieces: Sequence[tuple[int, int]],
-    progress: Progress | None,
 ) -> Hit | None:
     """Look into `pieces` side by side; return the hit of the first of them that has one."""
     waiting = deque(pieces)
     running: deque[tuple[asyncio.Task[Hit | None], Seat]] = deque()
-    idle = list(seats)
+    idle = list(search.seats)
     try:
         while waiting or running:
             while waiting and idle:
@@ -331,8 +373,8 @@ async def _first_answer(
                 running.append((asyncio.create_task(seat.surviving(work)), seat))
             task, seat = running.popleft()
             hit = await task
-            if progress:
-                progress(seat.position)
+            if search.progress:
+                search.progress(seat.position)
             if hit:
                 return hit
             idle.append(seat)

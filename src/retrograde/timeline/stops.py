@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_request import PCS, Access, Breakpoint, Condition, Watch
+from retrograde.machine.probe_request import PCS, Access, Breakpoint, Check, Condition, Watch
 from retrograde.timeline.condition import parse_conditions
 from retrograde.timeline.search import Stops
 
@@ -20,7 +20,7 @@ class StopTable:
         self._stops: dict[int, Breakpoint | Watch] = {}
         self._next = 1
 
-    def add_breakpoint(self, pc: int, conditions: Conditions) -> int:
+    def add_breakpoint(self, pc: int, conditions: Conditions, checks: Sequence[Check] = ()) -> int:
         """Add a breakpoint and return its number; raises UsageError."""
         if any(isinstance(one, Breakpoint) and one.pc == pc for one in self._stops.values()):
             raise UsageError(f"There is already a breakpoint at {pc:#x}.", "Remove it first.")
@@ -29,8 +29,11 @@ class StopTable:
         if isinstance(conditions, str):
             conditions = parse_conditions(conditions, self._registers)
         for condition in conditions:
-            self._check(condition)
-        return self._add(Breakpoint(pc, tuple(conditions)))
+            self._check(condition.operand)
+        for check in checks:
+            for _number, name in check.names:
+                self._check(name)
+        return self._add(Breakpoint(pc, tuple(conditions), tuple(checks)))
 
     def add_watchpoint(self, address: int, count: int, access: Access, *, physical: bool) -> int:
         """Add a watchpoint and return its number; raises UsageError."""
@@ -57,8 +60,7 @@ class StopTable:
         self._stops[number] = stop
         return number
 
-    def _check(self, condition: Condition) -> None:
-        name = condition.operand
+    def _check(self, name: str | int) -> None:
         if isinstance(name, str) and (name in PCS or name not in self._registers):
             raise UsageError(
                 f"The register {name!r} cannot be in a condition.",

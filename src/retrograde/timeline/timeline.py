@@ -14,14 +14,16 @@ answers. Nothing done here can change the recorded past: there is no way to writ
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
 from retrograde.errors import UsageError
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.isa import X86
-from retrograde.machine.probe_request import Access, Breakpoint
+from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_request import Access, Breakpoint, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
@@ -31,9 +33,11 @@ from retrograde.timeline import frames, links, search
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.moments import Moments
 from retrograde.timeline.opening import checkpoints_of, probes_for
 from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
+from retrograde.timeline.scan import Scan
 from retrograde.timeline.screen import Picture, take_picture
 from retrograde.timeline.search import Hints, Hit, Stops
 from retrograde.timeline.seat import Seat
@@ -42,6 +46,13 @@ from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.survey import DEFAULT_BUDGET
 from retrograde.timeline.trace import Trace, trace
 from retrograde.timeline.windows import Windows
+
+SCANS_KEPT = 4
+"""Sets of break- and watchpoints whose hits are remembered: a debugger adds one of its own to
+the user's for a moment, and takes it away."""
+
+FEWEST, MOST = 16, 1024
+"""Hits that are looked at in one more replay when one hit after the other is asked for."""
 
 Progress = Callable[[int], None]
 Result = TypeVar("Result")
@@ -65,6 +76,11 @@ class Timeline:
         self._position = 0
         self._windows = Windows(seats, view)
         self._stops = StopTable(view.conditional)
+        self._scans: dict[Stops, Scan] = {}
+        self._moments = Moments(view, self.facts)
+        self._ahead = FEWEST
+        self._is_again = False
+        self._fill: Callable[[], Awaitable[None]] | None = None
         self.hints: Hints | None = None
         """What lets searches skip what cannot match: set it to an index (index.hints)."""
 
@@ -178,35 +194,38 @@ class Timeline:
     async def seek(self, position: int) -> None:
         """Move the cursor to `position`; raises PositionError outside the recording."""
         check_position(position, self.end)
+        self._fill = None
         await self._windows.jump(position)
         self._position = position
 
     async def step(self, count: int = 1) -> None:
         """Move forward by `count` instructions; raises PositionError past the end."""
         target = check_position(self._position + count, self.end)
-        await self._windows.step_to(target, self.end)
-        self._position = target
+        self._fill = functools.partial(self._windows.step_to, target, self.end)
+        await self._come_to(target)
 
     async def step_back(self, count: int = 1) -> None:
         """Move back by `count` instructions; raises PositionError before the start."""
         target = check_position(self._position - count, self.end)
-        await self._windows.step_back_to(target)
-        self._position = target
+        if count == 1:
+            await self._know_before()
+        self._fill = functools.partial(self._windows.step_back_to, target)
+        await self._come_to(target)
 
     async def run(self, progress: Progress | None = None) -> Hit | None:
         """Run forward to the next break- or watchpoint, or to the end (None).
 
         A breakpoint stops at its instruction, a watchpoint after the access.
         """
-        hit = await search.first_hit(
-            await self._free_seats(),
-            self._stops.armed(),
-            self._position,
-            self.end,
-            progress,
-            self.hints,
-        )
-        await self.seek(hit.position + hit.is_access if hit else self.end)
+        scan, start = self._scan(self._stops.armed()), self._position
+        record, at = scan.next(start, self.end, passed=start)
+        if record is None:
+            looking = await self._search(self._stops.armed(), scan, progress)
+            hit = await search.first_hit(looking, at, self.end, passed=start)
+            await self._stop_at(hit.position + hit.is_access if hit else self.end)
+            return hit
+        hit = search.hit_of(record)
+        await self._stop_again(scan, hit, hit.position + hit.is_access, forward=True)
         return hit
 
     async def run_back(self, progress: Progress | None = None) -> Hit | None:
@@ -214,11 +233,21 @@ class Timeline:
 
         Either stops at the instruction's position: the old value is visible.
         """
-        hit = await search.last_hit(
-            await self._free_seats(), self._stops.armed(), 0, self._position, progress, self.hints
-        )
-        await self.seek(hit.position if hit else 0)
+        scan = self._scan(self._stops.armed())
+        record, at = scan.last(0, self._position)
+        if record is None:
+            looking = await self._search(self._stops.armed(), scan, progress)
+            hit = await search.last_hit(looking, 0, at)
+            await self._stop_at(hit.position if hit else 0)
+            return hit
+        hit = search.hit_of(record)
+        await self._stop_again(scan, hit, hit.position, forward=False)
         return hit
+
+    def foresees(self, *, forward: bool) -> bool:
+        """Whether the nearest break- or watchpoint that way, or how far none is, is known."""
+        scan = self._scan(self._stops.armed())
+        return scan.knows(self._position if forward else self._position - 1)
 
     async def run_to(self, pc: int, progress: Progress | None = None) -> Hit | None:
         """Run forward to the next time the instruction at linear address `pc` is next.
@@ -226,9 +255,8 @@ class Timeline:
         Returns None, with the cursor where it was, when it is never reached.
         """
         stops = Stops(breakpoints=(Breakpoint(pc),))
-        hit = await search.first_hit(
-            await self._free_seats(), stops, self._position, self.end, progress, self.hints
-        )
+        looking = await self._search(stops, Scan(), progress)
+        hit = await search.first_hit(looking, self._position, self.end, passed=self._position)
         if hit:
             await self.seek(hit.position)
         return hit
@@ -261,7 +289,15 @@ class Timeline:
 
     async def packet(self) -> bytes:
         """Return the registers at the cursor as QEMU's `g` packet, hex digits."""
+        await self._fill_now()
         return await self._windows.packet(self._position)
+
+    async def glimpse(self) -> bytes:
+        """Return `packet` with x's for registers that are not at hand; the pc always is."""
+        moment = self._moments.get(self._position)
+        if moment is None or self._windows.held(self._position):
+            return await self.packet()
+        return moment.packet
 
     async def register(self, number: int) -> bytes:
         """Return any register by its number in the target description, as hex digits.
@@ -276,6 +312,8 @@ class Timeline:
 
     async def pc(self) -> int:
         """Return the linear address of the next instruction."""
+        if moment := self._moments.get(self._position):
+            return moment.pc
         registers = await self.registers()
         known = self._view.isa.linear_pc(registers)
         if known is None and (window := self._windows.held(self._position)):
@@ -294,6 +332,11 @@ class Timeline:
             raise UsageError(f"{count} bytes from {address:#x} are not a range of memory.")
         if count == 0:
             return b""
+        if space == "virtual" and (moment := self._moments.get(self._position)):
+            data = moment.read(address, count)
+            if data is not None:
+                return data
+            self._moments.look_at(address)
         wanted = Range(address, count, space)
         position, view, packet = self._position, self._view, await self.packet()
         if window := self._windows.held(position):
@@ -357,7 +400,8 @@ class Timeline:
 
     async def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
         """Return the last hit of `stops` at a position from `start` to before `stop`."""
-        return await search.last_hit(await self._free_seats(), stops, start, stop, hints=self.hints)
+        looking = await self._search(stops, Scan(), None)
+        return await search.last_hit(looking, start, stop)
 
     async def newest_hits(self, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]:
         """Return hits of `stops` from `start` to before `stop`, in order, and if they are all.
@@ -377,13 +421,15 @@ class Timeline:
 
     # -- break- and watchpoints --------------------------------------------------------
 
-    def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
+    def add_breakpoint(
+        self, pc: int, conditions: Conditions = (), checks: Sequence[Check] = ()
+    ) -> int:
         """Stop at the instruction at linear address `pc` if all conditions hold; its number.
 
         Conditions may be text, as in "rdi & 0xff != 3 and [0xffffffff82000000]:4 > 7"
-        (see timeline.condition).
+        (see timeline.condition); of `checks`, which are gdb's, any must hold.
         """
-        return self._stops.add_breakpoint(pc, conditions)
+        return self._stops.add_breakpoint(pc, conditions, checks)
 
     def add_watchpoint(
         self, address: int, count: int, access: Access = "w", space: Space = "virtual"
@@ -403,6 +449,72 @@ class Timeline:
         """Return all hits of `stops` at positions from `start` to before `stop`, in order."""
         seat = (await self._free_seats())[0]
         return await search.scan(seat, stops, start, stop)
+
+    def _scan(self, stops: Stops) -> Scan:
+        """Return what searches for `stops` have found."""
+        scan = self._scans.pop(stops, None) or Scan()
+        self._scans[stops] = scan
+        if len(self._scans) > SCANS_KEPT:
+            self._scans.pop(next(iter(self._scans)))
+        return scan
+
+    async def _search(self, stops: Stops, scan: Scan, progress: Progress | None) -> search.Search:
+        seats = await self._free_seats()
+        return search.Search(seats, stops, scan, self._moments, self.hints, progress)
+
+    async def _stop_at(self, position: int) -> None:
+        """Have the cursor where a search ended."""
+        self._ahead, self._is_again, self._fill = FEWEST, False, None
+        if self._moments.get(position) is None:
+            await self.seek(position)
+            return
+        self._windows.expect(position)
+        self._position = position
+
+    async def _stop_again(self, scan: Scan, hit: Hit, position: int, *, forward: bool) -> None:
+        """Have the cursor at a hit that was known, as those may be that come after it."""
+        self._is_again, self._fill = True, None
+        if self._moments.get(position) is None:
+            near = scan.around(hit.position, self._more(), forward=forward)
+            near = near[near["flags"] & RecordFlag.DELIVERY == 0]
+            places = zip(near["position"].tolist(), near["pc"].tolist(), strict=True)
+            await self._gather(dict(places))
+        if self._moments.get(position) is None:
+            await self.seek(position)
+        self._position = position
+
+    async def _come_to(self, position: int) -> None:
+        """Have the cursor one step on, in a window unless what it takes to go on is known."""
+        if self._moments.get(position) is None:
+            await self._fill_now()
+        self._position = position
+
+    async def _fill_now(self) -> None:
+        """Have a window where the cursor has stepped to, or is about to."""
+        if self._fill is not None:
+            fill, self._fill = self._fill, None
+            await fill()
+
+    async def _know_before(self) -> None:
+        """Know what is before a hit, and before those before it: they are gone back to."""
+        here, before = self._position, self._position - 1
+        scan = next(reversed(self._scans.values()), None)
+        if scan is None or not self._is_again or self._moments.get(before):
+            return
+        places = {}
+        for position in scan.around(here, self._more(), forward=False)["position"].tolist():
+            if (moment := self._moments.get(position)) and moment.before:
+                places[position - 1] = moment.before
+        if before in places:
+            await self._gather(places)
+
+    async def _gather(self, places: Mapping[int, int]) -> None:
+        await search.gather((await self._free_seats())[0], self._moments, places)
+
+    def _more(self) -> int:
+        """Return how many hits to look at, more each time."""
+        self._ahead = min(MOST, 8 * self._ahead)
+        return self._ahead
 
     async def _parked(self, look: Callable[[Seat], Awaitable[Result]]) -> Result:
         """Return what `look` finds in the machine, parked at the cursor."""

@@ -12,7 +12,7 @@ from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_record import touches
 from retrograde.machine.probe_request import Watch
-from retrograde.timeline.search import Records
+from retrograde.timeline.scan import Records
 from retrograde.timeline.seat import Seat
 
 LONGEST = 1_000_000

@@ -64,6 +64,11 @@ class Windows:
             self._prefetch.want_when_idle(*around)
         self._has_stepped = False
 
+    def expect(self, position: int) -> None:
+        """Have what is before `position` held when there is time: a cursor is there."""
+        if self._filler is not self._parker and self.held(position) is None:
+            self._prefetch.want_when_idle(max(0, position - FIRST_WINDOW), position)
+
     async def step_to(self, position: int, end: int) -> None:
         """Hold `position` for a cursor that steps forward, and what comes after it."""
         self._has_stepped = True

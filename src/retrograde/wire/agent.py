@@ -109,6 +109,19 @@ class Expression:
         except KeyError:
             raise BadExpression(f"no instruction begins at offset {offset}") from None
 
+    @property
+    def registers(self) -> frozenset[int]:
+        """Numbers of the registers it may read."""
+        return frozenset(one.operand for one in self._at.values() if one.op is Op.REG)
+
+    def renumbered(self, number: Callable[[int], int]) -> bytes:
+        """Return the code with each register's number replaced."""
+        code = bytearray(self.code)
+        for offset, one in self._at.items():
+            if one.op is Op.REG:
+                code[offset + 1 : offset + 3] = number(one.operand).to_bytes(2, "big")
+        return bytes(code)
+
     async def evaluate(self, register: ReadRegister, memory: ReadMemory) -> int:
         """Return the value on top of the stack at the end, unsigned.
 

@@ -1,0 +1,113 @@
+"""What searches have found so far: spans of which all hits are known.
+
+A search replays a whole interval and finds all hits in it, one of which is the answer. Whoever
+goes on from there asks for the next one, and is answered from here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrograde.machine.probe_page import RECORD, RecordFlag
+
+Records = NDArray[np.void]
+"""The probe's records (machine.probe_page.RECORD), by position."""
+
+RECORDS_KEPT = 1 << 19
+"""Of one scan; 72 bytes each."""
+
+
+class Scan:
+    """Disjoint spans, and all hits of one set of break- and watchpoints in each."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._spans: list[tuple[int, Records]] = []
+        self._kept = 0
+
+    def add(self, start: int, stop: int, records: Records) -> None:
+        """Take note that `records` are all hits at positions from `start` to before `stop`.
+
+        What of that was known already stays.
+        """
+        if self._kept + len(records) > RECORDS_KEPT:
+            self.forget()
+        at = start
+        while at < stop:
+            known = self._span_at(at)
+            if known is not None:
+                at = self._spans[known][0]
+                continue
+            index = bisect_right(self._starts, at)
+            end = min([stop, *self._starts[index : index + 1]])
+            inside = records[(records["position"] >= at) & (records["position"] < end)]
+            self._starts.insert(index, at)
+            self._spans.insert(index, (end, inside.copy()))
+            self._kept += len(inside)
+            at = end
+
+    def forget(self) -> None:
+        """Know nothing any more."""
+        self._starts, self._spans, self._kept = [], [], 0
+
+    def next(self, start: int, stop: int, passed: int) -> tuple[np.void | None, int]:
+        """Return the first hit on the way from `start` to `stop`, and how far the way is known.
+
+        A breakpoint at `passed` does not count.
+        """
+        at = start
+        while at < stop and (known := self._span_at(at)) is not None:
+            end, records = self._spans[known]
+            for record in records[np.searchsorted(records["position"], at) :]:
+                if record["position"] >= stop:
+                    return None, stop
+                if record["position"] != passed or record["flags"] & RecordFlag.ACCESS:
+                    return record, at
+            at = end
+        return None, min(at, stop)
+
+    def last(self, start: int, stop: int) -> tuple[np.void | None, int]:
+        """Return the last hit from `start` to before `stop`, and from where on there is none."""
+        at = stop
+        while at > start and (known := self._span_at(at - 1)) is not None:
+            records = self._spans[known][1]
+            before = int(np.searchsorted(records["position"], at))
+            if before and records["position"][before - 1] >= start:
+                return records[before - 1], at
+            at = self._starts[known]
+        return None, max(at, start)
+
+    def around(self, position: int, count: int, *, forward: bool) -> Records:
+        """Return up to `count` known hits from `position` on, or before and at it."""
+        known = self._span_at(position)
+        if known is None:
+            return np.zeros(0, RECORD)
+        records = self._spans[known][1]
+        if forward:
+            begin = int(np.searchsorted(records["position"], position))
+            return records[begin : begin + count]
+        end = int(np.searchsorted(records["position"], position, side="right"))
+        return records[max(0, end - count) : end]
+
+    def knows(self, position: int) -> bool:
+        """Whether what is hit at `position` is known."""
+        return self._span_at(position) is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been added."""
+        return not self._starts
+
+    def _span_at(self, position: int) -> int | None:
+        index = bisect_right(self._starts, position) - 1
+        return index if index >= 0 and position < self._spans[index][0] else None
+
+
+def gaps(spans: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+    """Return what of `start` to `stop` is in none of `spans`, which are disjoint and rise."""
+    edges = [start, *(edge for span in spans for edge in span), stop]
+    return [(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if low < high]
