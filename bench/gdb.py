@@ -118,6 +118,26 @@ async def in_the_hot_guest(folder):
         gdb.command(f"break *{gdb.place} if $rbx == 0x123456789abc")
         return 1e6 / timed(gdb, "continue")
 
+    def false_by_pointer(gdb):
+        gdb.command(f"break *{gdb.place} if *(int*)*(long*)($rsp + 8) == 0x12345678")
+        return 1e6 / timed(gdb, "continue")
+
+    def thousand_hits(gdb):
+        """Go over 1000 hits of a function and back over as many."""
+        gdb.command("break *&hot")
+        gdb.move("continue", SECONDS)
+        took = []
+        for resume in ("continue", "reverse-continue"):
+            gdb.command("ignore $bpnum 1000")
+            took.append(timed(gdb, resume))
+        return took
+
+    def stock_hits(gdb):
+        gdb.command("break *&hot")
+        gdb.move("continue", SECONDS)
+        gdb.command("ignore $bpnum 100")
+        return timed(gdb, "continue")
+
     def reverse_next(gdb):
         """Go back out of `tight` from its 500th instruction."""
         gdb.command(f"break *{gdb.place} if $rcx == 1000000 - 250")
@@ -132,9 +152,19 @@ async def in_the_hot_guest(folder):
     async with ours(recording, 1000) as path:
         (rate,) = await asyncio.to_thread(run, path, false_conditions)
     async with ours(recording, 1000) as path:
+        (by_pointer,) = await asyncio.to_thread(run, path, false_by_pointer)
+    async with ours(recording, 1000) as path:
+        (hits,) = await asyncio.to_thread(run, path, thousand_hits)
+    async with stub(recording, 1000) as path:
+        (stock,) = await asyncio.to_thread(run, path, stock_hits)
+    async with ours(recording, 1000) as path:
         times = await asyncio.to_thread(run, path, *[reverse_next] * 5)
     return {
         "false conditions a second": rate,
+        "the same through two pointers": by_pointer,
+        "1000 hits forward": hits[0],
+        "1000 hits backward": hits[1],
+        "100 hits forward, stock": stock,
         "reverse-next over 500, first": times[0],
         "reverse-next over 500, p50": statistics.median(times),
     }

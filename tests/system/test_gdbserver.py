@@ -76,6 +76,21 @@ def test_breakpoints_both_ways(gdb):
 
 
 @pytest.mark.usefixtures("probe")
+def test_ignored_hits_are_counted_both_ways(gdb):
+    gdb.command("break putc")
+    places = []
+    for _ in range(7):
+        go(gdb, "reverse-continue")
+        places.append((where(gdb), gdb.register("rsp"), gdb.command("x/2gx $rsp")))
+    gdb.command("ignore $bpnum 5")
+    go(gdb, "continue")
+    assert (where(gdb), gdb.register("rsp"), gdb.command("x/2gx $rsp")) == places[0]
+    gdb.command("ignore $bpnum 5")
+    go(gdb, "reverse-continue")
+    assert (where(gdb), gdb.register("rsp"), gdb.command("x/2gx $rsp")) == places[6]
+
+
+@pytest.mark.usefixtures("probe")
 def test_a_watchpoint_shows_old_and_new_both_ways(gdb):
     gdb.command("watch *(long*)0x200100")
     text = go(gdb, "reverse-continue")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from retrograde.errors import PositionError, QemuDied, QemuRefused
 from retrograde.machine.probe_request import Breakpoint, Watch
-from retrograde.testing.cpu import RAM_BYTES, Instruction, Program, execute
+from retrograde.testing.cpu import PC, RAM_BYTES, Instruction, Program, execute
 from retrograde.testing.machine import ModelReplayer, packet_of
 from retrograde.testing.model import CYCLE, model_timeline
 from retrograde.timeline.timeline import Timeline
@@ -84,6 +84,10 @@ class Driver:
     async def compare(self):
         position = self.timeline.position
         moment = self.execution.last[position]
+        glimpse = await self.timeline.glimpse()
+        truth = packet_of(self.execution.registers[moment])
+        assert all(one in (ord("x"), other) for one, other in zip(glimpse, truth, strict=True))
+        assert await self.timeline.pc() == self.execution.registers[moment][PC]
         assert await self.timeline.packet() == packet_of(self.execution.registers[moment])
         ram = self.execution.ram_at(moment)
         for space in ("virtual", "physical"):

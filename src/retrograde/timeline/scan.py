@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,24 @@ RECORDS_KEPT = 1 << 19
 """Of one scan; 72 bytes each."""
 
 
+class _Span(NamedTuple):
+    """Hits up to before `stop`; `positions` are theirs, apart because they are looked up."""
+
+    stop: int
+    records: Records
+    positions: NDArray[np.uint64]
+
+    def from_(self, position: int, side: Literal["left", "right"] = "left") -> int:
+        """Return the index of the first hit at `position` or, on the right, behind it."""
+        return int(np.searchsorted(self.positions, np.uint64(position), side))
+
+
 class Scan:
     """Disjoint spans, and all hits of one set of break- and watchpoints in each."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
-        self._spans: list[tuple[int, Records]] = []
+        self._spans: list[_Span] = []
         self._kept = 0
 
     def add(self, start: int, stop: int, records: Records) -> None:
@@ -40,13 +53,14 @@ class Scan:
         while at < stop:
             known = self._span_at(at)
             if known is not None:
-                at = self._spans[known][0]
+                at = self._spans[known].stop
                 continue
             index = bisect_right(self._starts, at)
             end = min([stop, *self._starts[index : index + 1]])
             inside = records[(records["position"] >= at) & (records["position"] < end)]
             self._starts.insert(index, at)
-            self._spans.insert(index, (end, inside.copy()))
+            positions = np.ascontiguousarray(inside["position"])
+            self._spans.insert(index, _Span(end, inside.copy(), positions))
             self._kept += len(inside)
             at = end
 
@@ -61,23 +75,23 @@ class Scan:
         """
         at = start
         while at < stop and (known := self._span_at(at)) is not None:
-            end, records = self._spans[known]
-            for record in records[np.searchsorted(records["position"], at) :]:
+            span = self._spans[known]
+            for record in span.records[span.from_(at) :]:
                 if record["position"] >= stop:
                     return None, stop
                 if record["position"] != passed or record["flags"] & RecordFlag.ACCESS:
                     return record, at
-            at = end
+            at = span.stop
         return None, min(at, stop)
 
     def last(self, start: int, stop: int) -> tuple[np.void | None, int]:
         """Return the last hit from `start` to before `stop`, and from where on there is none."""
         at = stop
         while at > start and (known := self._span_at(at - 1)) is not None:
-            records = self._spans[known][1]
-            before = int(np.searchsorted(records["position"], at))
-            if before and records["position"][before - 1] >= start:
-                return records[before - 1], at
+            span = self._spans[known]
+            before = span.from_(at)
+            if before and span.positions[before - 1] >= start:
+                return span.records[before - 1], at
             at = self._starts[known]
         return None, max(at, start)
 
@@ -86,12 +100,12 @@ class Scan:
         known = self._span_at(position)
         if known is None:
             return np.zeros(0, RECORD)
-        records = self._spans[known][1]
+        span = self._spans[known]
         if forward:
-            begin = int(np.searchsorted(records["position"], position))
-            return records[begin : begin + count]
-        end = int(np.searchsorted(records["position"], position, side="right"))
-        return records[max(0, end - count) : end]
+            begin = span.from_(position)
+            return span.records[begin : begin + count]
+        end = span.from_(position, "right")
+        return span.records[max(0, end - count) : end]
 
     def knows(self, position: int) -> bool:
         """Whether what is hit at `position` is known."""
@@ -104,7 +118,7 @@ class Scan:
 
     def _span_at(self, position: int) -> int | None:
         index = bisect_right(self._starts, position) - 1
-        return index if index >= 0 and position < self._spans[index][0] else None
+        return index if index >= 0 and position < self._spans[index].stop else None
 
 
 def gaps(spans: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
