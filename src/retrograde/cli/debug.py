@@ -100,13 +100,15 @@ async def _debug(
         return await _run_gdb([*gdb, *connect, *extra])
 
 
-def _guest(recording: Recording, program: Path | None) -> list[str]:
+def _guest(
+    recording: Recording, program: Path | None, architecture: str | None = None
+) -> list[str]:
     """Return what tells gdb of a guest, and of its program if that is where it is linked."""
     isa = isa_for(recording.manifest.machine.target)
     # Of a file that names another architecture gdb would not take ours back.
     return [
         *([str(program)] if program else []),
-        *("-ex", f"set architecture {isa.gdb_architecture}"),
+        *("-ex", f"set architecture {architecture or isa.gdb_architecture}"),
         *("-ex", f"set endian {isa.byte_order}"),
     ]
 
@@ -117,6 +119,8 @@ async def _served(
 ) -> AsyncIterator[list[str]]:
     """Serve the recording while the context lasts; yields how gdb is told to attach."""
     from retrograde.gdbserver.address import Address
+    from retrograde.gdbserver.face import mode_for
+    from retrograde.gdbserver.mode import ModeChoice
     from retrograde.gdbserver.server import GdbServer
     from retrograde.index.hints import IndexHints
     from retrograde.timeline.timeline import Timeline
@@ -131,12 +135,17 @@ async def _served(
         with progress("preparing", recording.end) as show:
             timeline = await Timeline.open(recording, qemu, at=at, progress=show)
         timeline.hints = IndexHints.of(recording)
-        guest = _guest(recording, None if symbols else recording.program())
+        program = symbols or recording.program()
+        mode = mode_for(recording, program)
+        architecture = "i386" if mode else None
+        guest = _guest(recording, None if symbols else program, architecture)
+        if at and (doubt := await ModeChoice().doubt(timeline, mode)):
+            warn(doubt.rstrip())
         attach = ["-ex", f"source {script}", "-ex", f"target remote {address}"]
         if symbols:  # placed by what the guest's memory tells, which takes a connection
             name = _quoted(symbols.absolute())
             attach = ["-ex", f"exec-file {name}", *attach, "-ex", f"retro symbols {name}"]
-        async with timeline, await GdbServer.start(timeline, address, warn):
+        async with timeline, await GdbServer.start(timeline, address, warn, mode=mode):
             yield [*guest, *attach]
 
 
@@ -151,6 +160,7 @@ async def _served_by_qemu(
     recording: Recording, qemu: Qemu, at: int, symbols: Path | None
 ) -> AsyncIterator[list[str]]:
     """Let QEMU serve the recording itself, which it can since 5.2."""
+    from retrograde.gdbserver.face import mode_for
     from retrograde.machine.replayer import Replayer
     from retrograde.machine.wiring import GdbListener
 
@@ -159,7 +169,10 @@ async def _served_by_qemu(
             listener.release()
             with progress("replaying", at) as show:
                 await replayer.run_to(at, show)
-            guest = _guest(recording, symbols or recording.program())
+            program = symbols or recording.program()
+            if mode_for(recording, program):
+                warn("QEMU's stub takes this 32-bit program for 64-bit code: its values are wrong.")
+            guest = _guest(recording, program)
             yield [*guest, "-ex", f"target remote {listener.path}"]
 
 

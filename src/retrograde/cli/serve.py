@@ -59,6 +59,7 @@ IDLE_SECONDS = 600.0
 
 
 async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) -> None:
+    from retrograde.gdbserver.face import mode_for
     from retrograde.gdbserver.server import GdbServer
     from retrograde.index.hints import IndexHints
     from retrograde.timeline.timeline import Timeline
@@ -71,7 +72,11 @@ async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) ->
     async with (
         timeline,
         await GdbServer.start(
-            timeline, address, warn, patience=None if address.is_local else IDLE_SECONDS
+            timeline,
+            address,
+            warn,
+            patience=None if address.is_local else IDLE_SECONDS,
+            mode=mode_for(recording, recording.program()),
         ) as server,
     ):
         if not timeline.can_search:

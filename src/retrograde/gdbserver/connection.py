@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from retrograde.gdbserver.lifesigns import LifeSigns, sign_for
+from retrograde.gdbserver.mode import ModeChoice
 from retrograde.gdbserver.refusal import Refusing
 from retrograde.gdbserver.requests import is_long
 from retrograde.gdbserver.session import PACKET_BYTES, Session
@@ -52,13 +53,18 @@ class Connection(asyncio.Protocol):
     command, and each is answered two turns of the event loop sooner.
     """
 
-    def __init__(self, timeline: Timeline, accept: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        accept: Callable[[Connection], None],
+        mode: ModeChoice | None = None,
+    ) -> None:
         """`accept` is called when the client is there: it has `run` run, or aborts."""
         self._timeline = timeline
         self._accept = accept
         self._transport: asyncio.Transport
         self._lost = asyncio.get_running_loop().create_future()
-        self._session = Session(timeline, self._say)
+        self._session = Session(timeline, self._say, mode or ModeChoice())
         self._decoder = Decoder(2 * PACKET_BYTES)
         self._requests: deque[bytes] = deque()
         self._news = asyncio.Event()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,44 @@ class Disassemble(RetroCommand):
         """Return the address and number of what the argument names."""
         words = gdb.string_to_argv(argument)
         return " ".join(str(_address(gdb.parse_and_eval(word))) for word in words)
+
+
+class Mode(RetroCommand):
+    """Have a PC shown as the machine its code is for: retro mode [16 | 32 | 64].
+
+    Alone it tells which code the CPU runs here. In 16-bit code $pc is the linear address.
+    """
+
+    name = "mode"
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Choose, and attach again: gdb learns only then what machine it has."""
+        self.dont_repeat()
+        text, wanted = _ask(f"mode {argument}".strip()), argument.strip()
+        gdb.write(text)
+        if wanted and f"is shown as one of {wanted} bits" in text:
+            gdb.execute("disconnect", to_string=True)
+            _choose_architecture({"16": "i8086", "32": "i386", "64": "i386:x86-64"}[wanted])
+            gdb.execute(f"target remote {_served_at[-1]}", from_tty)
+
+
+def _choose_architecture(name: str) -> None:
+    """Have gdb take what it attaches to next for another architecture than the program's.
+
+    It does not as long as it remembers the machine it was attached to: that is replaced by one
+    of which nothing is known but the architecture.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
+        file.write(f"<target><architecture>{name}</architecture></target>")
+        file.flush()
+        for line in (
+            "set osabi none",
+            f"set tdesc filename {file.name}",
+            f"set architecture {name}",
+            "unset tdesc filename",
+            f"set architecture {name}",
+        ):
+            gdb.execute(line, to_string=True)
 
 
 class Attach(gdb.Command):  # type: ignore[misc]
@@ -342,7 +381,7 @@ def _prompt(current: str) -> str | None:
 
 for _command in (
     *(Retro, When, Seek, Start, End, Checkpoint),
-    *(Finish, FinishBack, Hits, Disassemble, Attach),
+    *(Finish, FinishBack, Hits, Disassemble, Mode, Attach),
     *(Bookmark, Bookmarks, Console, Screen, LastWrite, Symbols),
 ):
     _command()

@@ -10,6 +10,8 @@ from itertools import islice
 
 from retrograde.errors import UsageError
 from retrograde.gdbserver.bookmarks import Bookmarks
+from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
+from retrograde.gdbserver.mode import MODES, ModeChoice
 from retrograde.index.kernelplace import find_anchors, last_ram, unfold
 from retrograde.machine.probe_request import Breakpoint
 from retrograde.position import format_position
@@ -25,6 +27,7 @@ finish                go forward out of the current function or handler
 finish-back           go back to where it was called, or interrupted what ran
 hits ADDR             where the instruction at ADDR is reached: how often, and positions
 disassemble [ADDR] [N] N instructions (8), as the CPU's mode is here, from the pc on
+mode [16|32|64]       which code the CPU runs here; have it shown so once attached anew
 checkpoint            keep this position as the next numbered bookmark
 bookmark NAME         keep this position under a name
 bookmarks             list what was kept
@@ -54,8 +57,9 @@ _FOUND_AT_MOST = 50
 class MonitorCommands:
     """Runs one line at a time and returns what to print."""
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, mode: ModeChoice) -> None:
         self._timeline = timeline
+        self._chosen_mode = mode
         self._bookmarks = Bookmarks(timeline.recording)
         self._anchors: dict[str, int] | None = None
         self._commands: dict[str, Callable[[str], Awaitable[str]]] = {
@@ -68,6 +72,7 @@ class MonitorCommands:
             "hits": self._hits,
             "disassemble": self._disassemble,
             "info": self._info,
+            "mode": self._mode,
             "checkpoint": self._checkpoint,
             "bookmark": self._bookmark,
             "bookmarks": self._list,
@@ -156,6 +161,20 @@ class MonitorCommands:
                 f"There is no `info {rest[:80]}` here.", f"Topics: {', '.join(INFOS)}."
             )
         return _lines(await self._timeline.human(f"info {rest}"))
+
+    async def _mode(self, rest: str) -> str:
+        isa = self._timeline.view.isa
+        if not modes_of(isa):
+            raise UsageError(f"A {isa.target} is shown in one mode only.", "PCs have several.")
+        if rest:
+            wanted = MODES.get(rest)
+            if wanted not in modes_of(isa):
+                known = ", ".join(map(str, modes_of(isa)))
+                raise UsageError(f"{rest[:80]!r} is no mode of this machine.", f"Modes: {known}.")
+            self._chosen_mode.now = wanted
+        here = mode_of(await self._timeline.registers())
+        shown = self._chosen_mode.now or WIDEST[isa.target]
+        return f"The CPU runs {here}-bit code here, and is shown as one of {shown} bits.\n"
 
     async def _checkpoint(self, _rest: str) -> str:
         names = self._bookmarks.all()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from retrograde.errors import InternalError, QemuRefused
+from retrograde.gdbserver.face import Face, face_of
 from retrograde.gdbserver.points import Point, Points
 from retrograde.gdbserver.target import TRAP_BEFORE, byte_order
 from retrograde.timeline.search import Hit
@@ -55,15 +56,22 @@ AT_END = Stop(reason=StopReason.REPLAY_LOG, log_end="end")
 class Motion:
     """All ways to move. Cancelling any leaves the timeline at some position on the way."""
 
-    def __init__(self, timeline: Timeline, points: Points) -> None:
+    def __init__(self, timeline: Timeline, points: Points, face: Face | None = None) -> None:
+        """`face` is how the client sees the machine, as QEMU has it by default."""
+        face = face or face_of(timeline.view, None)
         self._timeline = timeline
+        self._is_linear = face.linear
         self._points = points
         self._before = timeline.view.isa.target in TRAP_BEFORE
         self._told: int | None = None
         self._scanned = (0, 0)
         self._scanned_for: frozenset[Point] = frozenset()
         self._accesses: list[Hit] = []
-        self._names = {r.number: r.name for r in timeline.view.layout.registers if r.bits <= 64}
+        self._names = {
+            one.number: face.names[one.number]
+            for one in face.view.layout.registers
+            if one.bits <= 64
+        }
         known = timeline.view.conditional
         self._conditional = {n: name for n, name in self._names.items() if name in known}
 
@@ -203,6 +211,8 @@ class Motion:
         return None
 
     async def _gdb_pc(self) -> int:
+        if self._is_linear:
+            return await self._timeline.pc()
         view = self._timeline.view
         return view.decode(await self._timeline.glimpse())[view.isa.pc]
 

@@ -15,6 +15,8 @@ from typing import Final, Self
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.gdbserver.address import Address
 from retrograde.gdbserver.connection import Connection
+from retrograde.gdbserver.face import Mode
+from retrograde.gdbserver.mode import ModeChoice
 from retrograde.timeline.timeline import Timeline
 
 Report = Callable[[str], None]
@@ -36,13 +38,19 @@ class GdbServer:
     """
 
     def __init__(
-        self, timeline: Timeline, address: Address, report: Report, patience: float | None
+        self,
+        timeline: Timeline,
+        address: Address,
+        report: Report,
+        patience: float | None,
+        mode: ModeChoice,
     ) -> None:
         self._timeline = timeline
         self.address = address
         """Where it listens, with the port that was found."""
         self._report = report
         self._patience = patience
+        self._mode = mode
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._last: tuple[Connection, asyncio.Task[None]] | None = None
@@ -57,14 +65,16 @@ class GdbServer:
         report: Report = lambda _text: None,
         *,
         patience: float | None = None,
+        mode: Mode | None = None,
     ) -> Self:
         """Listen at `address`; `report` is told of clients that are sent away.
 
         A client that has asked nothing for `patience` seconds gives way to another that
-        comes; None lets it stay. A Unix socket is for its owner only. Raises UsageError when
-        the address is taken, EnvironmentLacks when it cannot be had.
+        comes; None lets it stay. A PC is shown as in `mode` until a client chooses. A Unix
+        socket is for its owner only. Raises UsageError when the address is taken,
+        EnvironmentLacks when it cannot be had.
         """
-        server = cls(timeline, address, report, patience)
+        server = cls(timeline, address, report, patience, ModeChoice(mode))
         try:
             await server._open()
         except OSError as error:
@@ -120,7 +130,7 @@ class GdbServer:
             raise
 
     def _connection(self) -> Connection:
-        return Connection(self._timeline, self._accept)
+        return Connection(self._timeline, self._accept, self._mode)
 
     def _accept(self, connection: Connection) -> None:
         before = None

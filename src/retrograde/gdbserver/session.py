@@ -12,7 +12,9 @@ from typing import Final
 
 from retrograde.errors import RetrogradeError
 from retrograde.gdbserver import target
+from retrograde.gdbserver.face import face_of
 from retrograde.gdbserver.memory import Memory
+from retrograde.gdbserver.mode import ModeChoice
 from retrograde.gdbserver.monitor import MonitorCommands
 from retrograde.gdbserver.motion import Motion, Progress, Stop
 from retrograde.gdbserver.points import MAX_POINTS, Points
@@ -30,6 +32,7 @@ from retrograde.gdbserver.requests import (
     pair,
     point_of,
 )
+from retrograde.machine.targetdesc import ROOT_DOCUMENT
 from retrograde.position import format_position
 from retrograde.timeline.timeline import Timeline
 from retrograde.visible import visible
@@ -73,16 +76,19 @@ _SWITCHES: Final = {
 class Session:
     """The state of one conversation over `timeline`, whose cursor outlives it."""
 
-    def __init__(self, timeline: Timeline, say: Callable[[str], None]) -> None:
+    def __init__(self, timeline: Timeline, say: Callable[[str], None], mode: ModeChoice) -> None:
         """`say` shows a text to the client's user."""
         self.no_ack = False
         self.ended = False
         self._timeline = timeline
         self._say = say
         self._points = Points(timeline)
-        self._motion = Motion(timeline, self._points)
+        self._mode = mode
+        self._shown = mode.now
+        self._face = face_of(timeline.view, mode.now)
+        self._motion = Motion(timeline, self._points, self._face)
         self._memory = Memory(timeline)
-        self._monitor = MonitorCommands(timeline)
+        self._monitor = MonitorCommands(timeline, mode)
         program = timeline.recording.program()
         self._program = ProgramFile(program) if program else None
         self._documents: dict[str, bytes] | None = None
@@ -149,7 +155,14 @@ class Session:
         if stop.log_end:
             self._say(self._why_here(stop.log_end))
         await self._memory.get_ready()
+        await self._doubt_mode()
         return await self._stopped(stop)
+
+    async def _doubt_mode(self) -> None:
+        """Say once when the CPU has come to run other code than the client takes it for."""
+        doubt = await self._mode.doubt(self._timeline, self._shown)
+        if doubt:
+            self._say(doubt)
 
     def _why_here(self, log_end: str) -> str:
         """Say what gdb cannot: it has one sentence for both ends of history."""
@@ -160,11 +173,11 @@ class Session:
 
     async def _stopped(self, stop: Stop) -> bytes:
         self._stop = stop
-        packet = await self._timeline.glimpse()
+        packet = await self._seen(await self._timeline.glimpse())
         reply = b"T%02x" % stop.signal
         if stop.reason and self._names_breaks.get(stop.reason, True):
             reply += _reason(stop)
-        reply += b"thread:1;" + target.expedited(self._timeline.view, packet)
+        reply += b"thread:1;" + target.expedited(self._face.view, packet)
         if self._lists_threads:
             reply += b"threads:1;"
             if not stop.reason:  # lldb would take it for the number of a watchpoint
@@ -197,12 +210,18 @@ class Session:
     async def _registers(self, rest: bytes) -> bytes:
         if rest and not rest.startswith(b";thread:"):
             return b""
-        return await self._timeline.packet()
+        return await self._seen(await self._timeline.packet())
+
+    async def _seen(self, packet: bytes) -> bytes:
+        """Return QEMU's registers as the client has them."""
+        if not self._face.document:
+            return packet
+        return self._face.packet(packet, await self._timeline.pc(), self._timeline.view)
 
     async def _register(self, rest: bytes) -> bytes:
         number = hexadecimal(rest.partition(b";")[0])
-        packet = await self._timeline.packet()
-        view = self._timeline.view
+        packet = await self._seen(await self._timeline.packet())
+        view = self._face.view
         digits = target.register_digits(view, packet, number)
         if digits is None and any(one.number == number for one in view.described.registers):
             return await self._timeline.register(number)
@@ -261,6 +280,8 @@ class Session:
 
     async def _document(self, rest: bytes) -> bytes:
         name, _, span = rest.rpartition(b":")
+        if self._documents is None and self._face.document:
+            self._documents = {ROOT_DOCUMENT: self._face.document}
         if self._documents is None:
             documents = await self._timeline.target_description()
             self._documents = target.description(self._timeline.view.isa, documents)
@@ -292,18 +313,20 @@ class Session:
             self._say(await self._monitor.run(line))
             if self._timeline.position != position:
                 await self._memory.get_ready()
+                await self._doubt_mode()
         except RetrogradeError as error:
             self._say(f"{error}\n")
         return b"OK"
 
     async def _host(self, _rest: bytes) -> bytes:
         view = self._timeline.view
-        return target.host_info(view.isa, target.byte_order(view, await self._timeline.packet()))
+        order = target.byte_order(view, await self._timeline.packet())
+        return target.host_info(self._face.view.isa, order)
 
     async def _process(self, _rest: bytes) -> bytes:
         view = self._timeline.view
         order = target.byte_order(view, await self._timeline.packet())
-        return target.process_info(view.isa, order)
+        return target.process_info(self._face.view.isa, order)
 
     async def _region(self, rest: bytes) -> bytes:
         start, size, mapped = await self._memory.region(hexadecimal(rest))

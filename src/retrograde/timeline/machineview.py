@@ -92,12 +92,21 @@ class MachineView:
     def _unknown(self) -> bytes:
         return b"x" * (2 * self.layout.size)
 
-    def partial(self, pc: int, general: bytes) -> bytes:
-        """Return a `g` packet with the pc and perhaps the general registers, else x's."""
+    @cached_property
+    def told_at_hits(self) -> tuple[Register, ...]:
+        """The general registers, and on x86 those that tell its mode."""
+        modes = ("cr0", "efer") if self.general and self.isa.target in X86 else ()
+        return (*self.general, *(self.layout.register(name) for name in modes))
+
+    def partial(self, pc: int, told: bytes) -> bytes:
+        """Return a `g` packet with the pc and, of `told_at_hits`, what there is; else x's."""
         packet, known = bytearray(self._unknown), self.layout.register(self.isa.pc)
-        value = pc.to_bytes(known.size, self.isa.byte_order).hex().encode()
-        packet[2 * known.offset : 2 * (known.offset + known.size)] = value
-        packet[: 2 * len(general)] = general.hex().encode()
+        value, at = pc.to_bytes(known.size, self.isa.byte_order), 0
+        packet[2 * known.offset : 2 * (known.offset + known.size)] = value.hex().encode()
+        for one in self.told_at_hits if told else ():
+            digits = told[at : at + one.size].hex().encode()
+            packet[2 * one.offset : 2 * (one.offset + one.size)] = digits
+            at += one.size
         return bytes(packet)
 
     def decode(self, packet: bytes) -> RegisterValues:

@@ -67,13 +67,13 @@ class Moments:
 
     def kept(self, chosen: Iterable[int] = ()) -> Kept | None:
         """Return what the probe is to keep, at `chosen` positions only; None if it cannot."""
-        general, view = self._view.general, self._view
-        if not general:
+        view, told = self._view, self._view.told_at_hits
+        if not told:
             return None
         return Kept(
-            tuple(one.name for one in general),
-            sum(one.size for one in general),
-            len(general),
+            tuple(one.name for one in told),
+            sum(one.size for one in told),
+            len(view.general),
             tuple((part.start, part.stop - 1) for part in view.ranges),
             tuple(self._seen),
             tuple(sorted(chosen)),
