@@ -77,6 +77,7 @@ async def test_each_is_what_the_machine_is_there(recorded, target):
         timeline.add_watchpoint(int(trace.accesses["vaddr"][0]), 8, "rw")
         found += await walk(timeline, dice, forward=False)
         assert len(found) > STOPS
+        assert any(b"x" in glimpse for _, glimpse, _, _ in found), "none was remembered"
         for position, glimpse, pc, memory in found:
             assert agree(glimpse, await there(oracle, position)), position
             assert pc == await oracle.pc()
