@@ -30,12 +30,13 @@ def log_of(folder: Path, *events: Event) -> RrLog:
     return RrLog.open(path, chunk_bytes=MIN_CHUNK_BYTES)
 
 
-def test_the_last_instructions_come_before_the_shutdown(tmp_path: Path) -> None:
-    log = log_of(tmp_path, *BEFORE * 30, ASKED, RAN, CHECKPOINT, SIGNAL, END)
+@pytest.mark.parametrize("asked", [ASKED, SIGNAL])
+def test_the_last_instructions_come_before_the_shutdown(asked: rr.Shutdown, tmp_path: Path) -> None:
+    log = log_of(tmp_path, *BEFORE * 30, asked, RAN, CHECKPOINT, SIGNAL, END)
     assert log.summary().end == 150
     assert put_behind_its_instructions(log)
-    assert (log.summary().end, log.summary().shutdown) == (1150, "guest-shutdown")
-    ordered = log_of(tmp_path, *BEFORE * 30, RAN, ASKED, CHECKPOINT, SIGNAL, END)
+    assert (log.summary().end, log.summary().shutdown) == (1150, asked.cause)
+    ordered = log_of(tmp_path, *BEFORE * 30, RAN, asked, CHECKPOINT, SIGNAL, END)
     found = log.path.read_bytes()
     assert found == ordered.path.read_bytes()
     assert not put_behind_its_instructions(log)
@@ -45,7 +46,7 @@ def test_the_last_instructions_come_before_the_shutdown(tmp_path: Path) -> None:
     "events",
     [
         (*BEFORE, RAN, ASKED, CHECKPOINT, RAN, END),  # as it should be
-        (*BEFORE, SIGNAL, RAN, END),  # ended from outside, between two instructions
+        (*BEFORE, SIGNAL, CHECKPOINT, RAN, END),
         (*BEFORE, SIGNAL, ASKED, RAN, END),
         (*BEFORE, RAN, END),
         (*BEFORE, ASKED),

@@ -173,8 +173,8 @@ LATE_TIMER = Quirk(
 EARLY_SHUTDOWN = Quirk(
     "early-shutdown",
     frozenset(),
-    "the guest's shutdown is logged before the instructions that led to it since the last event, "
-    "which no replay reaches then (replay_shutdown_request in replay/replay.c)",
+    "a shutdown is logged before the instructions that ran since the last event, which no replay "
+    "reaches then (replay_shutdown_request in replay/replay.c)",
     "the two are exchanged in the finished log, as later versions of QEMU write them",
     early_shutdown=True,
     until=(10, 2),

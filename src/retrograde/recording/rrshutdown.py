@@ -1,8 +1,10 @@
-"""Where the guest's own shutdown stands in an rr log.
+"""Where the shutdown stands in an rr log.
 
-QEMU before 10.2 writes the event when the guest asks for the shutdown, and only afterwards that
+QEMU before 10.2 writes the event when somebody asks for the shutdown, and only afterwards that
 instructions ran since the last event (replay_shutdown_request in QEMU's replay/replay.c). A
-replay of that log ends before these instructions, of which the last is the one that asked.
+replay of that log ends before these instructions. Where the guest asked, the last of them is
+the one with which it did. What ran after the request is in later events: QEMU writes one
+before it lets the guest run again.
 """
 
 from __future__ import annotations
@@ -15,13 +17,12 @@ import numpy as np
 from retrograde.recording.rrevents import Kind
 from retrograde.recording.rrlog import RrLog
 
-_BY_GUEST: Final = {kind for kind in Kind if kind.name.startswith("SHUTDOWN_GUEST_")}
 _SHUTDOWNS: Final = {kind for kind in Kind if kind.name.startswith("SHUTDOWN_")}
 _INSTRUCTION_BYTES: Final = 5
 
 
 def put_behind_its_instructions(log: RrLog) -> bool:
-    """Exchange the guest's shutdown and an INSTRUCTION event that follows it, in the file.
+    """Exchange the first shutdown and an INSTRUCTION event that follows it, in the file.
 
     Returns whether there was something to exchange. Raises as RrLog.batches does, OSError
     where the file cannot be written.
@@ -41,12 +42,11 @@ def put_behind_its_instructions(log: RrLog) -> bool:
 
 
 def _first_shutdown(log: RrLog) -> int | None:
-    """Return the offset of the first SHUTDOWN event if it is the guest's, in bytes."""
+    """Return the offset of the first SHUTDOWN event, in bytes; None where there is none."""
     wanted = np.zeros(256, np.bool_)
     wanted[list(_SHUTDOWNS)] = True
     for batch in log.batches():
         found = np.flatnonzero(wanted[batch.kind])
         if found.size:
-            first = found[0]
-            return int(batch.offset[first]) if int(batch.kind[first]) in _BY_GUEST else None
+            return int(batch.offset[found[0]])
     return None
