@@ -51,6 +51,7 @@ async def stub(recording, at):
     with GdbListener() as listener:
         qemu = qemu_for(recording)
         async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
+            await replayer.save_for_gdb()
             await replayer.run_to(at)
             yield listener.path
 

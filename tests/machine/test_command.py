@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import msgspec
@@ -145,7 +146,7 @@ def test_record_command_of_a_linux_boot(disk):
         f"memory-backend-file,id=retrograde-ram,share=on,mem-path={quoted}/ram,size=134217728B",
         *("-machine", "memory-backend=retrograde-ram"),
         *("-machine", "hpet=off", "-global", "apic-common.vapic=off"),
-        *("-icount", f"shift=7,rr=record,rrfile={quoted}/replay.log,rrsnapshot=init"),
+        *("-icount", f"shift=7,rr=record,rrfile={quoted}/replay.log"),
         *("-sandbox", argv[-1]),
     ]
     assert "spawn=deny" in argv[-1]
@@ -153,7 +154,7 @@ def test_record_command_of_a_linux_boot(disk):
 
 def test_replay_differs_from_record_in_a_few_words_only(disk):
     spec = parse_arguments(["-hda", disk, "-nic", "user,model=virtio"], "x86_64").spec
-    launch = launch_for(spec)
+    launch = launch_for(spec, snapshot="init")
     recording, replaying = record_command(spec, launch), replay_command(spec, launch)
     assert replaying[-2:] == ["-S", "-no-shutdown"]
     pairs = zip(recording, replaying[:-2], strict=True)
@@ -206,7 +207,8 @@ def test_optional_parts_are_left_out():
 def test_gdb_and_plugin_on_request():
     spec = MachineSpec("x86_64", ())
     launch = launch_for(spec, gdb=Chardev.socket(7, listening=True), plugin="/x.so,a=b")
-    argv = replay_command(spec, launch)
+    assert "-gdb" not in replay_command(spec, launch)
+    argv = replay_command(spec, dataclasses.replace(launch, serves_gdb=True))
     assert "backend=socket,id=retrograde-gdb,fd=7,server=on,wait=off" in argv
     assert argv[argv.index("-gdb") + 1] == "chardev:retrograde-gdb"
     assert argv[argv.index("-plugin") + 1] == "/x.so,a=b"

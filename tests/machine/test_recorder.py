@@ -16,6 +16,7 @@ from retrograde.errors import EnvironmentLacks, QemuTimeout, UsageError
 from retrograde.machine import recorder, replayer
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quirks import LOADING
 from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer
 from retrograde.recording import rrlog
@@ -24,6 +25,7 @@ from retrograde.recording.rrlayout import LAYOUTS
 from retrograde.recording.rrlog import RrLog
 from tests import leftovers
 from tests.conftest import find_qemu
+from tests.machine.cortexm import UNLOADABLE
 from tests.system import programs
 
 pytestmark = pytest.mark.qemu
@@ -200,6 +202,36 @@ async def test_hung_qemu_is_given_up(
     assert not recording.complete
     assert recording.manifest.status == -signal.SIGKILL
     assert recording.end > 0
+
+
+@pytest.mark.parametrize("by", ["timeout", "stop"])
+async def test_a_qemu_that_never_answers_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """A guest that faults for ever without an instruction: QEMU's main loop never runs."""
+    find_qemu("arm")
+    image = tmp_path / "lost.bin"
+    image.write_bytes(bytes.fromhex("00100020 01100000"))  # the stack; a reset vector into nothing
+    monkeypatch.setattr(recorder, "EXIT_SECONDS", 0.2)
+    stop = asyncio.Event()
+    if by == "stop":
+        stop.set()
+    try:
+        recording = await record(
+            tmp_path / "x.retro",
+            ["-M", UNLOADABLE, "-nographic", "-kernel", str(image)],
+            target="arm",
+            timeout=1 if by == "timeout" else None,
+            without_quirks=frozenset({LOADING.name}),
+            stop=stop,
+        )
+    except QemuTimeout as error:
+        assert "ran not one instruction" in str(error)
+        assert not list(tmp_path.glob("x.retro*"))
+    else:  # a QEMU that was asked to end before it began to run the guest
+        assert recording.complete
+        assert recording.end == 0
+    assert leftovers.settled_qemus() == []
 
 
 async def test_typed_input_is_recorded(tmp_path: Path, qemu: Qemu) -> None:

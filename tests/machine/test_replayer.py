@@ -51,10 +51,6 @@ async def test_a_position_is_the_same_after_going_back(recording: Recording, qem
         assert await state(replayer) == at_middle
         await replayer.run_to(later)
         assert await state(replayer) == at_later
-        await replayer.rewind()
-        assert replayer.position == 0
-        await replayer.run_to(middle)
-        assert await state(replayer) == at_middle
 
 
 async def test_a_clock_that_is_due_at_the_start(tmp_path: Path, qemu: Qemu) -> None:
@@ -120,14 +116,9 @@ async def test_running_to_where_it_stands_is_not_lost(recording: Recording, qemu
 
 async def test_ram_without_content_takes_no_memory(recording: Recording, qemu: Qemu) -> None:
     async with await Replayer.start(recording, qemu) as replayer:
-        for _ in range(2):
-            assert replayer.ram.present().sum() < 8  # of 32 MiB
-            await replayer.run_to(recording.end // 2)
-            present = replayer.ram.present()
-            assert 1 < present.sum() < 16
-            for number in present.nonzero()[0]:
-                assert replayer.ram.array()[number << 20 : (number + 1) << 20].any()
-            await replayer.rewind()
+        assert replayer.ram.present().sum() < 8  # of 32 MiB
+        await replayer.run_to(recording.end // 2)
+        assert 1 < replayer.ram.present().sum() < 16
 
 
 def test_only_zeros_are_released() -> None:

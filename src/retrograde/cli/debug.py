@@ -167,6 +167,8 @@ async def _served_by_qemu(
     with GdbListener() as listener:
         async with await Replayer.start(recording, qemu, gdb_listener=listener) as replayer:
             listener.release()
+            if at:
+                await replayer.save_for_gdb()
             with progress("replaying", at) as show:
                 await replayer.run_to(at, show)
             program = symbols or recording.program()

@@ -231,6 +231,8 @@ class MonitorCommands:
             content = bytes.fromhex(rest)
         except ValueError:
             raise UsageError("These are not bytes in hexadecimal digits.") from None
+        if not self._timeline.recording.manifest.ram.seen:
+            return "unknown\n"
         ram = await self._last_memory()
         found = await asyncio.to_thread(ram.find, content, 0)
         return "yes\n" if found >= 0 else "no\n"

@@ -100,10 +100,10 @@ async def _replay(
 ) -> None:
     qemu = qemu or qemu_for(recording)
     require_probe(qemu.path)
-    if not recording.manifest.ram.shared:
+    if not recording.manifest.ram.seen:
         raise EnvironmentLacks(
-            "The RAM of this recording is not a shared memory file, so that no index can be made.",
-            "Record again with this version of retrograde.",
+            "No index can be made: QEMU keeps the RAM of this machine to itself.",
+            "`debug`, `last-write` and the tables of the log (console, interrupts) need none.",
         )
     checkpoints = await checkpoints_of(recording, qemu, progress=surveying, all_whole=True)
     with contextlib.closing(checkpoints):

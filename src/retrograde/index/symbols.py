@@ -103,7 +103,7 @@ def build_symbols(
         symbols, sizes = kernel, {}
     else:
         slide = _slide(given, anchors_of(kernel) or anchors_told(ram, checkpoints))
-        troubles = _check(given, kernel, ram, slide)
+        troubles = _check(given, kernel, ram, slide) if recording.manifest.ram.seen else []
         symbols = [symbol._replace(address=symbol.address + slide) for symbol in given.symbols]
         sizes = {address + slide: size for address, size in given.sizes.items()}
     if file is None and made_by not in (None, maker):

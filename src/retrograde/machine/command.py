@@ -32,7 +32,10 @@ VMSTATE_DRIVE = f"{RESERVED}-vmstate"
 """Id of the drive that holds snapshots; `info snapshots` and snapshot-save know it so."""
 
 INITIAL = "init"
-"""Name of the snapshot of position 0."""
+"""Name of the snapshot of position 0 that recordings had once."""
+
+GDB_ID = f"{RESERVED}-gdb"
+"""Id of the character device gdb comes in by; the monitor's `gdbserver` can be told of it."""
 
 RAM_ID = f"{RESERVED}-ram"
 """Id of the memory backend that is the guest's RAM; `info mtree` shows it."""
@@ -92,13 +95,14 @@ class Launch:
 
     `inputs` are the paths of the manifest's inputs in order, `layers` those that are images of
     disks by their number there, `overlays` fresh qcow2 images, one for each of
-    `MachineSpec.overlaid()`, with the virtual size of the disk. For a replay each must hold an
-    (empty) snapshot called `snapshot`, because loading a machine wants it on every disk. `vmstate`
-    is the qcow2 image with the machine's snapshots, `log` the rr log. `snapshot` is taken at
-    position 0 when recording and loaded when replaying; None does neither. `machine_options` and
-    `globals` are quirk remedies (`hpet=off`, `apic-common.vapic=off`). `live_netdevs` gives
-    backends, by id, the user's own -netdev text, when recording. `plugin` is the value of -plugin,
-    `vnc` that of -vnc, when recording.
+    `MachineSpec.overlaid()`, with the virtual size of the disk. `vmstate` is the qcow2 image with
+    the machine's snapshots, `log` the rr log. `gdb` is served at once with `serves_gdb`, else when
+    the monitor is told to. `snapshot` is taken at position 0 when recording and loaded when
+    replaying, where each overlay must hold an (empty) one of that name, because loading wants it
+    on every disk; None does neither. `machine_options` and `globals` are quirk remedies
+    (`hpet=off`, `apic-common.vapic=off`). `live_netdevs` gives backends, by id, the user's own
+    -netdev text, when recording. `plugin` is the value of -plugin, `vnc` that of -vnc, when
+    recording.
     """
 
     program: str
@@ -110,8 +114,9 @@ class Launch:
     overlays: Sequence[GuardedImage] = ()
     console: Chardev = NOWHERE
     gdb: Chardev | None = None
+    serves_gdb: bool = False
     ram: RamFile | None = None
-    snapshot: str | None = INITIAL
+    snapshot: str | None = None
     sandbox: bool = True
     machine_options: Sequence[str] = ()
     globals: Sequence[str] = ()
@@ -174,8 +179,9 @@ def _common(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
     yield from Chardev.socket(launch.monitor_fd).option(monitor)
     yield from ("-qmp", f"chardev:{monitor}")
     if launch.gdb is not None:
-        yield from launch.gdb.option(f"{RESERVED}-gdb")
-        yield from ("-gdb", f"chardev:{RESERVED}-gdb")
+        yield from launch.gdb.option(GDB_ID)
+        if launch.serves_gdb:
+            yield from ("-gdb", f"chardev:{GDB_ID}")
     if launch.ram is not None:
         yield from _ram(launch.ram)
     for remedy in launch.machine_options:

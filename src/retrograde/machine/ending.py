@@ -25,9 +25,10 @@ def has_run(log: Path, version: int, status: int) -> bool:
             return True
         return next(events.events({Kind.INSTRUCTION}), None) is not None
     except RecordingError as error:
-        if isinstance(error.__cause__, OSError):
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
             raise  # nothing is known of it
-        return False
+        return False  # without a log, QEMU was ended before it made one
 
 
 def own_ending(shutdown: str | None, status: int, stderr: str) -> Ending:

@@ -23,6 +23,9 @@ from retrograde.machine.asking import KILLED, how_it_ended
 
 Result = TypeVar("Result")
 
+INPUTS = "inputs"
+"""What a QEMU knows the folder of a recording's inputs as."""
+
 STDERR_KEPT = 8192
 """Bytes of QEMU's last words that go into an error."""
 
@@ -40,6 +43,15 @@ def wipe_environment() -> dict[str, str]:
     """
     dropped = ("QEMU_", "LD_", "MALLOC_", "G_MESSAGES")
     return {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+
+
+def input_path(name: str) -> str:
+    """Return the path under which QEMU opens the input `name`.
+
+    Guests may see it: malta's firmware passes the kernel's on (hw/mips/malta.c), an option ROM
+    is found by its last part (hw/core/loader.c).
+    """
+    return f"{INPUTS}/{name}"
 
 
 async def finished(work: Awaitable[Result]) -> Result:
@@ -76,23 +88,32 @@ def cpu_seconds_in(place: Path) -> float:
 class QemuProcess:
     """A running QEMU. Made by `start`; always ended by `kill` or `wait`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, stderr_fd: int, name: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, stderr_fd: int, name: str, place: Scratch
+    ) -> None:
         self._process = process
         self._stderr_fd = stderr_fd
         self._name = name
+        self._place = place
 
     @classmethod
-    async def start(cls, argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> QemuProcess:
+    async def start(
+        cls, argv: Sequence[str], *, pass_fds: Sequence[int] = (), inputs: Path | None = None
+    ) -> QemuProcess:
         """Run `argv` with only `pass_fds` inherited, in a deleted working directory.
 
-        It gets a session of its own: a Ctrl-C at our terminal is for us to act on.
-        Raises QemuDied when the program cannot be started.
+        With `inputs`, a folder, that directory lasts until `settle`, and the folder is known in
+        it as `inputs`: a guest may see the names of files, so these are the same wherever a
+        recording is. It gets a session of its own: a Ctrl-C at our terminal is for us to act
+        on. Raises QemuDied when the program cannot be started.
         """
         stderr_fd = os.memfd_create("qemu-stderr")
         setpriv = shutil.which("setpriv")
         guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-        nowhere = Scratch()
+        place = Scratch()
         try:
+            if inputs is not None:
+                (place.path / INPUTS).symlink_to(inputs.absolute())
             process = await asyncio.create_subprocess_exec(
                 *guard,
                 *argv,
@@ -101,16 +122,20 @@ class QemuProcess:
                 stderr=stderr_fd,
                 pass_fds=tuple(pass_fds),
                 env=wipe_environment(),
-                cwd=nowhere.path,
+                cwd=place.path,
                 start_new_session=True,
             )
         except OSError as error:
             os.close(stderr_fd)
+            place.close()
             raise QemuDied(f"{argv[0]} could not be started: {error}.") from error
-        finally:
-            # A deleted working directory: no relative name can reach any file.
-            nowhere.close()
-        return cls(process, stderr_fd, Path(argv[0]).name)
+        except BaseException:
+            place.close()
+            raise
+        started = cls(process, stderr_fd, Path(argv[0]).name, place)
+        if inputs is None:
+            started.settle()
+        return started
 
     @property
     def pid(self) -> int:
@@ -130,6 +155,13 @@ class QemuProcess:
     def cpu_seconds(self) -> float:
         """Return the processor time it has used; 0 when it is gone."""
         return cpu_seconds_in(Path(f"/proc/{self.pid}"))
+
+    def settle(self) -> None:
+        """Delete its working directory, once it has opened its inputs. Safe to repeat.
+
+        No relative name can reach any file from then on.
+        """
+        self._place.close()
 
     def stderr(self) -> str:
         """Return the last `STDERR_KEPT` bytes QEMU printed on stderr, as text."""
@@ -176,6 +208,7 @@ class QemuProcess:
 
     def close(self) -> None:
         """Forget QEMU's stderr; the process must have ended."""
+        self._place.close()
         if self._stderr_fd >= 0:
             os.close(self._stderr_fd)
             self._stderr_fd = -1

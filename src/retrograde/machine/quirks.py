@@ -20,15 +20,15 @@ from retrograde.machine.qemu import Qemu
 class Quirk:
     """One defect: whom it hits, what it does, what cures it.
 
-    `machine_option` and `global_option` are the remedies that go on the command line.
-    `no_snapshot` makes none at position 0, `no_checkpoints` none later: going back then
-    takes a new process. `inverts` has a snapshot saved again when it does not load as it
-    was saved, `rearms` a timer armed again after each load, `through_start` position 0
-    loaded first on the way back, `early_shutdown` puts the finished log in order. `targets`
-    empty means all; `devices` begin the names of the device models it is about, `board` those
-    of the boards, `since` is QEMU's first version with the defect, `until` the first without.
-    With `unsaved`, a device and a field of it, only those QEMUs have the defect whose
-    snapshots leave the field out.
+    `machine_option` and `global_option` are the remedies that go on the command line. With
+    `no_checkpoints` no snapshots are made: going back then takes a new process. `inverts` has a
+    snapshot saved again when it does not load as it was saved, `rearms` a timer armed again after
+    each load, `through_start` position 0 loaded first on the way back, `early_shutdown` puts the
+    finished log in order. `targets` empty means all; `devices` begin the names of the device
+    models it is about, `board` those of the boards, `since` is QEMU's first version with the
+    defect, `until` the first without. One that is `tried` is found by a trial of each machine.
+    With `unsaved`, a device and a field of it, only those QEMUs have the defect whose snapshots
+    leave the field out.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Quirk:
     remedy: str
     machine_option: str = ""
     global_option: str = ""
-    no_snapshot: bool = False
     no_checkpoints: bool = False
     inverts: bool = False
     rearms: bool = False
     through_start: bool = False
     early_shutdown: bool = False
+    tried: bool = False
     devices: tuple[str, ...] = ()
     unsaved: tuple[str, str] | None = None
     board: str = ""
@@ -59,7 +59,7 @@ class Quirk:
 
     def hits(self, qemu: Qemu, machine: str, models: Collection[str]) -> bool:
         """Whether `machine` of this QEMU, with these device models, has what is defective."""
-        if not self.concerns(qemu.target) or qemu.version < self.since:
+        if self.tried or not self.concerns(qemu.target) or qemu.version < self.since:
             return False
         if self.until and qemu.version >= self.until:
             return False
@@ -93,8 +93,7 @@ TOD = Quirk(
     frozenset({"s390x"}),
     "a replay that begins from a snapshot at position 0 hangs: the TOD clock's timer is "
     "restored as already expired",
-    "no snapshot is made; replays begin from reset",
-    no_snapshot=True,
+    "no checkpoints are made; going back takes a new process that replays from the start",
     no_checkpoints=True,
 )
 ACLINT = Quirk(
@@ -119,8 +118,7 @@ HDECR = Quirk(
     "powernv-timer",
     frozenset({"ppc64"}),
     "a machine that was loaded, from position 0 too, stops for good at skiboot's first timer",
-    "no snapshot is made; replays begin from reset",
-    no_snapshot=True,
+    "no checkpoints are made; going back takes a new process that replays from the start",
     no_checkpoints=True,
     board="powernv",
 )
@@ -129,8 +127,15 @@ CHIPSET = Quirk(
     frozenset({"alpha"}),
     "a machine that was loaded strays at once: the chipset, which has the timer, is not in a "
     "snapshot at all (hw/alpha/typhoon.c)",
-    "no snapshot is made; replays begin from reset",
-    no_snapshot=True,
+    "no checkpoints are made; going back takes a new process that replays from the start",
+    no_checkpoints=True,
+)
+WINDOW = Quirk(
+    "sparc64-window",
+    frozenset({"sparc64"}),
+    "a machine that was loaded has the registers of another window: which one is current is "
+    "loaded, where its registers are is not set anew (target/sparc/machine.c)",
+    "no checkpoints are made; going back takes a new process that replays from the start",
     no_checkpoints=True,
 )
 MSR = Quirk(
@@ -179,8 +184,18 @@ EARLY_SHUTDOWN = Quirk(
     early_shutdown=True,
     until=(10, 2),
 )
+LOADING = Quirk(
+    "snapshot-load",
+    frozenset(),
+    "on some boards QEMU dies when a snapshot is loaded, or the machine that was loaded does "
+    "not go on; each machine is tried right after recording",
+    "no checkpoints are made; going back takes a new process that replays from the start",
+    no_checkpoints=True,
+    tried=True,
+)
 
 QUIRKS: tuple[Quirk, ...] = (
+    LOADING,
     VAPIC,
     HPET,
     TOD,
@@ -188,6 +203,7 @@ QUIRKS: tuple[Quirk, ...] = (
     COUNT,
     HDECR,
     CHIPSET,
+    WINDOW,
     MSR,
     ANNOUNCE,
     XHCI_KICK,

@@ -23,23 +23,26 @@ MIB = 1 << 20
 
 
 class GuestRam:
-    """`size` bytes of guest RAM; `fd` is what QEMU inherits."""
+    """`size` bytes of guest RAM; `fd` is what QEMU inherits.
+
+    None of it is seen of a machine whose RAM is QEMU's own: there `size` is 0.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.fd = os.memfd_create("guest-ram")
         os.ftruncate(self.fd, size)
-        self._map = mmap.mmap(self.fd, size)
+        self._map = mmap.mmap(self.fd if size else -1, size or 1)
 
     def view(self) -> memoryview:
         """Return the bytes in place. Valid until `close`; changes while the guest runs."""
-        return memoryview(self._map)
+        return memoryview(self._map)[: self.size]
 
     def array(self) -> NDArray[np.uint8]:
         """Return the bytes in place as an array of shape (size,)."""
         import numpy as np
 
-        return np.frombuffer(self._map, dtype=np.uint8)
+        return np.frombuffer(self._map, dtype=np.uint8, count=self.size)
 
     def present(self) -> NDArray[np.bool_]:
         """Return for each MiB whether memory was allocated in it; the rest is zero."""
@@ -69,7 +72,7 @@ class GuestRam:
 
     def digest(self) -> str:
         """Return BLAKE2b of all RAM in hex; the guest must be stopped."""
-        return hashlib.blake2b(self._map, digest_size=DIGEST_BYTES).hexdigest()
+        return hashlib.blake2b(self.view(), digest_size=DIGEST_BYTES).hexdigest()
 
     def close(self) -> None:
         """Give the memory back, unless somebody still holds a view of it."""

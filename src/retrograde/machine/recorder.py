@@ -15,28 +15,37 @@ import msgspec
 
 from retrograde.errors import (
     EnvironmentLacks,
+    QemuDied,
     QemuError,
     QemuTimeout,
     RetrogradeError,
     UsageError,
 )
 from retrograde.machine.arguments import UserMachine, parse_arguments
-from retrograde.machine.command import INITIAL, Chardev, Launch, RamFile, record_command
+from retrograde.machine.command import Chardev, Launch, RamFile, record_command
 from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import NO_SPACE, create_image
 from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
-from retrograde.machine.process import EXIT_SECONDS, QemuProcess, finished
+from retrograde.machine.process import (
+    DEFECTS,
+    EXIT_SECONDS,
+    QemuProcess,
+    finished,
+    input_path,
+)
 from retrograde.machine.qemu import Qemu
-from retrograde.machine.quirks import quirks_for
+from retrograde.machine.quirks import LOADING, quirks_for
 from retrograde.machine.wiring import Wiring, fd_path
 from retrograde.recording.bundle import (
     CONSOLE,
     IMAGE,
+    INPUTS,
     LOG,
     Draft,
     Recording,
     disk_errors_named,
     now,
+    write_manifest,
 )
 from retrograde.recording.folder import open_regular
 from retrograde.recording.machinespec import Shift
@@ -102,7 +111,8 @@ async def record(
     except BaseException:
         draft.discard()
         raise
-    return await recorder.run(process, timeout, stop or asyncio.Event(), progress)
+    recording = await recorder.run(process, timeout, stop or asyncio.Event(), progress)
+    return await recorder.tried(recording)
 
 
 class _Recorder:
@@ -134,12 +144,19 @@ class _Recorder:
         self._machine = machine
         self._answer_seconds = answer_seconds
         self._warn = warn
+        self._leaves_untried = LOADING.name in without_quirks
         self._began = time.monotonic()
+        self._has_started = False
         models = list(machine.spec.models())
         self._quirks = quirks_for(qemu, board.name, without_quirks, models)
-        self._paths = [draft.path / "inputs" / draft.add_input(p).name for p in machine.files]
+        self._inputs = [draft.add_input(path).name for path in machine.files]
         ram_bytes = machine.ram_bytes or qemu.default_ram_bytes(board.name)
         shared = board.ram_id != "" and not machine.own_ram
+        if not shared:
+            warn(
+                "QEMU keeps the RAM of this machine to itself: `debug` goes both ways and reads "
+                "it more slowly, `index` makes no tables of what ran."
+            )
         self._manifest = Manifest(
             tool=f"retrograde {__version__}",
             created=now(),
@@ -148,7 +165,7 @@ class _Recorder:
             ),
             machine=machine.spec,
             ram=Ram(bytes=ram_bytes, shared=shared),
-            snapshot=not any(quirk.no_snapshot for quirk in self._quirks),
+            snapshot=False,
             quirks=tuple(quirk.name for quirk in self._quirks),
             inputs=tuple(draft.inputs),
         )
@@ -159,7 +176,9 @@ class _Recorder:
         """Start QEMU; gives back all it took when that fails."""
         try:
             argv = record_command(self._machine.spec, self._launch(console, vnc))
-            process = await QemuProcess.start(argv, pass_fds=self._wiring.pass_fds)
+            process = await QemuProcess.start(
+                argv, pass_fds=self._wiring.pass_fds, inputs=self._draft.path / INPUTS
+            )
         except BaseException:
             self._wiring.close()
             raise
@@ -180,7 +199,6 @@ class _Recorder:
         trouble: QemuError | None = None
         ending: Ending | None = None
         try:
-            await monitor.connect(self._wiring.monitor_link)
             ending = await self._watch(process, monitor, timeout, stop, progress)
         except QemuError as error:
             trouble = error
@@ -189,6 +207,30 @@ class _Recorder:
                 await finished(self._conclude(process, monitor, "interrupted", None))
             raise
         return await self._conclude(process, monitor, ending, trouble)
+
+    async def tried(self, recording: Recording) -> Recording:
+        """Try whether the machine can be loaded, and note in the recording when it cannot."""
+        from retrograde.machine.loadtrial import why_not_loaded
+
+        if self._leaves_untried or any(quirk.no_checkpoints for quirk in self._quirks):
+            return recording
+        try:
+            why = await why_not_loaded(recording, self._qemu)
+        except QemuError as error:
+            self._warn(f"the recording was tried and all but `replay` may fail: {error.what}")
+            return recording
+        except (OSError, RetrogradeError):
+            return recording  # no room to try it says nothing of the machine
+        if not why:
+            return recording
+        self._warn(
+            f"a snapshot of this machine cannot be loaded ({why.rstrip('.')}): going back "
+            "will replay from the start."
+        )
+        manifest = recording.manifest
+        quirks = (*manifest.quirks, LOADING.name)
+        write_manifest(recording.path, msgspec.structs.replace(manifest, quirks=quirks))
+        return Recording.open(recording.path)
 
     def _launch(self, console: socket.socket | None, vnc: str) -> Launch:
         folder, wiring, ram = self._draft.path, self._wiring, self._wiring.ram
@@ -206,7 +248,7 @@ class _Recorder:
         live = console and (("fd", str(wiring.inherit(console.fileno()))), ("logfile", kept))
         return Launch(
             program=str(self._qemu.path),
-            inputs=[str(path) for path in self._paths],
+            inputs=[input_path(name) for name in self._inputs],
             layers=layers,
             vmstate=vmstate,
             log=str(folder / LOG),
@@ -214,7 +256,6 @@ class _Recorder:
             overlays=overlays,
             console=Chardev("socket", live) if live else Chardev.file(kept),
             ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
-            snapshot=INITIAL if self._manifest.snapshot else None,
             sandbox=self._qemu.has_sandbox,
             machine_options=[q.machine_option for q in self._quirks if q.machine_option],
             globals=[q.global_option for q in self._quirks if q.global_option],
@@ -226,7 +267,7 @@ class _Recorder:
         """Open the images of the machine's disks, by number of the input."""
         opened: dict[int, GuardedImage] = {}
         for layer in (layer for disk in self._machine.spec.disks() for layer in disk.layers):
-            path = self._paths[layer.input]
+            path = self._draft.path / INPUTS / self._inputs[layer.input]
             with open_regular(path, follow=True) as file:
                 opened[layer.input] = self._wiring.layer(file, layer.format, str(path))
         return opened
@@ -240,7 +281,8 @@ class _Recorder:
         progress: Progress | None,
     ) -> Ending | None:
         """Wait for the end; return how it came, None when the log knows."""
-        until = time.monotonic() + timeout if timeout else None
+        until = self._began + timeout if timeout else None
+        starting = asyncio.ensure_future(monitor.connect(self._wiring.monitor_link))
         gone = asyncio.ensure_future(process.wait())
         stopped = asyncio.ensure_future(stop.wait())
         try:
@@ -248,9 +290,12 @@ class _Recorder:
                 pause = LOOK_SECONDS
                 if until is not None:
                     pause = max(0.0, min(pause, until - time.monotonic()))
-                await asyncio.wait(
-                    (gone, stopped), timeout=pause, return_when=asyncio.FIRST_COMPLETED
-                )
+                awaited = {gone, stopped} if self._has_started else {gone, stopped, starting}
+                await asyncio.wait(awaited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                if not self._has_started and (starting.done() or gone.done()):
+                    await starting
+                    self._has_started = True
+                    process.settle()
                 if gone.done():
                     return None
                 if stopped.done():
@@ -259,11 +304,12 @@ class _Recorder:
                     return "timeout"
                 if WRITE_ERROR in process.stderr():
                     return "killed"
-                if progress:
+                if progress and self._has_started:
                     progress(await _position(monitor))
         finally:
-            gone.cancel()
-            stopped.cancel()
+            for waiting in (starting, gone, stopped):
+                waiting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
 
     async def _conclude(
         self,
@@ -275,7 +321,8 @@ class _Recorder:
         """End QEMU and keep what it recorded; raise what went wrong, if anything did."""
         from retrograde.machine.ending import has_run
 
-        status = await _end(process, monitor, hung=isinstance(trouble, QemuTimeout))
+        hung = isinstance(trouble, QemuTimeout)
+        status = await _end(process, monitor, hung=hung, answers=self._has_started)
         died = process.died("recording")
         process.close()
         self._wiring.close()
@@ -291,7 +338,7 @@ class _Recorder:
                 str(failed),
             ) from failed
         if recording is None:
-            why = self._never_ran(status, trouble or died)
+            why = self._never_ran(status, trouble or (self._idle(died) if ending else died))
             self._draft.discard()
             raise why
         if recording.complete:
@@ -307,6 +354,12 @@ class _Recorder:
             )
         error = trouble if isinstance(trouble, QemuTimeout) else died
         raise type(error)(error.what, kept, died.detail) from trouble
+
+    def _idle(self, died: QemuDied) -> QemuTimeout:
+        """Make the error of a QEMU that was ended, as asked, before the guest ran at all."""
+        seconds = time.monotonic() - self._began
+        what = f"{self._qemu.path.name} ran not one instruction in {seconds:.1f} s."
+        return QemuTimeout(what, DEFECTS, died.detail)
 
     def _never_ran(self, status: int, error: QemuError) -> RetrogradeError:
         """Say why QEMU never ran the machine: mostly it did not like the arguments."""
@@ -362,13 +415,13 @@ async def _position(monitor: Monitor) -> int:
     return int((await monitor.execute("query-replay"))["icount"])
 
 
-async def _end(process: QemuProcess, monitor: Monitor, *, hung: bool) -> int:
+async def _end(process: QemuProcess, monitor: Monitor, *, hung: bool, answers: bool) -> int:
     """End QEMU and return its exit status.
 
-    So that it finishes its log it is asked over QMP, then by signal; at last, or at
-    once when it is known to be `hung`, it is killed.
+    So that it finishes its log it is asked over QMP, if it `answers`, then by signal; at last,
+    or at once when it is known to be `hung`, it is killed.
     """
-    if process.returncode is None and not hung:
+    if process.returncode is None and answers and not hung:
         with contextlib.suppress(QemuError):
             await monitor.execute("quit", seconds=EXIT_SECONDS)
             await process.wait(EXIT_SECONDS)

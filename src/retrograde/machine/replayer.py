@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
-from retrograde.machine.command import INITIAL, replay_command
+from retrograde.machine.command import GDB_ID, INITIAL, replay_command
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import drop_snapshot
@@ -31,7 +31,7 @@ from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replaylaunch import Saved, lay_out, open_images
 from retrograde.machine.wiring import GdbListener, Wiring
-from retrograde.recording.bundle import Recording
+from retrograde.recording.bundle import INPUTS, Recording
 from retrograde.recording.folder import Folder
 
 STALL_SECONDS = 20.0
@@ -47,7 +47,7 @@ TRIAL = "-trial"
 """Ends the name of a snapshot that was saved to see what loading it changes."""
 
 START = "start"
-"""A snapshot of position 0 without RAM."""
+"""A snapshot of position 0, without RAM where that is shared."""
 
 
 Fill = Callable[[GuestRam], None]
@@ -85,6 +85,7 @@ class Replayer:
         self.process = process
         self.monitor = Monitor(process, shift=recording.manifest.machine.shift)
         self._wiring = wiring
+        self._ram = wiring.ram or GuestRam(0)
         self._gdb: GdbRemote | None = None
         self._closing: asyncio.Future[None] | None = None
         self._position = 0
@@ -99,7 +100,7 @@ class Replayer:
         self._has_disks = any(recording.manifest.machine.disks())
         models = tuple(recording.manifest.machine.models())
         self._quirks = quirks_named(recording.manifest.quirks, models, qemu)
-        self._start = INITIAL
+        self._start = INITIAL if recording.manifest.snapshot else START
         self._isa = isa_for(recording.manifest.machine.target)
 
     @classmethod
@@ -135,7 +136,11 @@ class Replayer:
                 plugin=plugin,
             )
             argv = replay_command(recording.manifest.machine, launch)
-            process = await QemuProcess.start(argv, pass_fds=(*wiring.pass_fds, *plugin_fds))
+            process = await QemuProcess.start(
+                argv,
+                pass_fds=(*wiring.pass_fds, *plugin_fds),
+                inputs=recording.path / INPUTS,
+            )
         except BaseException:
             wiring.close()
             raise
@@ -143,9 +148,13 @@ class Replayer:
         try:
             wiring.release_theirs()
             await replayer.monitor.connect(wiring.monitor_link)
+            process.settle()
             await replayer._announce_nothing()
             await replayer.ask_position()
-            replayer._release_zeros()
+            if recording.manifest.snapshot:
+                replayer._release_zeros()
+            elif images is None and gdb_listener is None:
+                await replayer._save_start()
         except BaseException:
             await replayer.close()
             raise
@@ -213,14 +222,18 @@ class Replayer:
 
     @property
     def ram(self) -> GuestRam:
-        """Guest RAM in place; only recordings with shared RAM have it (manifest.ram)."""
-        if self._wiring.ram is None:
-            raise InternalError("This recording's RAM is not a shared memory file.")
-        return self._wiring.ram
+        """Guest RAM in place: none of it where QEMU keeps it to itself (manifest.ram.seen)."""
+        return self._ram
 
     async def gdb(self) -> GdbRemote:
-        """Return the link to QEMU's gdbstub, opened on first use."""
+        """Return the link to QEMU's gdbstub, opened on first use.
+
+        QEMU saves a snapshot of its own then, unless the replay began with one
+        (replay_gdb_attached in replay/replay-debugging.c): without RAM, so that it is a small one.
+        """
         if self._gdb is None:
+            await self._leave_out_ram(self._wiring.ram is not None)
+            await self.monitor.human(f"gdbserver chardev:{GDB_ID}")
             self._gdb = await GdbRemote.connect(self._wiring.gdb_link)
         return self._gdb
 
@@ -256,12 +269,6 @@ class Replayer:
         if not self._at_end:
             await self._run(progress)
         return self._position
-
-    async def rewind(self) -> None:
-        """Go back to position 0 by loading the snapshot made there; raises as `load`."""
-        if self._position == 0 and not self._at_end:
-            return
-        await self.load(Snapshot(INITIAL, 0))
 
     async def is_quiet(self) -> bool:
         """Whether nothing is in flight here that a snapshot would not hold (see quiet)."""
@@ -301,7 +308,7 @@ class Replayer:
             await self._pass_start()
         if snapshot.fill:
             snapshot.fill(self.ram)
-        await self._leave_out_ram(snapshot.fill is not None)
+        await self._leave_out_ram(snapshot.fill is not None and self._wiring.ram is not None)
         self._flushes = await self._code_flushes()
         await self.monitor.obey(f"loadvm {snapshot.tag}")
         self._kept_code = await self._code_flushes() == self._flushes
@@ -317,6 +324,16 @@ class Replayer:
             raise QemuRefused(
                 f"Snapshot {snapshot.tag} is of {self._position:_}, not {snapshot.position:_}."
             )
+
+    async def save_for_gdb(self) -> None:
+        """Save position 0, where the machine stands, for QEMU's own reverse commands.
+
+        They load the snapshot before, with the RAM in it, and the one that QEMU saves itself
+        stands where gdb came in.
+        """
+        if not self.recording.manifest.snapshot:
+            await self._leave_out_ram(False)
+            await self.monitor.obey(f"savevm {INITIAL}")
 
     def copy_images(self, folder: Folder) -> None:
         """Copy the images with all snapshots saved so far; the machine must be parked."""
@@ -345,6 +362,7 @@ class Replayer:
         await self.monitor.close()
         self.process.close()
         self._wiring.close()
+        self._ram.close()
 
     async def _run(
         self, progress: Callable[[int], None] | None, seconds: float | None = None
@@ -467,11 +485,12 @@ class Replayer:
     async def _pass_start(self) -> None:
         """Load position 0, where a timer of the past would run (quirks.LATE_TIMER).
 
-        The first time it is saved without RAM, which loads in a tenth of the time.
+        A recording's own snapshot has RAM in it: it is saved without, the first time, which
+        loads in a tenth of the time.
         """
-        if not any(quirk.through_start for quirk in self._quirks):
+        if not self._passes_start:
             return
-        await self._leave_out_ram(self._start != INITIAL)
+        await self._leave_out_ram(self._start == START and self._wiring.ram is not None)
         await self.monitor.obey(f"loadvm {self._start}")
         if self._start == INITIAL and self._wiring.ram is not None:
             self._release_zeros()
@@ -479,6 +498,15 @@ class Replayer:
             self._start = START
         self._has_run = False
         await self._settle_flash()
+
+    async def _save_start(self) -> None:
+        """Save position 0, where the machine stands, if the way back leads through it."""
+        if self._passes_start:
+            await self._save(START)
+
+    @property
+    def _passes_start(self) -> bool:
+        return any(quirk.through_start for quirk in self._quirks)
 
     async def _code_flushes(self) -> str:
         """Return how often QEMU dropped all translated code, as it says it (`info jit`)."""

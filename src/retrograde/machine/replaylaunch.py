@@ -10,6 +10,7 @@ from retrograde.errors import RecordingError
 from retrograde.held import Scratch
 from retrograde.machine.command import INITIAL, NOWHERE, Chardev, Launch, RamFile
 from retrograde.machine.guardedimage import GuardedImage
+from retrograde.machine.process import input_path
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
@@ -59,7 +60,8 @@ def open_images(recording: Recording, wiring: Wiring, saved: Saved | None) -> Im
     with recording.open_own(IMAGE) as file:
         private[IMAGE] = wiring.memory_copy(file, f"{IMAGE} of {recording.name}")
     for name, disk in zip(names, machine.overlaid(), strict=True):
-        private[name] = wiring.overlay(layers[disk.layers[0].input], INITIAL)
+        snapshot = INITIAL if recording.manifest.snapshot else ""
+        private[name] = wiring.overlay(layers[disk.layers[0].input], snapshot)
     return Images(layers, private)
 
 
@@ -74,13 +76,10 @@ def _open_saved(saved: Saved, name: str) -> BufferedReader:
 
 
 def _input_paths(recording: Recording) -> list[str]:
-    """Return the paths of the inputs, which QEMU opens by name: the guest may see it.
-
-    (An option ROM is found by the last part of its file's name, QEMU hw/core/loader.c.)
-    """
+    """Return the paths of the inputs, which QEMU opens by name, once each can be opened."""
     for entry in recording.manifest.inputs:
         recording.open_input(entry).close()
-    return [str(recording.input_path(entry.name)) for entry in recording.manifest.inputs]
+    return [input_path(entry.name) for entry in recording.manifest.inputs]
 
 
 def lay_out(
@@ -100,10 +99,9 @@ def lay_out(
     console = NOWHERE
     if console_fd is not None:
         console = Chardev.file(fd_path(wiring.inherit(console_fd)))
+    gdb, is_served = Chardev.socket(wiring.gdb_fd), False
     if gdb_listener is not None:
-        gdb = Chardev.socket(wiring.inherit(gdb_listener.fd), listening=True)
-    else:
-        gdb = Chardev.socket(wiring.gdb_fd)
+        gdb, is_served = Chardev.socket(wiring.inherit(gdb_listener.fd), listening=True), True
     return Launch(
         program=str(qemu.path),
         inputs=_input_paths(recording),
@@ -114,6 +112,7 @@ def lay_out(
         overlays=[image for name, image in images.private.items() if name != IMAGE],
         console=console,
         gdb=gdb,
+        serves_gdb=is_served,
         ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
         snapshot=INITIAL if manifest.snapshot else None,
         sandbox=qemu.has_sandbox,

@@ -6,7 +6,7 @@
       manifest.json     see manifest
       inputs/NAME       files the machine was started with
       replay.log        QEMU's rr log, untouched
-      machine.qcow2     vmstate image with the snapshot of position 0
+      machine.qcow2     image for snapshots, without one
       console.log       bytes of the first serial port
       cache/            derived data, safe to delete
       reserve           only while recording: room for the final manifest
@@ -338,17 +338,7 @@ class Draft:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest so that a crash leaves the old one or the new one."""
-        new = self.path / (MANIFEST + ".new")
-        with disk_errors_named(self.path):
-            try:
-                with new.open("wb") as file:
-                    file.write(encode_manifest(manifest))
-                    file.flush()
-                    os.fsync(file.fileno())
-                new.replace(self.path / MANIFEST)
-            except BaseException:
-                new.unlink(missing_ok=True)
-                raise
+        write_manifest(self.path, manifest)
 
     def finish(self, manifest: Manifest) -> Recording:
         """Write the final manifest, with the files' digests, and take the final name.
@@ -365,6 +355,21 @@ class Draft:
     def discard(self) -> None:
         """Remove everything: for a machine that never started."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest in `folder` so that a crash leaves the old one or the new one."""
+    new = folder / (MANIFEST + ".new")
+    with disk_errors_named(folder):
+        try:
+            with new.open("wb") as file:
+                file.write(encode_manifest(manifest))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(folder / MANIFEST)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager

@@ -61,6 +61,11 @@ class Ram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_RAM_BYTES)]
     shared: bool
 
+    @property
+    def seen(self) -> int:
+        """Bytes of it that can be seen from outside QEMU: all or none."""
+        return self.bytes if self.shared else 0
+
 
 class InputFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file the machine was started with, kept as `inputs/NAME`."""

@@ -18,13 +18,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from retrograde.machine.command import INITIAL
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.position import parse_position
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import Folder
+from retrograde.recording.manifest import Ram
 from retrograde.testing.cpu import RAM_BYTES, Execution, Program, execute
 from retrograde.testing.machine import ModelReplayer, packet_of
 from retrograde.testing.probe import ModelProbe
@@ -70,7 +70,6 @@ class ModelSeat(Seat):
     async def start(self) -> None:
         """Start a model machine at position 0."""
         saved = {one.tag: self._execution.last[one.position] for one in self.store.checkpoints}
-        saved[INITIAL] = 0
         model = ModelReplayer(
             self._execution,
             self._model_probe,
@@ -149,7 +148,7 @@ def _recording(execution: Execution) -> Recording:
         return parse_position(str(expression), end, lambda _text: None)
 
     machine = SimpleNamespace(target=TARGET, disks=list)
-    ram = SimpleNamespace(shared=True, bytes=RAM_BYTES)
+    ram = Ram(bytes=RAM_BYTES, shared=True)
     manifest = SimpleNamespace(machine=machine, ram=ram)
     double: Any = SimpleNamespace(end=end, manifest=manifest, resolve=resolve)
     return cast(Recording, double)

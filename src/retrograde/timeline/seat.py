@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
 from retrograde.errors import InternalError, QemuDied, QemuError, QemuRefused
-from retrograde.machine.command import INITIAL
 from retrograde.machine.gdbremote import GdbRemote
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
@@ -264,10 +263,11 @@ class Seat:
             self._replayer = await self._start_from(None)
             self.store.drop_all()
         self._code_kept = False
-        if self._reset_pages is None and not any(self.recording.manifest.machine.disks()):
+        manifest = self.recording.manifest
+        if self._reset_pages is None and manifest.ram.seen and not any(manifest.machine.disks()):
             # Controllers of disks may write to RAM when they are reset, too.
             roms = await self.human("info roms")
-            self._reset_pages = pages_reset_writes(self.recording.manifest.machine.target, roms)
+            self._reset_pages = pages_reset_writes(manifest.machine.target, roms)
 
     async def _start_from(self, images: SavedImages | None) -> Replayer:
         """Start a process on these images, or on the recording's own."""
@@ -316,7 +316,7 @@ class Seat:
             elif checkpoint is not None:
                 await self._load_checkpoint(checkpoint)
         elif load or position < self.position:
-            await self._load(Snapshot(INITIAL, 0))
+            raise _CannotLoad
 
     async def _run_to(self, position: int, progress: Progress | None) -> None:
         began, start = time.monotonic(), self.position

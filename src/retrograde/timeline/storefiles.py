@@ -90,7 +90,7 @@ class Index(msgspec.Struct, forbid_unknown_fields=True):
 def origin_of(recording: Recording, qemu: Qemu) -> Origin:
     """Return what a store for `recording` under `qemu` is made from."""
     log = recording.manifest.files.get(LOG)
-    return Origin(FORMAT, log.sha256 if log else "", qemu.digest, recording.manifest.ram.bytes)
+    return Origin(FORMAT, log.sha256 if log else "", qemu.digest, recording.manifest.ram.seen)
 
 
 class SavedImages:
@@ -145,6 +145,8 @@ def read_tables(folder: Folder, index: Index) -> list[Table]:
     count = len(index.checkpoints)
     if not count:
         return []
+    if not index.origin.ram_bytes:
+        return [np.zeros(0, np.uint32)] * count
     with folder.open(TABLES) as file:
         shape = (count, index.origin.ram_bytes // PAGE)
         return list(np.memmap(file, dtype=np.uint32, mode="r", shape=shape))

@@ -367,7 +367,12 @@ class Timeline:
         )
 
     async def digest(self) -> str:
-        """Return a digest of all RAM at the cursor; equal RAM has equal digests."""
+        """Return a digest of all RAM at the cursor; equal RAM has equal digests.
+
+        Raises UsageError for a machine whose RAM is QEMU's own.
+        """
+        if not self.recording.manifest.ram.seen:
+            raise UsageError("The RAM of this machine is QEMU's own: it cannot be seen as a whole.")
 
         async def look(seat: Seat) -> str:
             return ram_digest(seat.ram.array())

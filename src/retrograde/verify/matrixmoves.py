@@ -104,6 +104,7 @@ class Moves:
     async def _compare(self, what: str, *, digest: bool = False) -> None:
         timeline = self._timeline
         truth = self._walk.states[timeline.position]
+        digest = digest and timeline.recording.manifest.ram.shared
         held = await timeline.digest() if digest else None
         seen = State(await timeline.packet(), await timeline.pc(), held)
         expected = truth if digest else State(truth.packet, truth.pc)
