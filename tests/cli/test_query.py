@@ -105,7 +105,7 @@ def test_what_was_stale_is_said_once(recording: Recording) -> None:
     rewrite(meta, recording="0" * 64)
     again = [retrograde("query", recording.path, SQL) for _ in range(2)]
     assert "warning: Made anew: the index was made from another recording." in again[0].stderr
-    assert again[1].stderr == ""
+    assert "warning" not in again[1].stderr
     assert again[0].stdout == again[1].stdout
 
 

@@ -86,7 +86,7 @@ def command(
     chosen = tables.split(",") if tables else (*LOG_TABLES, *REPLAYED)
     program, began = qemu_for(recording, qemu, force=force), time.monotonic()
     with (
-        progress("making checkpoints", recording.end) as surveying,
+        progress("making checkpoints", recording.end, "") as surveying,
         progress("indexing", recording.end) as indexing,
     ):
         report = signals.run(
@@ -131,7 +131,7 @@ def _add_writes(
         address, count = parse_range(where)
         watch = watch_of(address, count, "w", physical=physical)
     with (
-        progress("making checkpoints", recording.end) as surveying,
+        progress("making checkpoints", recording.end, "") as surveying,
         progress("tracing stores", recording.end) as tracing,
     ):
         report = signals.run(

@@ -44,7 +44,8 @@ def command(
 
     address, count = parse_range(where)
     program = qemu_for(recording, qemu, force=force)
-    with progress("making checkpoints", recording.end) as show:
+    meanwhile = "looking for the last write"
+    with progress("making checkpoints", recording.end, meanwhile) as show:
         found = signals.run(_ask(recording, program, address, count, at, physical, show))
     if found is None:
         raise AnswerNo(f"Nothing wrote {where} before {at}.")

@@ -54,7 +54,8 @@ def command(
 
     value = where if where.isidentifier() else parse_range(where)
     program = qemu_for(recording, qemu, force=force)
-    with progress("making checkpoints", recording.end) as show:
+    meanwhile = "following the value back"
+    with progress("making checkpoints", recording.end, meanwhile) as show:
         steps = signals.run(_ask(recording, program, value, at, physical, most, show))
     symbols = Symbols.of(recording)
     names = [symbols.lookup(step.pc) if step.pc else None for step in steps]

@@ -1,10 +1,10 @@
 """What commands print: tables for people, one JSON document for programs.
 
-Results go to stdout, progress and warnings to stderr. Progress is silent when stderr is
-no terminal. All text passes `visible` here, the last place before the terminal, also when it
-goes elsewhere: it is for people, who look at logs on terminals. JSON, which can, says the same
-in escapes. Nothing else writes to the terminal but rows.py and what shows the guest's live
-console.
+Results go to stdout, progress and warnings to stderr. Where stderr is no terminal a wait of more
+than two seconds says now and then what it is for. All text passes `visible` here, the last place
+before the terminal, also when it goes elsewhere: it is for people, who look at logs on terminals.
+JSON, which can, says the same in escapes. Nothing else writes to the terminal but rows.py and what
+shows the guest's live console.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from retrograde.cli.waiting import Waiting
+from retrograde.position import format_position
 from retrograde.visible import visible, visible_json, visible_lines
 
 if TYPE_CHECKING:
@@ -71,14 +73,23 @@ def warn(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(doing: str, total: int | None) -> Iterator[Progress]:
+def progress(doing: str, total: int | None, meanwhile: str | None = None) -> Iterator[Progress]:
     """Show a bar over positions on stderr while `doing`; `total` None when unknown.
 
     Beside it the position, millions of instructions a second, and the time left. The first
-    position told is where the work begins.
+    position told is where the work begins. `meanwhile` is what is waited for before the first
+    position and after the last, if that is something else; "" is nothing.
     """
     if not sys.stderr.isatty():
-        yield lambda _position: None
+        around = doing if meanwhile is None else meanwhile
+        with Waiting(note, around) as waiting:
+
+            def tell(position: int) -> None:
+                of = "" if total is None else f" of {format_position(total)}"
+                at = f", at {format_position(position)}{of}" if position else ""
+                waiting.tell(around if total and position >= total else f"{doing}{at}")
+
+            yield tell
         return
     from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -105,7 +116,8 @@ def progress(doing: str, total: int | None) -> Iterator[Progress]:
 def counting(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """Show a bar over `total` things on stderr; told how many are done, and of the others."""
     if not sys.stderr.isatty():
-        yield lambda _done, _doing: None
+        with Waiting(note, what) as waiting:
+            yield lambda done, doing: waiting.tell(f"{what}, {done} of {total}, {doing}")
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -126,7 +138,8 @@ def counting(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
 def status(doing: str) -> Iterator[Callable[[str], None]]:
     """Show on stderr, in one line that changes, what is being done."""
     if not sys.stderr.isatty():
-        yield lambda _text: None
+        with Waiting(note, doing) as waiting:
+            yield waiting.tell
         return
     from rich.text import Text
 

@@ -55,7 +55,7 @@ def command(
         raise UsageError("Parquet is not for a terminal.", "Name a file: -o FILE.parquet.")
     with (
         made_whole(output) if output else contextlib.nullcontext() as part,
-        progress("making checkpoints", recording.end) as show,
+        progress("making checkpoints", recording.end, "asking") as show,
         Database(recording, symbols=symbols, output=part, progress=show) as database,
     ):
         try:

@@ -59,6 +59,6 @@ async def _replay(recording: Recording, qemu: Qemu, target: int, sink: Sink) -> 
 
     async with ConsolePipe(sink) as console:
         fd = console.write_fd
-        async with await Replayer.start(recording, qemu, console_fd=fd) as replayer:
-            with progress("replaying", recording.end) as show:
+        with progress("replaying", recording.end) as show:
+            async with await Replayer.start(recording, qemu, console_fd=fd) as replayer:
                 await replayer.run_to(target, progress=show)

@@ -87,6 +87,8 @@ async def survey(
     belongs. Where the cache may not be written there are none, either. Raises
     EnvironmentLacks when there is not even room for a few checkpoints.
     """
+    if progress:
+        progress(0)
     origin = origin_of(recording, qemu)
     with disk_errors_named(recording.cache):
         try:
