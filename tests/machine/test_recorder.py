@@ -141,7 +141,7 @@ async def test_all_up_to_the_shutdown_is_recorded(tmp_path: Path, qemu: Qemu) ->
     assert (recording.end, recording.manifest.ending) == (programs.COMPUTED, "guest-shutdown")
     async with await Replayer.start(recording, qemu) as replaying:
         await replaying.run_to(recording.end)
-        await replaying.rewind()
+    async with await Replayer.start(recording, qemu) as replaying:
         await replaying.run_to(recording.end - 1)
         gdb = await replaying.gdb()
         out, eax = await gdb.read_memory(await pc_of(gdb), 2), await gdb.read_register(0)
