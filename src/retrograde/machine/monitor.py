@@ -52,7 +52,8 @@ class Monitor:
         """`shift` is that of the guest's clock: an instruction takes 2**shift ns."""
         self._process = process
         self._answer_seconds = answer_seconds
-        self._deaf_seconds = (DEAF_INSTRUCTIONS >> (0 if shift == "auto" else shift)) / SLOWEST
+        self.deaf_seconds = (DEAF_INSTRUCTIONS >> (0 if shift == "auto" else shift)) / SLOWEST
+        """How long a QEMU that is well may not listen, for a guest to which nothing happens."""
         self._client = QMPClient(process.name)
         self._stops = EventListener(("STOP", "SHUTDOWN"))
         self._client.register_listener(self._stops)
@@ -95,7 +96,7 @@ class Monitor:
         answer = asyncio.ensure_future(answer)
         clock, process = asyncio.get_running_loop().time, self._process
         patient_since, busy = clock(), process.cpu_seconds()
-        deaf_until = busy + self._deaf_seconds
+        deaf_until = busy + self.deaf_seconds
         try:
             while not (await asyncio.wait((answer,), timeout=min(seconds, LOOK_SECONDS)))[0]:
                 if busy < (now_busy := process.cpu_seconds()) < deaf_until:

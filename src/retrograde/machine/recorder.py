@@ -292,24 +292,31 @@ class _Recorder:
                     pause = max(0.0, min(pause, until - time.monotonic()))
                 awaited = {gone, stopped} if self._has_started else {gone, stopped, starting}
                 await asyncio.wait(awaited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                ending = self._told(stopped.done(), until, process)
+                if ending and not self._has_started:
+                    # It is ended as it should be once it listens, where it ever does.
+                    seconds = EXIT_SECONDS + monitor.deaf_seconds
+                    await asyncio.wait({starting, gone}, timeout=seconds)
                 if not self._has_started and (starting.done() or gone.done()):
                     await starting
                     self._has_started = True
                     process.settle()
-                if gone.done():
-                    return None
-                if stopped.done():
-                    return "interrupted"
-                if until is not None and time.monotonic() >= until:
-                    return "timeout"
-                if WRITE_ERROR in process.stderr():
-                    return "killed"
+                if ending or gone.done():
+                    return None if gone.done() else ending
                 if progress and self._has_started:
                     progress(await _position(monitor))
         finally:
             for waiting in (starting, gone, stopped):
                 waiting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
+
+    def _told(self, is_stopped: bool, until: float | None, process: QemuProcess) -> Ending | None:
+        """Return why the recording is to end now; None when it is not."""
+        if is_stopped:
+            return "interrupted"
+        if until is not None and time.monotonic() >= until:
+            return "timeout"
+        return "killed" if WRITE_ERROR in process.stderr() else None
 
     async def _conclude(
         self,
