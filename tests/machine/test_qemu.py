@@ -142,7 +142,6 @@ def test_quirks_follow_the_board(qemu: Qemu) -> None:
 def test_quirks_of_another_target() -> None:
     assert quirks_for(find_qemu("s390x"), "s390-ccw-virtio")[0] == TOD
     assert WINDOW in quirks_for(find_qemu("sparc64"), "sun4u")
-    assert WINDOW in quirks_for(find_qemu("sparc64"), "sun4u")
 
 
 def test_quirks_by_name() -> None:
