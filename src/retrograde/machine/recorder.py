@@ -295,8 +295,8 @@ class _Recorder:
                 ending = self._told(stopped.done(), until, process)
                 if ending and not self._has_started:
                     # It is ended as it should be once it listens, where it ever does.
-                    seconds = EXIT_SECONDS + monitor.deaf_seconds
-                    await asyncio.wait({starting, gone}, timeout=seconds)
+                    seconds, first = EXIT_SECONDS + monitor.deaf_seconds, asyncio.FIRST_COMPLETED
+                    await asyncio.wait({starting, gone}, timeout=seconds, return_when=first)
                 if not self._has_started and (starting.done() or gone.done()):
                     await starting
                     self._has_started = True
