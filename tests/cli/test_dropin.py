@@ -112,6 +112,24 @@ def test_no_console_asked_for(tmp_path: Path, qemu: Qemu, output: Path) -> None:
 
 
 @pytest.mark.qemu
+def test_console_on_stdout_and_in_a_file(tmp_path: Path, qemu: Qemu, output: Path) -> None:
+    log = tmp_path / "boot.log"
+    log.write_bytes(b"before\n")
+    chardev = f"stdio,id=c,signal=off,logfile={log},logappend=on"
+    done = dropin(*programs.hello(tmp_path), "-chardev", chardev, "-serial", "chardev:c")
+    assert (done.status, done.stdout) == (0, b"hello\n")
+    assert log.read_bytes() == b"before\nhello\n"
+
+
+@pytest.mark.qemu
+def test_console_of_record_in_a_file(tmp_path: Path, qemu: Qemu) -> None:
+    words = ["-o", tmp_path / "a.retro", "--", *programs.hello(tmp_path)]
+    done = retrograde("record", *words, "-serial", "file:boot.log", cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    assert (tmp_path / "boot.log").read_bytes() == b"hello\n"
+
+
+@pytest.mark.qemu
 def test_console_in_a_file(tmp_path: Path, qemu: Qemu, output: Path) -> None:
     arguments = [*programs.hello(tmp_path), "-serial", "file:boot.log"]
     done = dropin(*arguments, cwd=tmp_path)

@@ -4,34 +4,52 @@ from pathlib import Path
 
 import pytest
 
-from retrograde.machine.userconsole import FileConsole, StdioConsole, asked_console
+from retrograde.machine.userconsole import (
+    AskedConsole,
+    FileCopy,
+    StdioConsole,
+    asked_console,
+)
 
-TYPED = StdioConsole(signals=True, escapes=False)
-SHARED = StdioConsole(signals=False, escapes=True)
+NOWHERE = AskedConsole()
+TYPED = AskedConsole(StdioConsole(signals=True, escapes=False))
+SHARED = AskedConsole(StdioConsole(signals=False, escapes=True))
+
+
+def copied(*paths: str, append: bool = False) -> AskedConsole:
+    return AskedConsole(files=tuple(FileCopy(Path(path), append) for path in paths))
 
 
 @pytest.mark.parametrize(
     ("line", "console"),
     [
-        ("", None),
+        ("", NOWHERE),
         ("-nographic", SHARED),
         ("--nographic -m 32", SHARED),
-        ("-nographic -nodefaults", None),
+        ("-nographic -nodefaults", NOWHERE),
         ("-nographic -nodefaults -serial stdio", TYPED),
         ("-serial stdio", TYPED),
         ("-serial mon:stdio", SHARED),
         ("-serial none -serial stdio", TYPED),
-        ("-nographic -serial null", None),
+        ("-nographic -serial null", NOWHERE),
         ("-serial stdio -serial file:x", TYPED),
-        ("-serial file:/x/boot.log", FileConsole(Path("/x/boot.log"))),
-        ("-serial pty", None),
-        ("-serial", None),
+        ("-serial file:/x/boot.log", copied("/x/boot.log")),
+        ("-serial pty", NOWHERE),
+        ("-serial", NOWHERE),
         ("-chardev stdio,id=c -serial chardev:c", TYPED),
         ("-chardev stdio,mux=on,id=c,signal=off -serial chardev:c", SHARED),
-        ("-serial chardev:c -chardev file,id=c,path=/x/y", FileConsole(Path("/x/y"))),
-        ("-chardev file,id=c,path=/x/y,append=on -serial chardev:c", None),
-        ("-chardev socket,id=c,path=/x -serial chardev:c", None),
-        ("-chardev stdio,id=other -serial chardev:c", None),
+        ("-serial chardev:c -chardev file,id=c,path=/x/y", copied("/x/y")),
+        (
+            "-chardev file,id=c,path=/x/y,append=on -serial chardev:c",
+            copied("/x/y", append=True),
+        ),
+        (
+            "-chardev stdio,id=c,mux=on,logfile=/x/log -serial chardev:c",
+            AskedConsole(StdioConsole(True, True), copied("/x/log").files),
+        ),
+        ("-chardev pty,id=c,logfile=/x/log -serial chardev:c", copied("/x/log")),
+        ("-chardev socket,id=c,path=/x -serial chardev:c", NOWHERE),
+        ("-chardev stdio,id=other -serial chardev:c", NOWHERE),
     ],
 )
 def test_asked_console(line: str, console: object) -> None:
@@ -40,4 +58,4 @@ def test_asked_console(line: str, console: object) -> None:
 
 def test_relative_paths_are_those_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert asked_console(["-serial", "file:boot.log"]) == FileConsole(tmp_path / "boot.log")
+    assert asked_console(["-serial", "file:boot.log"]) == copied(f"{tmp_path}/boot.log")

@@ -19,7 +19,12 @@ from retrograde.cli.output import JSON_OPTION, note, progress, warn
 from retrograde.cli.terminal import ConsoleOutput, Terminal
 from retrograde.cli.typist import Script, step_of
 from retrograde.errors import UsageError
-from retrograde.machine.userconsole import FileConsole, StdioConsole
+from retrograde.machine.userconsole import (
+    AskedConsole,
+    FileCopy,
+    StdioConsole,
+    asked_console,
+)
 from retrograde.recording.bundle import Recording
 
 FAST_SHIFT = 4
@@ -107,14 +112,14 @@ def command(
     They stay as they are; what record/replay needs is added. Ctrl-C ends the recording
     and keeps it.
     """
-    asked = StdioConsole(signals=False, escapes=True) if interactive else None
+    terminal = StdioConsole(signals=False, escapes=True) if interactive else None
     if interactive:
         note("Ctrl-A x ends the recording.")
     recording = signals.run(
         record_here(
             output,
             list(arguments),
-            console=asked,
+            console=AskedConsole(terminal, asked_console(arguments).files),
             target=target,
             program=qemu,
             shift=shift,
@@ -131,7 +136,7 @@ async def record_here(
     output: Path,
     arguments: list[str],
     *,
-    console: StdioConsole | FileConsole | None,
+    console: AskedConsole,
     target: str,
     program: str | None,
     shift: int = 7,
@@ -151,14 +156,15 @@ async def record_here(
     signals.on_ending(stop.set)
     with contextlib.ExitStack() as stack:
         end = show = None
-        if isinstance(console, StdioConsole):
+        copies = [stack.enter_context(_written(copy)).fileno() for copy in console.files]
+        if console.terminal:
             leave = functools.partial(loop.call_soon_threadsafe, stop.set)
-            end = stack.enter_context(Terminal(console, leave, script)).theirs
-        elif console or script:
-            place = console.path if console else Path(os.devnull)
-            file = stack.enter_context(_written(place))
-            end = stack.enter_context(ConsoleOutput(file.fileno(), script)).theirs
-        if not isinstance(console, StdioConsole):
+            end = stack.enter_context(
+                Terminal(console.terminal, leave, copies, script)
+            ).theirs
+        elif copies or script:
+            end = stack.enter_context(ConsoleOutput(copies, script)).theirs
+        if not console.terminal:
             show = stack.enter_context(progress("recording", None))
         recording = await record(
             output,
@@ -194,10 +200,10 @@ def _late(recording: Recording) -> str:
     )
 
 
-def _written(path: Path) -> BinaryIO:
+def _written(copy: FileCopy) -> BinaryIO:
     try:
-        return path.open("wb", buffering=0)
+        return copy.path.open("ab" if copy.append else "wb", buffering=0)
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be written: {error.strerror}.", "Check the -serial argument."
+            f"{copy.path} cannot be written: {error.strerror}.", "Check the -serial argument."
         ) from error

@@ -15,7 +15,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from retrograde.cli.typist import Script
@@ -38,13 +38,13 @@ through). A guest with a timer takes from that queue many times a millisecond.
 
 
 class ConsoleOutput:
-    """The console's output goes to the descriptor `out` while the context lasts.
+    """The console's output goes to each of the descriptors `outs` while the context lasts.
 
     `theirs` is the end for QEMU. What `script` answers to the output is typed.
     """
 
-    def __init__(self, out: int, script: Script | None = None) -> None:
-        self._out = out
+    def __init__(self, outs: Sequence[int], script: Script | None = None) -> None:
+        self._outs = outs
         self._script = script or Script(())
         self._ours, self.theirs = socket.socketpair()
         self._shower = threading.Thread(target=self._show)
@@ -63,10 +63,10 @@ class ConsoleOutput:
         while data := self._receive():
             with contextlib.suppress(OSError):  # QEMU ended
                 type_at(self._ours, self._script.answer(data))
-            # When nobody reads any more the guest must not notice.
-            with contextlib.suppress(OSError):
-                while data:
-                    data = data[os.write(self._out, data) :]
+            for out in self._outs:
+                # When nobody reads any more the guest must not notice.
+                with contextlib.suppress(OSError):
+                    _write(out, data)
 
     def _receive(self) -> bytes:
         try:
@@ -82,17 +82,26 @@ def type_at(guest: socket.socket, keys: bytes) -> None:
         time.sleep(TYPING_SECONDS)
 
 
+def _write(out: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(out, data) :]
+
+
 class Terminal(ConsoleOutput):
     """The console is on standard input and output while the context lasts.
 
-    `leave` is called, in another thread, when the user asks to end the machine by
-    Ctrl-A x.
+    Its output goes to `copies` too. `leave` is called, in another thread, when the user
+    asks to end the machine by Ctrl-A x.
     """
 
     def __init__(
-        self, asked: StdioConsole, leave: Callable[[], object], script: Script | None = None
+        self,
+        asked: StdioConsole,
+        leave: Callable[[], object],
+        copies: Sequence[int] = (),
+        script: Script | None = None,
     ) -> None:
-        super().__init__(sys.stdout.fileno(), script)
+        super().__init__((sys.stdout.fileno(), *copies), script)
         self._asked = asked
         self._leave = leave
         self._wake, self._waker = os.pipe()

@@ -14,8 +14,10 @@ from pathlib import Path
 from retrograde.errors import ArgumentRefused
 from retrograde.machine import useroptions
 from retrograde.machine.refusals import (
+    HARDWARE,
     LEFT_OUT,
     NOT_TCG,
+    ONLY_TCG,
     REFUSED_OPTIONS,
     Refusal,
     refuse,
@@ -117,7 +119,7 @@ def _takes_value(option: str) -> bool:
 # Options without a value that are neither left out nor kept as they are.
 _VALUELESS = frozenset(
     (
-        *("nographic", "enable-kvm", "snapshot", "localtime", "preconfig", "daemonize"),
+        *("nographic", "localtime", "preconfig", "daemonize"),
         *("semihosting", "xen-attach", "xen-domid-restrict", "h", "help", "version"),
     )
 )
@@ -151,8 +153,7 @@ class _Reader:
 
     def machine(self) -> UserMachine:
         """Put everything together."""
-        if self._accelerators and "tcg" not in self._accelerators:
-            refuse(f"-accel {self._accelerators[0]}", NOT_TCG)
+        self._note_accelerators()
         nodefaults = Flag("nodefaults") in self._options
         options = [
             *self._options,
@@ -181,12 +182,21 @@ class _Reader:
             notes=(*self._notes, *self._serial.notes),
         )
 
+    def _note_accelerators(self) -> None:
+        """Say that TCG runs the machine, where another was asked for and TCG was not."""
+        if not self._accelerators or "tcg" in self._accelerators:
+            return
+        for name in self._accelerators:
+            if name not in HARDWARE:
+                refuse(f"-accel {name}", NOT_TCG)
+        self._notes.append(f"-accel {self._accelerators[0]} is left out: {ONLY_TCG}")
+
     def _take(self, option: str, value: str) -> None:
         if option in REFUSED_OPTIONS:
-            if value != "none":  # -qmp none asks for nothing
-                refuse(f"-{option}", REFUSED_OPTIONS[option])
+            refuse(f"-{option}", REFUSED_OPTIONS[option])
         elif option in LEFT_OUT:
-            if note := LEFT_OUT[option].note:
+            note = LEFT_OUT[option].note
+            if note and value != "none":  # -qmp none asks for nothing
                 self._notes.append(f"-{option} is left out: {note}")
         elif option in self._special:
             self._keep(self._special[option](value))
@@ -208,12 +218,13 @@ class _Reader:
     def _handlers(self) -> dict[str, Callable[[str], Option | None]]:
         """Return what turns an option's value into a part of the machine."""
         files, serial, network = self._files, self._serial, self._network
+        note = self._notes.append
         plain = useroptions.properties
         return {
             "machine": self._machine,
             "accel": self._accel,
             "nographic": lambda _: plain("machine", (("graphics", "off"),)),
-            "cpu": useroptions.cpu,
+            "cpu": lambda value: useroptions.cpu(value, note),
             "smp": useroptions.smp,
             "m": self._memory,
             "icount": self._icount,
@@ -226,8 +237,8 @@ class _Reader:
             "fw_cfg": lambda value: plain("fw_cfg", split(value, "name"), files),
             "audiodev": lambda value: self._sound("audiodev", value),
             "audio": lambda value: self._sound("audio", value),
-            "device": lambda value: useroptions.device(value, files),
-            "object": useroptions.object_,
+            "device": lambda value: useroptions.device(value, files, note),
+            "object": lambda value: useroptions.object_(value, note),
             "global": useroptions.global_,
             "drive": lambda value: drive_disk(split(value), files),
             "blockdev": lambda value: self._blocks.add(value),
@@ -248,7 +259,7 @@ class _Reader:
         return machine
 
     def _accel(self, value: str) -> None:
-        self._accelerators.append(useroptions.accelerator(value))
+        self._accelerators.append(useroptions.accelerator(value, self._notes.append))
 
     def _memory(self, value: str) -> Option:
         memory, size = useroptions.memory(value)
@@ -256,7 +267,7 @@ class _Reader:
         return memory
 
     def _icount(self, value: str) -> None:
-        shift = useroptions.icount(value)
+        shift = useroptions.icount(value, self._notes.append)
         self._shift = self._shift if shift is None else shift
 
     def _sound(self, option: str, value: str) -> Option:

@@ -38,24 +38,12 @@ NOT_TCG = Refusal(
 HOST_CPU = Refusal(
     "it is the host's processor, which TCG does not run", "Use -cpu max or name a model."
 )
-SNAPSHOT = Refusal(
-    "QEMU blocks it under record/replay, and it is not needed",
-    "Leave it out: a recording never writes to your disk images.",
-)
 LOCALTIME = Refusal("the host's time zone is not in the log", "Use -rtc base=utc or a fixed date.")
 RR = Refusal("retrograde sets record/replay up itself", "Keep only shift= in -icount.")
-SLEEP_OFF = Refusal(
-    "with it QEMU makes hardly any progress and allows no snapshots", "Leave sleep=off out."
-)
-MTTCG = Refusal("instruction counting needs a single thread", "Leave thread=multi out.")
 CHARDEV = Refusal(
     "only ports made by -serial are recorded, never a -device with a chardev=",
     "Use -serial for it, or leave it out.",
 )
-UNUSED_CHARDEV = Refusal(
-    "what comes in through it would not be in the log", "Use it for -serial, or leave it out."
-)
-IOTHREAD = Refusal("the order of other threads' work is not recorded", "Leave iothreads out.")
 SHARED_FOLDER = Refusal(
     "the host's files reach the guest without being recorded",
     "Put the files into a disk image or the initrd.",
@@ -65,10 +53,6 @@ PASSTHROUGH = Refusal(
 )
 VHOST = Refusal(
     "vhost moves data behind QEMU's back", "Use the device without vhost, virtio-blk-pci say."
-)
-MONITOR = Refusal(
-    "commands that change the guest are not in the log, and retrograde owns the monitor",
-    "Leave it out.",
 )
 RESTORE = Refusal("a recording begins with a machine that starts", "Boot the guest instead.")
 HOST_RANDOM = Refusal(
@@ -100,8 +84,6 @@ STALLING_NIC = Refusal(
 STALLING_USB = Refusal("its replay can stall at the start", "Use -device qemu-xhci instead.")
 
 REFUSED_OPTIONS = {
-    "enable-kvm": NOT_TCG,
-    "snapshot": SNAPSHOT,
     "localtime": LOCALTIME,
     "virtfs": SHARED_FOLDER,
     "fsdev": SHARED_FOLDER,
@@ -109,8 +91,6 @@ REFUSED_OPTIONS = {
     "loadvm": RESTORE,
     "preconfig": RESTORE,
     "plugin": ROLE,
-    "qmp": MONITOR,
-    "qmp-pretty": MONITOR,
     "daemonize": PROCESS,
     "chroot": PROCESS,
     "runas": PROCESS,
@@ -148,9 +128,7 @@ REFUSED_DEVICES: tuple[tuple[re.Pattern[str], Refusal], ...] = tuple(
 )
 
 REFUSED_OBJECTS = {
-    "rng-random": HOST_RANDOM,
     "rng-egd": HOST_RANDOM,
-    "iothread": IOTHREAD,
     "filter-replay": RR,
 }
 
@@ -173,10 +151,22 @@ class LeftOut:
     note: str = ""
 
 
+NO_MONITOR = "nobody listens there: commands that change the guest would not be in the log"
 _NO_SCREEN = "`retrograde record --vnc` shows the guest's screen while recording"
 _AFTERWARDS = "debug the recording afterwards, with `retrograde debug`"
 
+HARDWARE = frozenset({"kvm", "hvf", "whpx", "nvmm", "hax", "mshv"})
+"""Accelerators: hardware that would run the machine faster. Xen is another machine."""
+
+ONLY_TCG = "only TCG counts instructions, so TCG runs the machine, slower"
+NO_WRITES = "a recording never writes to your disk images"
+ONE_THREAD = "a recording is made in one thread of QEMU"
+
 LEFT_OUT = {
+    "enable-kvm": LeftOut(False, ONLY_TCG),
+    "snapshot": LeftOut(False, NO_WRITES),
+    "qmp": LeftOut(True, NO_MONITOR),
+    "qmp-pretty": LeftOut(True, NO_MONITOR),
     "display": LeftOut(True),
     "vnc": LeftOut(True, _NO_SCREEN),
     "spice": LeftOut(True, _NO_SCREEN),

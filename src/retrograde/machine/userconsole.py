@@ -1,7 +1,8 @@
-"""Where a user's command line puts the first serial port, for those who stand in for QEMU.
+"""Where a user's command line puts the first serial port.
 
-A recording keeps the console and not where it went (see userserial); a program that
-takes QEMU's place must still show it where it was asked for.
+A recording keeps the console and not where it went (see userserial). Files that were asked
+for are written all the same, as copies; a program that takes QEMU's place must also show it
+where it was asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrograde.recording.keyval import split
+
+_OFF = ("off", "no", "false")
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,23 @@ class StdioConsole:
 
 
 @dataclass(frozen=True)
-class FileConsole:
-    """Written to a file that is created or emptied."""
+class FileCopy:
+    """A file that gets all of it; it is created, and emptied unless `append` is set."""
 
     path: Path
+    append: bool = False
 
 
-def asked_console(arguments: Sequence[str]) -> StdioConsole | FileConsole | None:
-    """Return where QEMU would put the console; None for nowhere we could."""
+@dataclass(frozen=True)
+class AskedConsole:
+    """Where the console was asked for, as far as we put it there."""
+
+    terminal: StdioConsole | None = None
+    files: tuple[FileCopy, ...] = ()
+
+
+def asked_console(arguments: Sequence[str]) -> AskedConsole:
+    """Return where QEMU would put the console."""
     options = [
         (word.removeprefix("-").removeprefix("-"), value)
         for word, value in itertools.pairwise([*arguments, ""])
@@ -46,23 +58,37 @@ def asked_console(arguments: Sequence[str]) -> StdioConsole | FileConsole | None
     if console is None and not ports and "nographic" in names and "nodefaults" not in names:
         console = "mon:stdio"
     if console is None:
-        return None
+        return AskedConsole()
     return _place(console, [value for name, value in options if name == "chardev"])
 
 
-def _place(port: str, chardevs: Sequence[str]) -> StdioConsole | FileConsole | None:
+def _place(port: str, chardevs: Sequence[str]) -> AskedConsole:
     backend = port.removeprefix("mon:")
     if backend == "stdio":
         # "mon:" takes Ctrl-C from us and gives it to the guest (chardev/char.c).
         shared = port.startswith("mon:")
-        return StdioConsole(signals=not shared, escapes=shared)
+        return AskedConsole(StdioConsole(signals=not shared, escapes=shared))
     if backend.startswith("file:"):
-        return FileConsole(Path(backend.removeprefix("file:")).absolute())
+        return AskedConsole(files=(_copy(backend.removeprefix("file:")),))
     for given in (dict(split(text, "backend")) for text in chardevs):
-        if backend != f"chardev:{given.get('id')}":
-            continue
-        if given.get("backend") == "stdio":
-            return StdioConsole(given.get("signal") != "off", given.get("mux") == "on")
-        if given.get("backend") == "file" and given.get("append", "off") == "off":
-            return FileConsole(Path(given.get("path", "")).absolute())
-    return None
+        if backend == f"chardev:{given.get('id')}":
+            return _of_chardev(given)
+    return AskedConsole()
+
+
+def _of_chardev(given: dict[str, str]) -> AskedConsole:
+    terminal = None
+    files = []
+    if given.get("backend") == "stdio":
+        terminal = StdioConsole(
+            given.get("signal") not in _OFF, given.get("mux", "off") not in _OFF
+        )
+    if given.get("backend") == "file" and given.get("path"):
+        files.append(_copy(given["path"], given.get("append", "off")))
+    if given.get("logfile"):
+        files.append(_copy(given["logfile"], given.get("logappend", "off")))
+    return AskedConsole(terminal, tuple(files))
+
+
+def _copy(name: str, append: str = "off") -> FileCopy:
+    return FileCopy(Path(name).absolute(), append not in _OFF)

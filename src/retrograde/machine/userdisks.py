@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from retrograde.errors import ArgumentRefused
-from retrograde.machine.refusals import RR, SNAPSHOT, Refusal, refuse
+from retrograde.machine.refusals import RR, Refusal, refuse
 from retrograde.machine.userfiles import UserFiles
 from retrograde.machine.userjson import json_pairs
 from retrograde.recording.keyval import Pairs, split
@@ -63,8 +63,6 @@ def drive_disk(pairs: Pairs, files: UserFiles) -> Disk:
         refuse("-drive driver=blkreplay", RR)
     if unknown := given.keys() - _DRIVE_KEYS:
         refuse(f"-drive {min(unknown)}=", _UNSUPPORTED)
-    if given.get("snapshot", "off") not in ("off", "no", "false"):
-        refuse("-drive snapshot=on", SNAPSHOT)
     interface = given.get("if", "default")
     if interface not in get_args(Interface):
         refuse(f"-drive if={interface}", _UNSUPPORTED)

@@ -1,26 +1,26 @@
 """The options of a user's command line that are made of properties.
 
 Each function takes an option's text and returns its part of the machine, None when
-nothing of it concerns the guest. What cannot be recorded is refused here with its
-reason; whatever else is not on the allow-list, the structs themselves refuse.
+nothing of it concerns the guest. `note` takes sentences about what was left out or
+replaced. What cannot be recorded is refused here with its reason; whatever else is not
+on the allow-list, the structs themselves refuse.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
 from retrograde.errors import ArgumentRefused
 from retrograde.machine.refusals import (
     CHARDEV,
     HOST_CPU,
-    IOTHREAD,
     LOCALTIME,
-    MTTCG,
+    ONE_THREAD,
     REFUSED_DEVICES,
     REFUSED_OBJECTS,
     RR,
-    SLEEP_OFF,
     SMP,
     VHOST,
     Refusal,
@@ -37,6 +37,11 @@ _FILE_KEYS = {
     "smbios": frozenset({"file"}),
 }
 _LOADER_KEYS = {"loader": frozenset({"file"}), "guest-loader": frozenset({"kernel", "initrd"})}
+
+# How the host manages memory and what KVM does; the guest does not see it.
+_OF_THE_HOST = frozenset({"mem-merge", "dump-guest-core", "kernel-irqchip", "kvm-shadow-mem"})
+
+Note = Callable[[str], None]
 
 _UNITS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -66,23 +71,27 @@ def machine(value: str) -> tuple[Properties | None, list[str]]:
             refuse(f"-machine {key}=", Refusal("it is an option of its own", f"Use -{option}."))
         elif key == "smp" or key.startswith("smp."):
             refuse(f"-machine {key}=", Refusal("it is an option of its own", "Use -smp 1."))
-        elif key not in ("mem-merge", "dump-guest-core"):  # host memory management
+        elif key.replace("_", "-") not in _OF_THE_HOST:
             rest.append((key, text))
     return (properties("machine", tuple(rest)) if rest else None), accelerators
 
 
-def accelerator(value: str) -> str:
+def accelerator(value: str, note: Note) -> str:
     """Return the name of one -accel."""
     given = dict(split(value, "accel"))
     if given.get("thread") == "multi":
-        refuse("-accel thread=multi", MTTCG)
+        note(f"-accel thread=multi is left out: {ONE_THREAD}")
     return given.get("accel", "")
 
 
-def cpu(value: str) -> Text:
-    """Return -cpu."""
-    if value.split(",")[0] == "host" or re.search(r",[+-]?host", value):
+def cpu(value: str, note: Note) -> Text:
+    """Return -cpu; the host's processor becomes all that TCG can do."""
+    model, comma, rest = value.partition(",")
+    if re.search(r",[+-]?host", value):
         refuse(f"-cpu {value}", HOST_CPU)
+    if model == "host":
+        note(f"-cpu {value} becomes max: TCG does not run the host's own processor")
+        return Text("cpu", f"max{comma}{rest}")
     return Text("cpu", value)
 
 
@@ -111,13 +120,15 @@ def memory(value: str) -> tuple[Properties, int | None]:
     return properties("m", pairs), count
 
 
-def icount(value: str) -> Shift | None:
+def icount(value: str, note: Note) -> Shift | None:
     """Return the shift of the user's -icount, None when it leaves that to us."""
     given = dict(split(value, "shift"))
     if given.keys() & {"rr", "rrfile", "rrsnapshot"}:
         refuse("-icount rr=", RR)
-    if given.get("sleep", "on") != "on":
-        refuse("-icount sleep=off", SLEEP_OFF)
+    if given.get("sleep", "on") in ("off", "no", "false"):
+        note("-icount sleep=off is left out: a guest that idles takes the time it sleeps")
+    if given.get("align", "off") in ("on", "yes", "true"):
+        note("-icount align=on is left out: the guest is not held to the host's clock")
     shift = given.get("shift")
     if shift is None:
         return None
@@ -136,7 +147,7 @@ def rtc(value: str) -> Properties:
     return properties("rtc", pairs)
 
 
-def device(value: str, files: UserFiles) -> Properties:
+def device(value: str, files: UserFiles, note: Note) -> Properties:
     """Return -device, in QEMU's key=value or JSON syntax."""
     pairs = json_pairs(value) if value.startswith("{") else split(value, "driver")
     pairs = tuple(sorted(pairs, key=lambda pair: pair[0] != "driver"))
@@ -148,19 +159,26 @@ def device(value: str, files: UserFiles) -> Properties:
         if key == "chardev":
             refuse(f"-device {driver},chardev={text}", CHARDEV)
         if key.startswith("iothread"):
-            refuse(f"-device {driver},{key}={text}", IOTHREAD)
+            note(f"-device {driver},{key}={text} does without: {ONE_THREAD}")
         if key == "vhost" and text != "off":
             refuse(f"-device {driver},vhost={text}", VHOST)
-    return properties("device", pairs, files)
+    kept = tuple(pair for pair in pairs if not pair[0].startswith("iothread"))
+    return properties("device", kept, files)
 
 
-def object_(value: str) -> Properties:
-    """Return -object."""
+def object_(value: str, note: Note) -> Properties | None:
+    """Return -object; what the host does with threads of its own is no part of the machine."""
     pairs = json_pairs(value) if value.startswith("{") else split(value, "qom-type")
     pairs = tuple(sorted(pairs, key=lambda pair: pair[0] != "qom-type"))
     kind = dict(pairs).get("qom-type", "")
     if kind in REFUSED_OBJECTS:
         refuse(f"-object {kind}", REFUSED_OBJECTS[kind])
+    if kind == "iothread":
+        note(f"-object iothread is left out: {ONE_THREAD}")
+        return None
+    if kind == "rng-random":
+        note("-object rng-random becomes rng-builtin, whose bytes are recorded")
+        pairs = (("qom-type", "rng-builtin"), ("id", dict(pairs).get("id", "")))
     return properties("object", pairs)
 
 
