@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -159,9 +158,7 @@ async def record_here(
         copies = [stack.enter_context(_written(copy)).fileno() for copy in console.files]
         if console.terminal:
             leave = functools.partial(loop.call_soon_threadsafe, stop.set)
-            end = stack.enter_context(
-                Terminal(console.terminal, leave, copies, script)
-            ).theirs
+            end = stack.enter_context(Terminal(console.terminal, leave, copies, script)).theirs
         elif copies or script:
             end = stack.enter_context(ConsoleOutput(copies, script)).theirs
         if not console.terminal:
