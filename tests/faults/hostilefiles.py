@@ -17,7 +17,6 @@ from retrograde.recording.sealed import seal
 from tests.damage import (
     break_states,
     document,
-    leave_out_start,
     move_positions,
     repeat_sums,
     rewrite,
@@ -327,7 +326,6 @@ def caches() -> Iterator[tuple[str, Spoil]]:
         yield f"parquet of written: {what}", _cached("index/written/*", _parquet(what))
     yield "positions of other checkpoints", _cached("checkpoints", move_positions)
     yield "states that QEMU refuses", _cached("checkpoints", break_states)
-    yield "no state of position 0", _cached("checkpoints", leave_out_start)
     yield "bookmarks with escapes", _cached("bookmarks.json", _bookmarks)
 
 

@@ -24,7 +24,7 @@ class Quirk:
     `no_checkpoints` no snapshots are made: going back then takes a new process. `inverts` has a
     snapshot saved again when it does not load as it was saved, `rearms` a timer armed again after
     each load, `through_start` position 0 loaded first on the way back, `early_shutdown` puts the
-    finished log in order. `targets` empty means all; `devices` begin the names of the device
+    finished log in order, `keeps_snapshot` makes one of position 0 that replays begin with. `targets` empty means all; `devices` begin the names of the device
     models it is about, `board` those of the boards, `since` is QEMU's first version with the
     defect, `until` the first without. One that is `tried` is found by a trial of each machine.
     With `unsaved`, a device and a field of it, only those QEMUs have the defect whose snapshots
@@ -42,6 +42,7 @@ class Quirk:
     rearms: bool = False
     through_start: bool = False
     early_shutdown: bool = False
+    keeps_snapshot: bool = False
     tried: bool = False
     devices: tuple[str, ...] = ()
     unsaved: tuple[str, str] | None = None
@@ -184,6 +185,14 @@ EARLY_SHUTDOWN = Quirk(
     early_shutdown=True,
     until=(10, 2),
 )
+BOOTINFO = Quirk(
+    "m68k-bootinfo",
+    frozenset({"m68k"}),
+    "a machine that is built anew has another byte in RAM, out of QEMU's own memory as it happens "
+    "to be: what pads the kernel's command line (BOOTINFOSTR in hw/m68k/bootinfo.h)",
+    "a snapshot of position 0 is made when recording, and replays begin with it",
+    keeps_snapshot=True,
+)
 LOADING = Quirk(
     "snapshot-load",
     frozenset(),
@@ -209,6 +218,7 @@ QUIRKS: tuple[Quirk, ...] = (
     XHCI_KICK,
     LATE_TIMER,
     EARLY_SHUTDOWN,
+    BOOTINFO,
 )
 
 

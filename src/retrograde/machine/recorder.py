@@ -22,7 +22,7 @@ from retrograde.errors import (
     UsageError,
 )
 from retrograde.machine.arguments import UserMachine, parse_arguments
-from retrograde.machine.command import Chardev, Launch, RamFile, record_command
+from retrograde.machine.command import INITIAL, Chardev, Launch, RamFile, record_command
 from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import NO_SPACE, create_image
 from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
@@ -165,7 +165,7 @@ class _Recorder:
             ),
             machine=machine.spec,
             ram=Ram(bytes=ram_bytes, shared=shared),
-            snapshot=False,
+            snapshot=any(quirk.keeps_snapshot for quirk in self._quirks),
             quirks=tuple(quirk.name for quirk in self._quirks),
             inputs=tuple(draft.inputs),
         )
@@ -256,6 +256,7 @@ class _Recorder:
             overlays=overlays,
             console=Chardev("socket", live) if live else Chardev.file(kept),
             ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
+            snapshot=INITIAL if self._manifest.snapshot else None,
             sandbox=self._qemu.has_sandbox,
             machine_options=[q.machine_option for q in self._quirks if q.machine_option],
             globals=[q.global_option for q in self._quirks if q.global_option],
