@@ -24,11 +24,11 @@ class Quirk:
     `no_checkpoints` no snapshots are made: going back then takes a new process. `inverts` has a
     snapshot saved again when it does not load as it was saved, `rearms` a timer armed again after
     each load, `through_start` position 0 loaded first on the way back, `early_shutdown` puts the
-    finished log in order, `keeps_snapshot` makes one of position 0 that replays begin with. `targets` empty means all; `devices` begin the names of the device
-    models it is about, `board` those of the boards, `since` is QEMU's first version with the
-    defect, `until` the first without. One that is `tried` is found by a trial of each machine.
-    With `unsaved`, a device and a field of it, only those QEMUs have the defect whose snapshots
-    leave the field out.
+    finished log in order, `keeps_snapshot` makes one of position 0 that replays begin with.
+    `targets` empty means all; `devices` begin the names of the device models it is about, `board`
+    those of the boards, `since` is QEMU's first version with the defect, `until` the first
+    without. One that is `tried` is found by a trial of each machine. With `unsaved`, a device and
+    a field of it, only those QEMUs have the defect whose snapshots leave the field out.
     """
 
     name: str
