@@ -91,7 +91,6 @@ def test_no_qemu_at_all(tmp_path: Path) -> None:
         (["-device", "virtio-rng-pci,nosuch=1"], ["does not accept", "nosuch"]),
         (["-m", "plenty"], ["plenty"]),
         (["-smp", "2"], ["-smp 2", "one processor"]),
-        (["-enable-kvm"], ["only TCG"]),
         (["-rtc", "base=localtime"], ["time zone"]),
         (["-kernel"], ["lacks its value"]),
         (["-nosuchoption"], ["-nosuchoption"]),

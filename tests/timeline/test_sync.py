@@ -13,7 +13,7 @@ from retrograde.timeline import sync
 from retrograde.timeline.sync import LoopThread, SyncTimeline, open_timeline
 from retrograde.timeline.timeline import Timeline
 
-ASYNC_ONLY = {"open", "over", "view", "target_description"}
+ASYNC_ONLY = {"open", "over", "view", "target_description", "foresees", "glimpse"}
 """Making one is open_timeline's; the others are for front ends, which are async."""
 
 

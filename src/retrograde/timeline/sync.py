@@ -18,11 +18,11 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from retrograde.machine.probe_request import Access
+from retrograde.machine.probe_request import Access, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.recording.bundle import Recording
@@ -261,9 +261,11 @@ class SyncTimeline:
         """Return what happened at positions from `start` to before `stop`."""
         return self._loop.run(self._timeline.trace(start, stop))
 
-    def add_breakpoint(self, pc: int, conditions: Conditions = ()) -> int:
+    def add_breakpoint(
+        self, pc: int, conditions: Conditions = (), checks: Sequence[Check] = ()
+    ) -> int:
         """Stop at the instruction at linear address `pc` if all conditions hold."""
-        return self._timeline.add_breakpoint(pc, conditions)
+        return self._timeline.add_breakpoint(pc, conditions, checks)
 
     def add_watchpoint(
         self, address: int, count: int, access: Access = "w", space: Space = "virtual"

@@ -65,7 +65,10 @@ class Trial:
             return
         manifest = self._recording.manifest
         has_probe = self._has_probe()
-        self._tell(Learned(self._recording.end, manifest.quirks, has_probe))
+        # How the log is finished says nothing of the board.
+        boards = [q for q in quirks_named(manifest.quirks) if not q.early_shutdown]
+        remedied = tuple(quirk.name for quirk in boards)
+        self._tell(Learned(self._recording.end, remedied, has_probe))
         if not await self._check("replay", self._replay):
             return
         await self._check("checkpoint", self._checkpoint)
