@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `retrograde WORDS` and leave it running, in a process group of its own."""
     return subprocess.Popen([*program, *map(str, words)], start_new_session=True, **kwargs)
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    """Wait until `condition` holds; fail with what `process` said when it ends first."""
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.01)
 
 
 def assert_error(done: Done, status: int, *words: str) -> None:

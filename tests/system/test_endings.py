@@ -6,26 +6,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
-from tests.command import SECONDS, Done, assert_error, retrograde, start
+from tests.command import SECONDS, Done, assert_error, retrograde, start, wait_for
 from tests.system import programs
 
 pytestmark = pytest.mark.qemu
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    """Wait until `condition` holds; fail with what `process` said when it ends first."""
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.01)
 
 
 @pytest.fixture

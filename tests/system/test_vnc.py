@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from retrograde.machine.qemu import Qemu
-from tests.command import SECONDS, assert_error, retrograde, start
+from tests.command import SECONDS, assert_error, retrograde, start, wait_for
 from tests.machine.picturedisk import write_key_disk
 
 pytestmark = pytest.mark.qemu
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.01)
 
 
 class Screen:
