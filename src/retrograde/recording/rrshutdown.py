@@ -12,12 +12,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
-import numpy as np
-
-from retrograde.recording.rrevents import Kind
+from retrograde.recording.rrevents import SHUTDOWN_KINDS, Kind
 from retrograde.recording.rrlog import RrLog
 
-_SHUTDOWNS: Final = {kind for kind in Kind if kind.name.startswith("SHUTDOWN_")}
 _INSTRUCTION_BYTES: Final = 5
 
 
@@ -27,26 +24,15 @@ def put_behind_its_instructions(log: RrLog) -> bool:
     Returns whether there was something to exchange. Raises as RrLog.batches does, OSError
     where the file cannot be written.
     """
-    at = _first_shutdown(log)
-    if at is None:
+    shutdown = next(log.events(SHUTDOWN_KINDS), None)
+    if shutdown is None:
         return False
     fd = os.open(log.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        events = os.pread(fd, 1 + _INSTRUCTION_BYTES, at)
+        events = os.pread(fd, 1 + _INSTRUCTION_BYTES, shutdown.offset)
         if len(events) <= _INSTRUCTION_BYTES or events[1] != Kind.INSTRUCTION:
             return False
-        os.pwrite(fd, events[1:] + events[:1], at)
+        os.pwrite(fd, events[1:] + events[:1], shutdown.offset)
     finally:
         os.close(fd)
     return True
-
-
-def _first_shutdown(log: RrLog) -> int | None:
-    """Return the offset of the first SHUTDOWN event, in bytes; None where there is none."""
-    wanted = np.zeros(256, np.bool_)
-    wanted[list(_SHUTDOWNS)] = True
-    for batch in log.batches():
-        found = np.flatnonzero(wanted[batch.kind])
-        if found.size:
-            return int(batch.offset[found[0]])
-    return None
