@@ -66,10 +66,14 @@ class Retro(gdb.Command):  # type: ignore[misc]
 
 
 class RetroCommand(gdb.Command):  # type: ignore[misc]
-    """Base of the commands under `retro`; `move` tells that the machine goes elsewhere."""
+    """Base of the commands under `retro`.
+
+    `move` tells that the machine goes elsewhere, `completes` what gdb completes.
+    """
 
     name = ""
     move = False
+    completes = gdb.COMPLETE_NONE
 
     def __init__(self) -> None:
         super().__init__("retro " + self.name, gdb.COMMAND_RUNNING)
@@ -89,9 +93,9 @@ class RetroCommand(gdb.Command):  # type: ignore[misc]
         return argument
 
     def complete(self, text: str, word: str) -> Any:
-        """Complete nothing, unless a command knows better."""
+        """Complete what gdb completes itself, unless a command knows better."""
         del text, word
-        return gdb.COMPLETE_NONE
+        return self.completes
 
 
 class When(RetroCommand):
@@ -144,6 +148,7 @@ class Hits(RetroCommand):
     """List when an instruction is reached: retro hits FUNCTION|*ADDRESS."""
 
     name = "hits"
+    completes = gdb.COMPLETE_LOCATION
 
     def line(self, argument: str) -> str:
         """Return the address of what the argument names."""
@@ -153,11 +158,6 @@ class Hits(RetroCommand):
         if not found:
             raise gdb.GdbError(f"There is no {argument}.")
         return str(found[0].pc)
-
-    def complete(self, text: str, word: str) -> Any:
-        """Complete places, as `break` does."""
-        del text, word
-        return gdb.COMPLETE_LOCATION
 
 
 class Disassemble(RetroCommand):
@@ -274,6 +274,7 @@ class Screen(RetroCommand):
     """Write what is on the guest's screen here as a PNG picture: retro screen [FILE]."""
 
     name = "screen"
+    completes = gdb.COMPLETE_FILENAME
 
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Run the command."""
@@ -289,11 +290,6 @@ class Screen(RetroCommand):
             raise gdb.GdbError(f"{file} cannot be written: {error.strerror}.") from None
         gdb.write(f"{file.absolute()}\n")
 
-    def complete(self, text: str, word: str) -> Any:
-        """Complete file names."""
-        del text, word
-        return gdb.COMPLETE_FILENAME
-
 
 class LastWrite(RetroCommand):
     """Find who wrote a variable last: retro last-write EXPRESSION.
@@ -303,6 +299,7 @@ class LastWrite(RetroCommand):
     """
 
     name = "last-write"
+    completes = gdb.COMPLETE_EXPRESSION
 
     def line(self, argument: str) -> str:
         """Return address and length of what the expression means."""
@@ -320,11 +317,6 @@ class LastWrite(RetroCommand):
             return f"{_address(value.address)} {kind.sizeof}"
         return f"{_address(value)} 1"
 
-    def complete(self, text: str, word: str) -> Any:
-        """Complete symbols, as `print` does."""
-        del text, word
-        return gdb.COMPLETE_EXPRESSION
-
 
 class Symbols(RetroCommand):
     """Load symbols where their code ran: retro symbols [FILE [FOLDER-OF-MODULES...]].
@@ -335,6 +327,7 @@ class Symbols(RetroCommand):
     """
 
     name = "symbols"
+    completes = gdb.COMPLETE_FILENAME
 
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Run the command."""
@@ -347,11 +340,6 @@ class Symbols(RetroCommand):
             gdbsymbols.place_again(_ask)
         if len(words) != 1:
             gdbsymbols.load_modules([Path(word).expanduser() for word in words[1:]])
-
-    def complete(self, text: str, word: str) -> Any:
-        """Complete file names."""
-        del text, word
-        return gdb.COMPLETE_FILENAME
 
 
 def _place_again() -> None:
