@@ -2,9 +2,9 @@
 
     python bench/clock.py --output /var/tmp/clock [--shifts 2 4 7] [SYSTEM...]
 
-For each: instructions up to the last thing it is to say, the size of the log, its events that
-are neither input nor output, processor seconds of recording and of replaying it all, and lines
-of the console that tell of time-outs. The recordings are kept in OUTPUT and used again.
+For each: instructions up to the last thing it is to say, the size of the log and its events,
+processor seconds of recording and of replaying it all, and how often the console tells of
+time-outs. The recordings are kept in OUTPUT and used again.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ VMSTATE_DRIVE = f"{RESERVED}-vmstate"
 """Id of the drive that holds snapshots; `info snapshots` and snapshot-save know it so."""
 
 INITIAL = "init"
-"""Name of the snapshot of position 0 that recordings had once."""
+"""Name of the snapshot of position 0, where a recording has one (quirks.keeps_snapshot)."""
 
 GDB_ID = f"{RESERVED}-gdb"
 """Id of the character device gdb comes in by; the monitor's `gdbserver` can be told of it."""

@@ -5,8 +5,8 @@
     boot.retro/
       manifest.json     see manifest
       inputs/NAME       files the machine was started with
-      replay.log        QEMU's rr log, untouched
-      machine.qcow2     image for snapshots, without one
+      replay.log        QEMU's rr log (see rrshutdown)
+      machine.qcow2     image for snapshots, mostly without one
       console.log       bytes of the first serial port
       cache/            derived data, safe to delete
       reserve           only while recording: room for the final manifest
