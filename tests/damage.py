@@ -67,6 +67,15 @@ def break_states(checkpoints: Path) -> None:
     repeat_sums(checkpoints)
 
 
+def need_more(checkpoints: Path) -> None:
+    """Have the image need a feature that no QEMU has (docs/interop/qcow2.txt, bytes 72 to 79)."""
+    image = checkpoints / "machine.qcow2"
+    data = bytearray(image.read_bytes())
+    data[72] |= 0x40
+    image.write_bytes(data)
+    repeat_sums(checkpoints)
+
+
 def spoil(path: Path, content: bytes) -> None:
     """Put something else in place of a sealed document and of its copy."""
     for name in (path.name, copy_of(path.name)):

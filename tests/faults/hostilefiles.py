@@ -18,6 +18,7 @@ from tests.damage import (
     break_states,
     document,
     move_positions,
+    need_more,
     repeat_sums,
     rewrite,
 )
@@ -326,6 +327,7 @@ def caches() -> Iterator[tuple[str, Spoil]]:
         yield f"parquet of written: {what}", _cached("index/written/*", _parquet(what))
     yield "positions of other checkpoints", _cached("checkpoints", move_positions)
     yield "states that QEMU refuses", _cached("checkpoints", break_states)
+    yield "an image that no QEMU opens", _cached("checkpoints", need_more)
     yield "bookmarks with escapes", _cached("bookmarks.json", _bookmarks)
 
 

@@ -20,7 +20,7 @@ from retrograde.timeline.opening import checkpoints_of
 from retrograde.verify.cache import check_cache
 from tests.command import Done, assert_error, retrograde
 from tests.conftest import Record
-from tests.damage import break_states, cut, flip, move_positions
+from tests.damage import break_states, cut, flip, move_positions, need_more
 from tests.system.test_disk import cannot_mount
 
 pytestmark = [pytest.mark.qemu, pytest.mark.gdb, pytest.mark.usefixtures("probe")]
@@ -141,7 +141,7 @@ def test_damaged_checkpoints(
         assert len(warnings(seen)) == 1, "it was mended without a word"
 
 
-@pytest.mark.parametrize("change", [move_positions, break_states])
+@pytest.mark.parametrize("change", [move_positions, break_states, need_more])
 def test_states_that_qemu_refuses(
     change: Callable[[Path], None], answers: Answers, expected: dict[str, bytes]
 ) -> None:
