@@ -16,7 +16,7 @@ import pytest
 from retrograde.errors import QemuDied, QemuRefused, QemuTimeout
 from retrograde.machine import process as module
 from retrograde.machine.monitor import Monitor
-from retrograde.machine.process import QemuProcess, finished, wipe_environment
+from retrograde.machine.process import QemuProcess, finished, send_signal, wipe_environment
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.wiring import Wiring
 from tests.system.test_endings import runs
@@ -181,3 +181,16 @@ async def test_what_must_finish_does_before_it_is_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == [True]
+
+
+async def test_a_signal_to_the_dead_leaves_their_status_to_whoever_waits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(200):
+        process = await asyncio.create_subprocess_exec("sleep", "60")
+        os.kill(process.pid, signal.SIGKILL)
+        while runs(process.pid):
+            pass
+        send_signal(process, signal.SIGTERM)
+        assert await process.wait() == -signal.SIGKILL
+    assert not caplog.records

@@ -128,7 +128,7 @@ def test_retrograde_killed(recording_ticker: subprocess.Popen[bytes], tmp_path: 
 def runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

@@ -21,6 +21,7 @@ from retrograde.machine.compat import qemu_for
 from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, PATIENCE, gdb_for
 from retrograde.machine.isa import isa_for
 from retrograde.machine.probe_support import require_probe
+from retrograde.machine.process import send_signal
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.wiring import socket_in
 from retrograde.recording.bundle import Recording
@@ -194,10 +195,10 @@ async def _run_gdb(arguments: Sequence[str]) -> int:
 
 async def _end(gdb: asyncio.subprocess.Process) -> None:
     """End a gdb whose user is gone, politely first: it sets the terminal back."""
-    gdb.terminate()
+    send_signal(gdb, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SECONDS_TO_LEAVE):
             await gdb.wait()
     if gdb.returncode is None:
-        gdb.kill()
+        send_signal(gdb, signal.SIGKILL)
         await gdb.wait()

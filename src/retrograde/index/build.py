@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from retrograde.index.logtables import LOG_TABLES, build_log_tables
 from retrograde.index.store import IndexStore
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe_support import require_probe
-from retrograde.machine.process import EXIT_SECONDS, finished
+from retrograde.machine.process import EXIT_SECONDS, finished, send_signal
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
@@ -228,5 +229,5 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(EXIT_SECONDS):
             await process.wait()
     except TimeoutError:
-        process.kill()  # its QEMU goes with it
+        send_signal(process, signal.SIGKILL)  # its QEMU goes with it
         await process.wait()

@@ -72,6 +72,18 @@ async def finished(work: Awaitable[Result]) -> Result:
     return task.result()
 
 
+def send_signal(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send a signal to a child; does nothing when it has ended.
+
+    asyncio's own `kill` and `terminate` may reap a child that has just died, under the feet
+    of asyncio's thread that waits for it: its exit status is lost, and 255 is told in its
+    place (CPython's issue 127049, up to Python 3.13).
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
 def cpu_seconds_in(place: Path) -> float:
     """Return the processor time of the process or thread with this folder; 0 when it is gone.
 
@@ -196,14 +208,11 @@ class QemuProcess:
 
     def terminate(self) -> None:
         """Ask QEMU to end as if it was quit (SIGTERM); `wait` tells when it has."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        send_signal(self._process, signal.SIGTERM)
 
     async def kill(self) -> None:
         """End the process at once, reap it and close what we held. Safe to repeat."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        send_signal(self._process, signal.SIGKILL)
         await finished(self._process.wait())
 
     def close(self) -> None:

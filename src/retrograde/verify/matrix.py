@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from retrograde.held import Scratch
-from retrograde.machine.process import finished
+from retrograde.machine.process import finished, send_signal
 from retrograde.verify.matrixmodel import Began, Cell, Check, Found, Learned, Line, Subject
 
 GRACE_SECONDS = 10.0
@@ -165,12 +165,12 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """End a trial with all its processes: asked first, so that it can clean up."""
     if process.returncode is not None:
         return
+    send_signal(process, signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(GRACE_SECONDS):
+            await process.wait()
+            return
     with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_SECONDS):
-                await process.wait()
-                return
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
 
