@@ -44,7 +44,7 @@ PACKET_BYTES: Final = 0x20000
 _FEATURES: Final = (
     *(f"PacketSize={PACKET_BYTES:x}", "QStartNoAckMode+", "vContSupported+", "swbreak+"),
     *("hwbreak+", "ReverseStep+", "ReverseContinue+", "ConditionalBreakpoints+"),
-    *("QPassSignals+", "qXfer:features:read+", "qXfer:memory-map:read+"),
+    *("qXfer:features:read+", "qXfer:memory-map:read+"),
     *("qXfer:threads:read+", "binary-upload+"),
 )
 
@@ -381,7 +381,6 @@ class Session:
         (b"qThreadStopInfo", _status),
         (b"qRcmd,", _command),
         (b"qSearch:memory:", _search),
-        (b"QPassSignals:", _fine),
         (b"Qqemu.PhyMemMode:", _physical),
         (b"qqemu.PhyMemMode", _is_physical),
         (b"qHostInfo", _host),
