@@ -127,6 +127,18 @@ async def in_the_hot_guest(folder):
         """Go over 1000 hits of a function and back over as many."""
         gdb.command("break *&hot")
         gdb.move("continue", SECONDS)
+        return there_and_back(gdb)
+
+    def thousand_accesses(gdb):
+        """Go over 1000 accesses to a word of the stack and back over as many."""
+        gdb.command("break *&hot")
+        gdb.move("continue", SECONDS)
+        gdb.command("delete")
+        gdb.command("awatch -l *(long*)$rsp")
+        gdb.move("continue", SECONDS)
+        return there_and_back(gdb)
+
+    def there_and_back(gdb):
         took = []
         for resume in ("continue", "reverse-continue"):
             gdb.command("ignore $bpnum 1000")
@@ -156,6 +168,8 @@ async def in_the_hot_guest(folder):
         (by_pointer,) = await asyncio.to_thread(run, path, false_by_pointer)
     async with ours(recording, 1000) as path:
         (hits,) = await asyncio.to_thread(run, path, thousand_hits)
+    async with ours(recording, 1000) as path:
+        (accesses,) = await asyncio.to_thread(run, path, thousand_accesses)
     async with stub(recording, 1000) as path:
         (stock,) = await asyncio.to_thread(run, path, stock_hits)
     async with ours(recording, 1000) as path:
@@ -165,6 +179,8 @@ async def in_the_hot_guest(folder):
         "the same through two pointers": by_pointer,
         "1000 hits forward": hits[0],
         "1000 hits backward": hits[1],
+        "1000 accesses forward": accesses[0],
+        "1000 accesses backward": accesses[1],
         "100 hits forward, stock": stock,
         "reverse-next over 500, first": times[0],
         "reverse-next over 500, p50": statistics.median(times),

@@ -91,6 +91,22 @@ def test_ignored_hits_are_counted_both_ways(gdb):
 
 
 @pytest.mark.usefixtures("probe")
+def test_ignored_accesses_are_counted_both_ways(gdb):
+    seek(gdb, 16_900_000)
+    gdb.command(f"awatch *(long*){gdb.register('rsp') - 8:#x}")
+    places = []
+    for _ in range(7):
+        go(gdb, "continue")
+        places.append((where(gdb), pc(gdb), gdb.command("x/2gx $rsp - 8")))
+    gdb.command("ignore $bpnum 5")
+    go(gdb, "reverse-continue")  # the first is the one it stands behind
+    assert where(gdb) == places[1][0] - 1
+    gdb.command("ignore $bpnum 5")
+    go(gdb, "continue")
+    assert (where(gdb), pc(gdb), gdb.command("x/2gx $rsp - 8")) == places[6]
+
+
+@pytest.mark.usefixtures("probe")
 def test_a_watchpoint_shows_old_and_new_both_ways(gdb):
     gdb.command("watch *(long*)0x200100")
     text = go(gdb, "reverse-continue")

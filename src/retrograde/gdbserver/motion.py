@@ -172,8 +172,7 @@ class Motion:
             return None
         hits = await timeline.hits(start, stop)
         for hit in hits if forward else reversed(hits):
-            distance = hit.position - timeline.position
-            await (timeline.step(distance) if forward else timeline.step_back(-distance))
+            await self._walk_to(hit.position)
             if found := await self._stop_at(hit, forward):
                 return found
         await timeline.seek(stop - 1 if forward else start)
@@ -183,8 +182,16 @@ class Motion:
         """Return the stop at a hit, with the cursor where gdb expects it; None if none."""
         if not hit.is_access:
             return await self._reached(hit.pc, decided=self._points.is_decided(hit.pc))
-        await self._timeline.seek(hit.position + (forward != self._before))
+        await self._walk_to(hit.position + (forward != self._before))
         return self._of_access(hit)
+
+    async def _walk_to(self, position: int) -> None:
+        """Have the cursor at a position near it, without a machine where that is known."""
+        distance = position - self._timeline.position
+        if distance > 0:
+            await self._timeline.step(distance)
+        elif distance < 0:
+            await self._timeline.step_back(-distance)
 
     async def _reached(self, pc: int, *, decided: bool) -> Stop | None:
         """Return the stop at a breakpoint at linear address `pc` whose condition holds here.
