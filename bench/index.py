@@ -23,7 +23,6 @@ from typing import TypeVar
 import retrograde
 from retrograde.index.build import build
 from retrograde.index.hints import IndexHints
-from retrograde.index.lastwrite import last_write
 from retrograde.index.origin import origin
 from retrograde.index.store import IndexStore
 from retrograde.index.writes import build_writes
@@ -31,6 +30,7 @@ from retrograde.machine.compat import qemu_for
 from retrograde.machine.probe_request import Breakpoint
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.lastwrite import last_write
 from retrograde.timeline.search import Stops
 from retrograde.timeline.timeline import Timeline
 

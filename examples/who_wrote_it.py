@@ -41,7 +41,7 @@ async def main(path: str, text: str) -> None:
         began = time.perf_counter()
         ring = int.from_bytes(await timeline.read(facts["prb"], 8), "little")
         head = ring + facts["printk_ringbuffer.desc_ring"] + facts["prb_desc_ring.head_id"]
-        hit = await timeline.last_write(head, 8)
+        hit = await timeline.last_store(head, 8)
         assert hit is not None
         await timeline.seek(hit.position)
         before = int.from_bytes(await timeline.read(head, 8), "little")

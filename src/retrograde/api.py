@@ -17,8 +17,8 @@ from retrograde.recording import bundle
 
 if TYPE_CHECKING:
     from retrograde.index.database import Answer, Database, Row
-    from retrograde.index.lastwrite import Write
     from retrograde.index.origin import Step
+    from retrograde.timeline.lastwrite import Write
     from retrograde.timeline.reading import Space
     from retrograde.timeline.screen import Picture
     from retrograde.timeline.timeline import Timeline
@@ -77,9 +77,9 @@ class Recording(bundle.Recording):
     ) -> Write | None:
         """Return who wrote any of `count` bytes last before the position `at`, None: nobody.
 
-        Replays as `writes` does; see `retrograde.index.lastwrite.Write`.
+        Replays as `writes` does; see `retrograde.timeline.lastwrite.Write`.
         """
-        from retrograde.index.lastwrite import last_write
+        from retrograde.timeline.lastwrite import last_write
 
         async def ask(timeline: Timeline) -> Write | None:
             return await last_write(timeline, address, count, _space(physical))

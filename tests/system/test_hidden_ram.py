@@ -80,7 +80,7 @@ async def test_it_goes_back_to_who_wrote_what(made: Made, board: str, probe: Non
         total = ROUNDS * (ROUNDS + 1) // 2
         assert int.from_bytes(await timeline.read(SUM, 4), "little") == total
         for part in (1, 2):
-            hit = await timeline.last_write(COUNT, 4)
+            hit = await timeline.last_store(COUNT, 4)
             assert hit is not None
             assert hit.pc == WORK
             await timeline.seek(hit.position)

@@ -86,8 +86,8 @@ async def test_a_replacement_cancelled_at_any_moment_leaves_nothing(recording, t
 async def test_a_qemu_killed_during_a_search_is_replaced(recording, probe):
     async with await Timeline.open(recording, at="90%") as timeline:
         stack = (await timeline.registers())["rsp"]
-        expected = await timeline.last_write(stack, 8)
-        searching = asyncio.create_task(timeline.last_write(stack, 8))
+        expected = await timeline.last_store(stack, 8)
+        searching = asyncio.create_task(timeline.last_store(stack, 8))
         for _ in range(10):
             await asyncio.sleep(0)
         for seat in timeline._seats:
@@ -109,7 +109,7 @@ async def test_whatever_is_cancelled_wherever_all_is_right_afterwards(recording,
                     lambda position=position: look(timeline, position),
                     lambda: timeline.step_back(min(timeline.position, 700)),
                     lambda: timeline.step(min(timeline.end - timeline.position, 700)),
-                    lambda: timeline.last_write(stack, 8),
+                    lambda: timeline.last_store(stack, 8),
                     lambda: timeline.read(stack, 64),
                     lambda: timeline.read(0xFEE00000, 4, "physical"),
                 )
@@ -259,7 +259,7 @@ async def test_bad_input_is_refused_and_changes_nothing(recording):
 
 async def test_a_watch_that_lies_in_no_memory_is_never_hit(recording, probe):
     async with await Timeline.open(recording, at="end-1000") as timeline:
-        assert await timeline.last_write(0x123456789ABC, 8) is None
+        assert await timeline.last_store(0x123456789ABC, 8) is None
         timeline.add_watchpoint(0x1 << 40, 64, "rw", "physical")
         assert await timeline.run_back() is None
         assert timeline.position == 0

@@ -177,7 +177,7 @@ async def test_the_old_value_before_a_write_and_the_new_one_after(machine):
             hits = await it.timeline.hits(store.position, store.position + 1)
             data = await it.timeline.read(hits[-1].address, hits[-1].size)
             assert int.from_bytes(data, order) == hits[-1].value
-            last = await it.timeline.last_write(store.address, store.size)
+            last = await it.timeline.last_store(store.address, store.size)
             assert last.position == store.position
             hit = await it.timeline.run_back()
             assert hit.position == it.timeline.position == store.position

@@ -74,7 +74,7 @@ class Driver:
             assert [hit.position for hit in found] == sorted(hit.position for hit in found)
         elif kind == "last_write":
             address, count = self.data.draw(p.addresses), self.data.draw(st.integers(1, 9))
-            hit = await self.timeline.last_write(address, count)
+            hit = await self.timeline.last_store(address, count)
             writes = p.hits_of(self.execution, [Watch(address, count, "w")])
             behind = [one[0] for one in writes if one[0] < here]
             assert (hit and hit.position) == (behind[-1] if behind else None)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import threading
 
 import pytest
 
-from retrograde.errors import PositionError, UsageError
-from retrograde.timeline import sync
-from retrograde.timeline.sync import LoopThread, SyncTimeline, open_timeline
+from retrograde.errors import UsageError
+from retrograde.timeline.sync import SyncTimeline, open_timeline
 from retrograde.timeline.timeline import Timeline
 
 ASYNC_ONLY = {"open", "over", "view", "target_description", "foresees", "glimpse"}
@@ -30,46 +27,6 @@ def test_it_has_the_names_of_the_timeline():
             assert list(inspect.signature(ours).parameters) == names
 
 
-def test_results_and_errors_come_through():
-    loop = LoopThread()
-
-    async def fail():
-        raise PositionError("no")
-
-    assert loop.run(asyncio.sleep(0, 7)) == 7
-    with pytest.raises(PositionError):
-        loop.run(fail())
-    loop.close()
-    loop.close()
-    assert loop.is_closed
-
-
-def test_ctrl_c_cancels_the_work_waits_for_it_and_leaves_the_loop_usable(monkeypatch):
-    loop = LoopThread()
-    begun, log = threading.Event(), []
-
-    async def work():
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0)
-            log.append("cleaned up")
-
-    class Interrupted(sync.concurrent.futures.Future):
-        def result(self, timeout=None):
-            begun.wait()
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sync.concurrent.futures, "Future", Interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            loop.run(work())
-    assert log == ["cleaned up"]
-    assert loop.run(asyncio.sleep(0, 8)) == 8
-    loop.close()
-
-
 @pytest.mark.qemu
 def test_a_script(recorded, probe):
     with open_timeline(recorded("tiny").path, at="50%") as timeline:
@@ -79,7 +36,7 @@ def test_a_script(recorded, probe):
         timeline.step_back(10)
         timeline.step(10)
         assert dict(timeline.registers()) == registers
-        hit = timeline.last_write(registers["rsp"], 8)
+        hit = timeline.last_store(registers["rsp"], 8)
         assert hit is None or hit.position < middle
         with pytest.raises(UsageError):
             timeline.write(0, b"x")

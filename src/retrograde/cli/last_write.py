@@ -14,8 +14,8 @@ from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
-    from retrograde.index.lastwrite import Write
     from retrograde.machine.qemu import Qemu
+    from retrograde.timeline.lastwrite import Write
 
 
 @click.command("last-write")
@@ -84,7 +84,7 @@ async def _ask(
     show: Progress,
 ) -> Write | None:
     from retrograde.index.hints import open_hinted
-    from retrograde.index.lastwrite import last_write
+    from retrograde.timeline.lastwrite import last_write
 
     async with await open_hinted(recording, qemu, at=at, progress=show) as timeline:
         return await last_write(timeline, address, count, "physical" if physical else "virtual")

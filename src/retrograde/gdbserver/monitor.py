@@ -52,6 +52,7 @@ _HITS_SHOWN = 10
 _INSTRUCTIONS = 8
 _INSTRUCTIONS_AT_MOST = 1000
 _FOUND_AT_MOST = 50
+_BYTES_SHOWN = 32
 
 
 class MonitorCommands:
@@ -202,14 +203,12 @@ class MonitorCommands:
                 f"{rest[:80]!r} is not an address and a length.",
                 "Say `monitor last-write 0x1234 8`.",
             )
-        hit = await self._timeline.last_write(address, count)
-        if hit is None:
+        write = await self._timeline.last_write(address, count)
+        if write is None:
             return f"Nothing has written {count} bytes at {address:#x} before this position.\n"
-        value = "" if hit.value is None else f", value {hit.value:#x}"
-        return (
-            f"{format_position(hit.position)}: pc {hit.pc:#x} wrote {hit.size} bytes "
-            f"at {hit.address or 0:#x}{value}\n"
-        )
+        who = "a device (DMA) or a page walk" if write.pc is None else f"pc {write.pc:#x}"
+        change = f"{_digits(write.new)} at {address:#x}, over {_digits(write.old)}"
+        return f"{format_position(write.position)}: {who} wrote {change}\n"
 
     async def _kernel(self, _rest: str) -> str:
         """List the kernel's anchors, and places where code ran: gdb looks for names there."""
@@ -290,3 +289,7 @@ def _number(text: str, usage: str) -> int:
 def _text(data: bytes) -> str:
     """Return guest output as lines."""
     return data.decode(errors="replace").replace("\r", "")
+
+
+def _digits(data: bytes) -> str:
+    return data[:_BYTES_SHOWN].hex(" ") + " ..." * (len(data) > _BYTES_SHOWN)

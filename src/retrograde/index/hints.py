@@ -15,10 +15,11 @@ from typing import Final
 from retrograde.errors import EnvironmentLacks
 from retrograde.index.files import Interval
 from retrograde.index.store import IndexStore, has_table
-from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
+from retrograde.machine.probe_page import PAGE_BYTES
 from retrograde.machine.probe_request import Watch
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.hints import lines_of
 from retrograde.timeline.search import Stops
 from retrograde.timeline.timeline import Progress, Timeline
 
@@ -31,7 +32,7 @@ _ALL_LINES: Final = (1 << 64) - 1
 
 
 class IndexHints:
-    """The index of a recording as `timeline.search.Hints`. Made by `of`."""
+    """The index of a recording as `timeline.hints.Hints`. Made by `of`."""
 
     def __init__(self, store: IndexStore) -> None:
         self._connection = store.connect(("blocks", "intervals", "written"))
@@ -68,7 +69,7 @@ class IndexHints:
         ).fetchall()
 
     def spans(self, stops: Stops, start: int, stop: int, *, only_last: bool) -> list[Interval]:
-        """Return where hits can be: see `timeline.search.Hints`."""
+        """Return where hits can be: see `Hints`."""
         if len(stops.breakpoints) > MOST_BREAKPOINTS:
             return [(start, stop)] if start < stop else []
         reached = self._reached(stops)
@@ -152,13 +153,6 @@ class IndexHints:
             marks = [lines_of(watch.start, end, page), page * PAGE_BYTES]
             rows += self._connection.execute(query, marks).fetchall()
         return rows
-
-
-def lines_of(start: int, end: int, page: int) -> int:
-    """Return which lines of `page` the bytes from `start` to before `end` are in, as bits."""
-    first = max(start, page * PAGE_BYTES) % PAGE_BYTES // LINE_BYTES
-    last = (min(end, (page + 1) * PAGE_BYTES) - 1) % PAGE_BYTES // LINE_BYTES
-    return (1 << last + 1) - (1 << first)
 
 
 async def open_hinted(

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from retrograde.index.kallsyms import BYTE_ORDERS, Symbol, find_symbols
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
+from retrograde.portal import LoopThread
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrlog import MAX_POSITION
 from retrograde.timeline.opening import checkpoints_of
 from retrograde.timeline.pages import RamImage
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.storefiles import Checkpoint
-from retrograde.timeline.sync import LoopThread
 
 Progress = Callable[[int], None]
 

@@ -18,11 +18,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 from retrograde.errors import UsageError
 from retrograde.index.dataflow import Slice, Source
-from retrograde.index.lastwrite import Piece, last_store, last_write, pieces_of
 from retrograde.index.stretch import Stretch, dataflow_for
 from retrograde.machine.probe_page import PAGE_BYTES, RecordFlag
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrevents import Kind as Event
+from retrograde.timeline.lastwrite import Piece, last_store, last_write, pieces_of
 from retrograde.timeline.reading import Space
 from retrograde.timeline.search import hit_of
 from retrograde.timeline.timeline import Timeline

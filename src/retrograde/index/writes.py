@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from retrograde.errors import UsageError
 from retrograde.index.files import Interval
 from retrograde.index.hints import IndexHints
-from retrograde.index.lastwrite import changes, pieces_of
 from retrograde.index.store import IndexStore
 from retrograde.index.stores import CAPACITY, Stores, trace
 from retrograde.machine.probe_page import MOST_BYTES, NOWHERE, RECORD
@@ -23,6 +22,7 @@ from retrograde.machine.probe_request import WORD, Watch
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.lastwrite import changes, pieces_of
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.opening import checkpoints_of, probe_for
 from retrograde.timeline.reading import Space
@@ -89,19 +89,17 @@ async def stores_to(
     """Return all stores to any of `count` bytes before the cursor, in order.
 
     The bytes are those that are at `address` there, wherever else they were mapped before.
-    Where `timeline.hints` are of an index, only what it does not rule out is replayed.
+    Only what `timeline.hints` do not rule out is replayed.
     Raises as `last_write` does.
     """
-    stop, hints = timeline.position, timeline.hints
     pieces = await pieces_of(timeline, address, count, space)
-    spans = [(0, stop)]
-    if isinstance(hints, IndexHints):
-        spans = _joined([(low, high) for low, high, _ in reversed(changes(hints, pieces, stop))])
+    found = changes(timeline.hints, pieces, timeline.position)
+    spans = _joined([(low, high) for low, high, _ in reversed(found)])
     watches = tuple(Watch(piece.physical, piece.count, physical=True) for piece in pieces)
-    found: list[Hit] = []
+    hits: list[Hit] = []
     for first, last in spans:
-        found += await timeline.all_hits(Stops(watches=watches), first, last)
-    return found
+        hits += await timeline.all_hits(Stops(watches=watches), first, last)
+    return hits
 
 
 async def _all(

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from retrograde.machine.probe_moments import Kept, moments_of
 from retrograde.machine.probe_page import NOWHERE, PAGE_BYTES, RECORD, RecordFlag
 from retrograde.machine.probe_record import data_of, number_of
 from retrograde.machine.probe_request import Breakpoint, Watch
+from retrograde.timeline.hints import Hints
 from retrograde.timeline.moments import Moments, positions_of
 from retrograde.timeline.scan import Records, Scan, gaps
 from retrograde.timeline.seat import LEAD, Seat
@@ -91,19 +91,6 @@ class Hit:
             return ()
         rest = range(self.beyond, self.beyond + self.size - here)
         return (*range(self.physical, self.physical + here), *rest)
-
-
-class Hints(Protocol):
-    """What is known of a recording without a replay."""
-
-    def spans(
-        self, stops: Stops, start: int, stop: int, *, only_last: bool
-    ) -> list[tuple[int, int]]:
-        """Return disjoint spans, rising, of the positions from `start` to before `stop`.
-
-        No hit of `stops` is outside of them; with `only_last` the last one is in them, and
-        others may not be.
-        """
 
 
 def hit_of(record: np.void) -> Hit:

@@ -3,7 +3,7 @@
 ::
 
     with open_timeline("boot.retro", at="50%") as timeline:
-        hit = timeline.last_write(0xffffffff82a0c3c0, 8)
+        hit = timeline.last_store(0xffffffff82a0c3c0, 8)
         timeline.seek(hit.position)
         timeline.registers()["rip"]
 
@@ -14,18 +14,17 @@ cursor where it was or on the way.
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import os
-import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import NoReturn, Self
 
 from retrograde.machine.probe_request import Access, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.targetdesc import RegisterValues
+from retrograde.portal import LoopThread
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.lastwrite import Write
 from retrograde.timeline.screen import Picture
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.stops import Conditions
@@ -33,58 +32,7 @@ from retrograde.timeline.survey import DEFAULT_BUDGET
 from retrograde.timeline.timeline import Space, Timeline
 from retrograde.timeline.trace import Trace
 
-Result = TypeVar("Result")
 Progress = Callable[[int], None]
-
-
-class LoopThread:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._loop.is_closed()
-
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run `work` to its end and return its result.
-
-        What interrupts the waiting (KeyboardInterrupt) cancels `work`, waits until that
-        has cleaned up, and goes on.
-        """
-        outcome: concurrent.futures.Future[Result] = concurrent.futures.Future()
-        tasks: list[asyncio.Task[Result]] = []
-
-        def begin() -> None:
-            tasks.append(self._loop.create_task(work))
-            tasks[0].add_done_callback(finish)
-
-        def finish(task: asyncio.Task[Result]) -> None:
-            if task.cancelled():
-                outcome.set_exception(asyncio.CancelledError())
-            elif error := task.exception():
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(task.result())
-
-        self._loop.call_soon_threadsafe(begin)
-        try:
-            return outcome.result()
-        finally:
-            if not outcome.done():
-                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
-                concurrent.futures.wait([outcome])
-
-    def close(self) -> None:
-        """End the loop and its thread. Safe to repeat."""
-        if not self.is_closed:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
 
 
 def open_timeline(
@@ -234,7 +182,15 @@ class SyncTimeline:
         """Return physical memory out of the checkpoint at `position`; None where it has none."""
         return self._timeline.stored(position, address, count)
 
-    def last_write(
+    def physical_at(self, position: int, address: int, count: int) -> bytes:
+        """Return physical memory at any position; the cursor stays where it is."""
+        return self._loop.run(self._timeline.physical_at(position, address, count))
+
+    def last_write(self, address: int, count: int = 1, space: Space = "virtual") -> Write | None:
+        """Return the last write to any of `count` bytes before the cursor, by whatever."""
+        return self._loop.run(self._timeline.last_write(address, count, space))
+
+    def last_store(
         self,
         address: int,
         count: int = 1,
@@ -243,7 +199,7 @@ class SyncTimeline:
         after: int = 0,
     ) -> Hit | None:
         """Return the last store to any of `count` bytes before the cursor, or `before`."""
-        return self._loop.run(self._timeline.last_write(address, count, space, before, after))
+        return self._loop.run(self._timeline.last_store(address, count, space, before, after))
 
     def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
         """Return the last hit of `stops` at a position from `start` to before `stop`."""

@@ -4,7 +4,7 @@
 
     async with await Timeline.open(recording) as timeline:
         await timeline.seek(timeline.resolve('console:"Kernel panic"'))
-        hit = await timeline.last_write(0xffffffff82a0c3c0, 8)
+        hit = await timeline.last_store(0xffffffff82a0c3c0, 8)
         await timeline.seek(hit.position)
 
 The cursor is a number. What the machine looks like there comes from a window when one
@@ -29,8 +29,10 @@ from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
-from retrograde.timeline import frames, links, search
+from retrograde.timeline import frames, lastwrite, links, search
 from retrograde.timeline.digest import ram_digest
+from retrograde.timeline.hints import Hints
+from retrograde.timeline.lastwrite import Write
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.moments import Moments
@@ -39,7 +41,7 @@ from retrograde.timeline.reading import Range, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.scan import Scan
 from retrograde.timeline.screen import Picture, take_picture
-from retrograde.timeline.search import Hints, Hit, Stops
+from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
 from retrograde.timeline.store import CheckpointStore
@@ -366,6 +368,14 @@ class Timeline:
             "Replay depends on it, instruction by instruction; record another run instead.",
         )
 
+    async def physical_at(self, position: int, address: int, count: int) -> bytes:
+        """Return physical memory at any position; the cursor stays where it is."""
+        wanted = Range(address, count, "physical")
+        return await self._parked_at(
+            check_position(position, self.end),
+            lambda seat: read_parked(seat, self._view, {}, wanted),
+        )
+
     async def digest(self) -> str:
         """Return a digest of all RAM at the cursor; equal RAM has equal digests.
 
@@ -387,7 +397,7 @@ class Timeline:
         """Return what is on the guest's screen at the cursor; UsageError where it has none."""
         return await self._parked(take_picture)
 
-    async def last_write(
+    async def last_store(
         self,
         address: int,
         count: int = 1,
@@ -402,6 +412,16 @@ class Timeline:
         watch = watch_of(address, count, "w", physical=space == "physical")
         stop = self._position if before is None else before
         return await self.last_hit(Stops(watches=(watch,)), after, stop)
+
+    async def last_write(
+        self, address: int, count: int = 1, space: Space = "virtual"
+    ) -> Write | None:
+        """Return the last write to any of `count` bytes before the cursor; None: there is none.
+
+        By whatever: a store, a device or a page walk. Raises UsageError where part of the
+        range is not mapped there, for what is no range, and for more pages than can be watched.
+        """
+        return await lastwrite.last_write(self, address, count, space)
 
     async def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
         """Return the last hit of `stops` at a position from `start` to before `stop`."""
@@ -523,7 +543,10 @@ class Timeline:
 
     async def _parked(self, look: Callable[[Seat], Awaitable[Result]]) -> Result:
         """Return what `look` finds in the machine, parked at the cursor."""
-        seat, position = self._seats[0], self._position
+        return await self._parked_at(self._position, look)
+
+    async def _parked_at(self, position: int, look: Callable[[Seat], Awaitable[Result]]) -> Result:
+        seat = self._seats[0]
 
         async def there() -> Result:
             await seat.go(position)

@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import Final
 
 from retrograde.errors import Divergence
-from retrograde.index.lastwrite import last_write
 from retrograde.machine.probe_request import Access, Watch
+from retrograde.timeline.lastwrite import last_write
 from retrograde.timeline.search import Hit, Stops, hit_of
 from retrograde.timeline.timeline import Timeline
 from retrograde.verify.accesses import AROUND, Touch, Truth

@@ -188,7 +188,7 @@ class Patch:
     async def _last_write(self, timeline: Timeline, _dice: random.Random) -> str:
         assert self._watched is not None
         here, watched = timeline.position, self._watched
-        hit = await timeline.last_write(watched.address, watched.count)
+        hit = await timeline.last_store(watched.address, watched.count)
         what = f"asking for the last write to {watched}"
         self._claim_run_back(what, here, hit.position if hit else -1, hit, None)
         return what

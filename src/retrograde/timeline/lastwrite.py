@@ -10,17 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from retrograde.errors import UsageError
-from retrograde.index.hints import IndexHints, lines_of
 from retrograde.machine.probe_page import PAGE_BYTES
 from retrograde.machine.probe_request import Watch
+from retrograde.timeline.hints import Change, Hints, lines_of
 from retrograde.timeline.reading import Space
 from retrograde.timeline.search import Hit, Stops
-from retrograde.timeline.timeline import Timeline
 
-Candidate = tuple[int, int, bool]
-"""First position of a span, its last, and whether other than stores changed the bytes in it."""
+
+class _Past(Protocol):
+    """What the question needs of a timeline, which see for what they do."""
+
+    @property
+    def hints(self) -> Hints | None: ...
+
+    @property
+    def position(self) -> int: ...
+
+    async def physical(self, address: int) -> int | None: ...
+
+    async def physical_at(self, position: int, address: int, count: int) -> bytes: ...
+
+    async def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None: ...
+
+    async def newest_hits(self, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]: ...
+
+    def stored(self, position: int, address: int, count: int) -> bytes | None: ...
 
 
 @dataclass(frozen=True)
@@ -48,19 +65,19 @@ class Piece:
 
 
 async def last_write(
-    timeline: Timeline, address: int, count: int = 1, space: Space = "virtual"
+    timeline: _Past, address: int, count: int = 1, space: Space = "virtual"
 ) -> Write | None:
     """Return the last write to any of `count` bytes before the cursor; None: there is none.
 
-    The cursor moves. Uses `timeline.hints` where they are of an index, and replays all
-    otherwise. Raises UsageError where part of the range is not mapped there, for what is
-    no range, and for more pages than can be watched.
+    Uses `timeline.hints`, and replays all where there are none. The cursor stays. Raises
+    UsageError where part of the range is not mapped there, for what is no range, and for more
+    pages than can be watched.
     """
     pieces = await pieces_of(timeline, address, count, space)
     return await _Question(timeline, pieces, timeline.position).answer()
 
 
-async def last_store(timeline: Timeline, pieces: Sequence[Piece], stop: int) -> Hit | None:
+async def last_store(timeline: _Past, pieces: Sequence[Piece], stop: int) -> Hit | None:
     """Return the last store to any of `pieces` before `stop`, unless others may have written later.
 
     Cheaper than `last_write`, which is to be asked where this returns None.
@@ -73,7 +90,7 @@ async def last_store(timeline: Timeline, pieces: Sequence[Piece], stop: int) -> 
     return None
 
 
-async def pieces_of(timeline: Timeline, address: int, count: int, space: Space) -> list[Piece]:
+async def pieces_of(timeline: _Past, address: int, count: int, space: Space) -> list[Piece]:
     """Return where a range is in physical memory at the cursor; raises as `last_write`."""
     if count < 1 or address < 0 or address + count > 1 << 64:
         raise UsageError(
@@ -94,8 +111,10 @@ async def pieces_of(timeline: Timeline, address: int, count: int, space: Space) 
     return pieces
 
 
-def changes(hints: IndexHints, pieces: Sequence[Piece], stop: int) -> list[Candidate]:
+def changes(hints: Hints | None, pieces: Sequence[Piece], stop: int) -> list[Change]:
     """Return the spans before `stop` in which the bytes may have changed, newest first."""
+    if hints is None:
+        return [(0, stop, True)]
     others: dict[tuple[int, int], bool] = dict.fromkeys(hints.unknown(stop), True)
     for piece in pieces:
         page = piece.physical // PAGE_BYTES
@@ -109,7 +128,7 @@ def changes(hints: IndexHints, pieces: Sequence[Piece], stop: int) -> list[Candi
 class _Question:
     """The question who wrote `pieces` last before `stop`."""
 
-    def __init__(self, timeline: Timeline, pieces: Sequence[Piece], stop: int) -> None:
+    def __init__(self, timeline: _Past, pieces: Sequence[Piece], stop: int) -> None:
         self._timeline = timeline
         self._pieces = pieces
         self._stop = stop
@@ -125,12 +144,9 @@ class _Question:
                 return found
         return None
 
-    def spans(self) -> list[Candidate]:
+    def spans(self) -> list[Change]:
         """Return where the bytes may have changed, newest first."""
-        hints = self._timeline.hints
-        if isinstance(hints, IndexHints):
-            return changes(hints, self._pieces, self._stop)
-        return [(0, self._stop, True)]
+        return changes(self._timeline.hints, self._pieces, self._stop)
 
     @property
     def _watches(self) -> Stops:
@@ -219,8 +235,5 @@ class _Question:
         return Write(low, None, self._pieces[0].physical, old, final)
 
     async def _bytes(self, position: int) -> bytes:
-        await self._timeline.seek(position)
-        parts = [
-            await self._timeline.read(one.physical, one.count, "physical") for one in self._pieces
-        ]
-        return b"".join(parts)
+        memory = self._timeline.physical_at
+        return b"".join([await memory(position, one.physical, one.count) for one in self._pieces])

@@ -10,9 +10,9 @@ import pytest
 from retrograde.errors import UsageError
 from retrograde.index.build import build
 from retrograde.index.hints import IndexHints
-from retrograde.index.lastwrite import last_write
 from retrograde.index.store import IndexStore
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.lastwrite import last_write
 from retrograde.timeline.timeline import Timeline
 from tests import command
 

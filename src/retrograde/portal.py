@@ -1,0 +1,64 @@
+"""The one bridge from code that waits to code that awaits: an event loop in a thread.
+
+It works where a loop runs already, as in a notebook, and Ctrl-C ends what is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._loop.is_closed()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run `work` to its end and return its result.
+
+        What interrupts the waiting (KeyboardInterrupt) cancels `work`, waits until that
+        has cleaned up, and goes on.
+        """
+        outcome: concurrent.futures.Future[Result] = concurrent.futures.Future()
+        tasks: list[asyncio.Task[Result]] = []
+
+        def begin() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(finish)
+
+        def finish(task: asyncio.Task[Result]) -> None:
+            if task.cancelled():
+                outcome.set_exception(asyncio.CancelledError())
+            elif error := task.exception():
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(task.result())
+
+        self._loop.call_soon_threadsafe(begin)
+        try:
+            return outcome.result()
+        finally:
+            if not outcome.done():
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                concurrent.futures.wait([outcome])
+
+    def close(self) -> None:
+        """End the loop and its thread. Safe to repeat."""
+        if not self.is_closed:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
