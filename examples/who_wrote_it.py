@@ -10,21 +10,19 @@ write that made room for the very line on the console.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 import time
 
 import retrograde
-from retrograde.timeline.timeline import Timeline
 
 MIB = 1 << 20
 
 
-async def vmcoreinfo(timeline: Timeline) -> dict[str, int]:
+def vmcoreinfo(rec: retrograde.Recording, timeline: retrograde.SyncTimeline) -> dict[str, int]:
     """Return SYMBOL(...) and OFFSET(...) of the recorded Linux, as its memory has them."""
-    await timeline.seek(timeline.end)
-    ram = await timeline.read(MIB, timeline.recording.manifest.ram.bytes - MIB, "physical")
+    timeline.seek("end")
+    ram = timeline.read(MIB, rec.manifest.ram.bytes - MIB, "physical")
     start = ram.index(b"OSRELEASE=", ram.index(b"SYMBOL(printk_rb_static)=") - 4096)
     table = ram[start : start + 4096].decode("ascii", errors="replace")
     symbols = re.findall(r"SYMBOL\((\S+)\)=([0-9a-f]+)", table)
@@ -34,23 +32,23 @@ async def vmcoreinfo(timeline: Timeline) -> dict[str, int]:
     }
 
 
-async def main(path: str, text: str) -> None:
-    async with await Timeline.open(retrograde.open(path)) as timeline:
-        facts = await vmcoreinfo(timeline)
-        await timeline.seek(timeline.resolve(f"console:{text}"))
+def main(path: str, text: str) -> None:
+    rec = retrograde.open(path)
+    with rec.timeline() as timeline:
+        facts = vmcoreinfo(rec, timeline)
+        timeline.seek(f"console:{text}")
         began = time.perf_counter()
-        ring = int.from_bytes(await timeline.read(facts["prb"], 8), "little")
+        ring = int.from_bytes(timeline.read(facts["prb"], 8), "little")
         head = ring + facts["printk_ringbuffer.desc_ring"] + facts["prb_desc_ring.head_id"]
-        hit = await timeline.last_store(head, 8)
-        assert hit is not None
-        await timeline.seek(hit.position)
-        before = int.from_bytes(await timeline.read(head, 8), "little")
-        await timeline.step()
-        after = int.from_bytes(await timeline.read(head, 8), "little")
+        write = timeline.last_write(head, 8)
+        assert write is not None
+        before, after = (int.from_bytes(data, "little") for data in (write.old, write.new))
         seconds = time.perf_counter() - began
-    print(f"{text!r} was written to the log by the instruction at {hit.pc:#x},")
-    print(f"position {hit.position:_}: head_id {before:#x} -> {after:#x}, found in {seconds:.2f} s")
+    print(f"{text!r} was written to the log by the instruction at {write.pc:#x},")
+    print(
+        f"position {write.position:_}: head_id {before:#x} -> {after:#x}, found in {seconds:.2f} s"
+    )
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3]))
+    main(*sys.argv[1:3])

@@ -8,8 +8,12 @@
     rec = retrograde.open("boot.retro")
     rec.end, next(rec.console.find("Kernel panic"))
     rec.query("SELECT position, text FROM console WHERE text LIKE '%ACPI%'").all()
+    rec.last_write(0xffffffff82a0c3c0, at='console:"Kernel panic"')
+    with rec.timeline('console:"Kernel panic"') as timeline:
+        timeline.step_back(1_000_000)
+        timeline.registers()["rip"]
 
-Names are imported when first used, so that `import retrograde` costs nothing.
+Most names are imported when first used, so that `import retrograde` costs nothing.
 """
 
 from __future__ import annotations
@@ -17,21 +21,50 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from retrograde import errors
+from retrograde.errors import RetrogradeError
 from retrograde.version import __version__
 
 if TYPE_CHECKING:
     from retrograde.api import Recording, open, record  # noqa: A004
-    from retrograde.errors import RetrogradeError
+    from retrograde.index.database import Answer
+    from retrograde.index.origin import Step
+    from retrograde.index.views import Call
+    from retrograde.index.writes import Store
+    from retrograde.timeline.lastwrite import Write
+    from retrograde.timeline.search import Hit
+    from retrograde.timeline.sync import SyncTimeline
     from retrograde.timeline.timeline import Timeline
 
-__all__ = ["Recording", "RetrogradeError", "Timeline", "__version__", "open", "record"]
+__all__ = [
+    "Answer",
+    "Call",
+    "Hit",
+    "Recording",
+    "RetrogradeError",
+    "Step",
+    "Store",
+    "SyncTimeline",
+    "Timeline",
+    "Write",
+    "__version__",
+    "errors",
+    "open",
+    "record",
+]
 
 _HOMES = {
+    "Answer": "retrograde.index.database",
+    "Call": "retrograde.index.views",
+    "Hit": "retrograde.timeline.search",
+    "Recording": "retrograde.api",
+    "Step": "retrograde.index.origin",
+    "Store": "retrograde.index.writes",
+    "SyncTimeline": "retrograde.timeline.sync",
+    "Timeline": "retrograde.timeline.timeline",
+    "Write": "retrograde.timeline.lastwrite",
     "open": "retrograde.api",
     "record": "retrograde.api",
-    "Recording": "retrograde.api",
-    "RetrogradeError": "retrograde.errors",
-    "Timeline": "retrograde.timeline.timeline",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -19,8 +19,13 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._last: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
+
+    def _live(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     @property
     def is_closed(self) -> bool:
@@ -61,4 +66,21 @@ class LoopThread:
         if not self.is_closed:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-            self._loop.close()
+
+    def abandon(self, cleaning_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """End once `cleaning_up` is done, and do not wait for that.
+
+        For a garbage collector, which calls from any thread, that of the loop too.
+        """
+
+        async def last() -> None:
+            try:
+                await cleaning_up()
+            finally:
+                self._loop.stop()
+
+        def begin() -> None:
+            self._last = self._loop.create_task(last())
+
+        if not self.is_closed:
+            self._loop.call_soon_threadsafe(begin)

@@ -128,14 +128,14 @@ async def test_a_range_of_addresses_with_and_without_an_index(recording: Recordi
     watched = set(range(address, address + 8))
     expected = [row for row in everything if watched & set(places(row))]
     for _ in range(2):
-        rows = retrograde.open(recording.path).writes(address, 8, physical=True)
+        rows = retrograde.open(recording.path).writes(address, 8, space="physical")
         answers.append(sorted(rows))
         IndexStore(recording).drop("writes")
         await build_writes(recording, qemu, Watch(address, 8, physical=True), (0, recording.end))
         assert table(recording) == expected
         await build(recording, tables=["blocks", "written"])
     assert answers[0] == answers[1] == expected != []
-    last = retrograde.open(recording.path).last_write(address, 8, physical=True)
+    last = retrograde.open(recording.path).last_write(address, 8, space="physical")
     assert last is not None
     assert last.position == expected[-1][0]
 

@@ -7,6 +7,7 @@ not loaded, and of all statements only queries are taken.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import importlib
 import re
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import duckdb
 
 Result = TypeVar("Result")
-Row = tuple[Any, ...]
 Progress = Callable[[int], None]
 
 BATCH: Final = 10_000
@@ -195,7 +195,8 @@ class Database:
 class Answer:
     """Rows of a query, computed as they are asked for, once.
 
-    Iterating gives tuples. `columns` are names and SQL types.
+    Iterating gives tuples that have the columns' names, as in `row.position`; a column whose
+    name Python has no room for is `_N`, counted from 0. `columns` are names and SQL types.
     """
 
     def __init__(self, database: Database, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -203,11 +204,13 @@ class Answer:
         self._cursor = cursor
         self.columns = [(name, str(kind)) for name, kind, *_ in cursor.description or ()]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Any]:
+        names = [name for name, _kind in self.columns]
+        row = collections.namedtuple("Row", names, rename=True)  # type: ignore[misc]
         while rows := self._do(lambda: self._cursor.fetchmany(BATCH)):
-            yield from rows
+            yield from map(row._make, rows)
 
-    def all(self) -> list[Row]:
+    def all(self) -> list[Any]:
         """Return all rows that are left."""
         return list(self)
 

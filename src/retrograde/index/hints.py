@@ -35,6 +35,7 @@ class IndexHints:
     """The index of a recording as `timeline.hints.Hints`. Made by `of`."""
 
     def __init__(self, store: IndexStore) -> None:
+        self._store, self._state = store, store.state()
         self._connection = store.connect(("blocks", "intervals", "written"))
         self._covered = store.done("blocks")
         whole = "SELECT first FROM intervals WHERE unplaced = 0"
@@ -53,6 +54,11 @@ class IndexHints:
             return cls(IndexStore(recording))
         except EnvironmentLacks:
             return None  # searches are slower, and right all the same
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is of the index as it is on disk now."""
+        return self._store.state() == self._state
 
     def changed(self, page: int, lines: int, stop: int) -> list[tuple[int, int, bool]]:
         """Return the intervals that begin before `stop` in which lines of a page changed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from retrograde.index.tables import ADDRESS, POSITION, TABLES, Column
 
@@ -16,6 +16,26 @@ class View:
     meaning: str
     columns: tuple[Column, ...]
     query: str
+
+
+class Call(NamedTuple):
+    """A row of `functions`: a call, with what its columns say (docs/reference/tables.md)."""
+
+    position: int
+    name: str | None
+    return_position: int | None
+    instructions: int | None
+    depth: int
+    pc: int
+    target: int
+    sp: int
+    space: int | None
+    arg0: int | None
+    arg1: int | None
+    arg2: int | None
+    arg3: int | None
+    arg4: int | None
+    arg5: int | None
 
 
 _CALLS = {column.name: column for column in TABLES["calls"].columns}

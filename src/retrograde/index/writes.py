@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,19 @@ from retrograde.timeline.seat import Progress, Seat
 from retrograde.timeline.timeline import Timeline
 
 TABLE: Final = "writes"
+
+
+class Store(NamedTuple):
+    """A row of `writes`: a store, with what its columns say (docs/reference/tables.md)."""
+
+    position: int
+    pc: int
+    vaddr: int | None
+    paddr: int | None
+    size: int | None
+    value: int | None
+    value_high: int | None
+    beyond: int | None
 
 
 @dataclass(frozen=True)
@@ -139,12 +152,12 @@ def _gaps(done: Sequence[Interval], span: Interval) -> list[Interval]:
     return [*gaps, (at, span[1])] if at < span[1] else gaps
 
 
-def row_of(hit: Hit) -> tuple[int | None, ...]:
-    """Return a store as the table's row is, its columns in order."""
+def row_of(hit: Hit) -> Store:
+    """Return a store as the table's row is."""
     value, high = hit.value, None
     if value is not None and hit.size == MOST_BYTES:
         value, high = value & WORD, value >> 64
-    return (hit.position, hit.pc, hit.address, hit.physical, hit.size, value, high, hit.beyond)
+    return Store(hit.position, hit.pc, hit.address, hit.physical, hit.size, value, high, hit.beyond)
 
 
 def _columns(records: NDArray[Any]) -> Mapping[str, NDArray[Any]]:

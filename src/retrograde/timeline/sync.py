@@ -2,7 +2,7 @@
 
 ::
 
-    with open_timeline("boot.retro", at="50%") as timeline:
+    with retrograde.open("boot.retro").timeline(at="50%") as timeline:
         hit = timeline.last_store(0xffffffff82a0c3c0, 8)
         timeline.seek(hit.position)
         timeline.registers()["rip"]
@@ -15,15 +15,17 @@ cursor where it was or on the way.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from retrograde.machine.probe_request import Access, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.portal import LoopThread
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.hints import Hints
 from retrograde.timeline.lastwrite import Write
 from retrograde.timeline.screen import Picture
 from retrograde.timeline.search import Hit, Stops
@@ -33,6 +35,7 @@ from retrograde.timeline.timeline import Space, Timeline
 from retrograde.timeline.trace import Trace
 
 Progress = Callable[[int], None]
+Result = TypeVar("Result")
 
 
 def open_timeline(
@@ -73,6 +76,7 @@ class SyncTimeline:
     def __init__(self, timeline: Timeline, loop: LoopThread) -> None:
         self._timeline = timeline
         self._loop = loop
+        self._forgotten = weakref.finalize(self, loop.abandon, timeline.close)
 
     def __enter__(self) -> Self:
         return self
@@ -86,10 +90,14 @@ class SyncTimeline:
         self.close()
 
     def close(self) -> None:
-        """End all processes. Safe to repeat."""
-        if not self._loop.is_closed:
+        """End all processes. Safe to repeat; who forgets it has it done some time."""
+        if self._forgotten.detach():
             self._loop.run(self._timeline.close())
             self._loop.close()
+
+    def ask(self, question: Callable[[Timeline], Coroutine[Any, Any, Result]]) -> Result:
+        """Return what an asynchronous question to the timeline comes to."""
+        return self._loop.run(question(self._timeline))
 
     @property
     def position(self) -> int:
@@ -100,6 +108,15 @@ class SyncTimeline:
     def end(self) -> int:
         """The last position."""
         return self._timeline.end
+
+    @property
+    def hints(self) -> Hints | None:
+        """What lets searches skip what cannot match: an index (index.hints)."""
+        return self._timeline.hints
+
+    @hints.setter
+    def hints(self, hints: Hints | None) -> None:
+        self._timeline.hints = hints
 
     @property
     def can_search(self) -> bool:
