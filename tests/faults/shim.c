@@ -158,7 +158,10 @@ WRITES(write, (int fd, const void *from, size_t n), (fd, from, n))
 WRITES(writev, (int fd, const struct iovec *from, int n), (fd, from, n))
 WRITES(pwrite, (int fd, const void *from, size_t n, off_t at), (fd, from, n, at))
 WRITES(pwrite64, (int fd, const void *from, size_t n, off64_t at), (fd, from, n, at))
-WRITES(send, (int fd, const void *from, size_t n, int flags), (fd, from, n, flags))
+/* A single byte is what wakes asyncio's loop, through a pair of sockets of its own. It is never
+ * refused for want of space, and a loop that is not woken waits for ever. */
+FALLIBLE(WRITE, counted_fd(fd) && n != 1, ssize_t, -1, send,
+         (int fd, const void *from, size_t n, int flags), (fd, from, n, flags))
 
 /* Memory without a file is the allocators': there is much of it, and it is a kind of its own. */
 #define MAPS(name, offset) \

@@ -58,15 +58,16 @@ def open_target(place: Path) -> Callable[[bytes], None]:
         store = CheckpointStore.open(recording, ORIGIN)
         if store is None:
             return
-        points = store.checkpoints
+        points = list(store.checkpoints)
+        assert all(a.position < b.position for a, b in itertools.pairwise(points))
         for point in points:
             assert 0 <= point.position < 1 << 63
             assert point.seconds >= 0
             assert len(store.table(point)) == RAM_PAGES
-            assert store.before(point.position) is point
-            assert store.ram_at(point.position) is not None
-        assert all(a.position < b.position for a, b in itertools.pairwise(points))
-        for point in list(points):
+            is_found = store.before(point.position) is point
+            assert is_found == (point in store.checkpoints)  # else it was damaged
+            assert (store.ram_at(point.position) is not None) == is_found
+        for point in list(store.checkpoints):
             store.distrust(point)
         assert not store.checkpoints
         store.close()

@@ -183,7 +183,7 @@ def test_damaged_rows_are_lost_and_can_be_made_again(
         assert all_contexts(store) == [(9, "space", 1)]
         with pytest.raises(RecordingError, match="between 0 and 9 were damaged"):
             store.require_whole("context")
-    assert caplog.messages == [f"{store.folder}/context: 1 of 2 files damaged, no longer used."]
+    assert caplog.messages == [f"{store.folder}/context: 1 of 2 files damaged, not used."]
     store.write("context", 0, 9, contexts((0, "space", 1)))
     store.require_whole("context")
     assert sorted((store.folder / "context").iterdir()) == files
@@ -203,6 +203,22 @@ def test_a_limit_on_files_is_no_damage(
         with pytest.raises(OSError, match="Too many open files"):
             store.done("context")
     assert store.done("context") == [(0, 9)]
+
+
+def test_what_the_disk_does_not_read_now_is_read_another_time(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    IndexStore(recording).write("context", 0, 9, contexts((1, "space", 1)))
+
+    def bad(_folder: Folder, _name: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        store = IndexStore(recording)
+        patch.setattr(Folder, "open", bad)
+        assert store.done("context") == []
+        assert store.lost("context") == [(0, 9)]
+    assert IndexStore(recording).done("context") == [(0, 9)]
 
 
 def test_an_empty_file_in_the_place_of_rows_is_not_taken_for_none(recording: Recording) -> None:

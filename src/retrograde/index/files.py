@@ -6,13 +6,15 @@
     TABLE/FIRST-LAST.damaged         there were rows, which are lost
 
 A file has its checksum in its name: it gets both at once, so that none is without. It is
-checked when it is listed first, and takes the second name where it is damaged. What else is
-in the folder, links too, came from somebody else: it is not read, and it is not removed.
+checked when it is listed first, and takes the second name where it is damaged. One that the
+disk does not read now keeps its name, for it may be read another time. What else is in the
+folder, links too, came from somebody else: it is not read, and it is not removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import platform
@@ -75,18 +77,16 @@ class IndexFiles:
                 seen = table, match[0], state.st_ino, state.st_mtime_ns
                 is_new = seen not in self._seen
                 if is_new:
-                    self._seen[seen] = _is_whole(folder, match)
+                    self._seen[seen] = self._is_whole(table, folder, match)
+                    damaged += not self._seen[seen]
             except FileNotFoundError:
                 continue  # somebody removed it
-            if is_new and not self._seen[seen]:
-                self._lose(table, folder, match)
-                damaged += 1
             if self._seen[seen]:
                 # Of two of an interval, by writers at the same time, either will do.
                 found[_interval(match)] = f"{folder}/{match[0]}"
         if damaged:
             count = damaged + len(found)
-            _log.warning("%s: %d of %d files damaged, no longer used.", folder, damaged, count)
+            _log.warning("%s: %d of %d files damaged, not used.", folder, damaged, count)
         return list(found.items())
 
     def lost(self, table: str) -> list[Interval]:
@@ -98,11 +98,25 @@ class IndexFiles:
             marked |= {_interval(match) for match in filter(None, map(_DAMAGED.fullmatch, names))}
         return sorted(interval for interval in marked if not _is_covered(interval, whole))
 
-    def _lose(self, table: str, folder: Folder, match: re.Match[str]) -> None:
-        """Take a damaged file out of use, and remember that there was one."""
+    def _is_whole(self, table: str, folder: Folder, match: re.Match[str]) -> bool:
+        """Whether a file is what its name says; one that is not is taken out of use.
+
+        Raises OSError where that is not to be known.
+        """
+        is_read = True
+        try:
+            with folder.open(match[0]) as file:
+                if checksum_of(file) == int(match[3], 16):
+                    return True
+        except OSError as error:
+            if not is_damage(error):
+                raise
+            is_read = error.errno != errno.EIO
         self._lost.add((table, _interval(match)))
-        with contextlib.suppress(OSError, RecordingError):
-            folder.rename(match[0], _mark(_interval(match)))
+        if is_read:
+            with contextlib.suppress(OSError, RecordingError):
+                folder.rename(match[0], _mark(_interval(match)))
+        return False
 
     def read(self, table: str, interval: Interval) -> bytes:
         """Return the rows of an interval, as they are on disk; KeyError when there are none."""
@@ -162,17 +176,6 @@ class IndexFiles:
             folder = self.folder.folder(_known(table))
             return sum(folder.stat(one).st_size for one in filter(_NAME.fullmatch, folder.files()))
         return 0
-
-
-def _is_whole(folder: Folder, match: re.Match[str]) -> bool:
-    """Whether a file is what its name says; raises OSError where that is not to be known."""
-    try:
-        with folder.open(match[0]) as file:
-            return checksum_of(file) == int(match[3], 16)
-    except OSError as error:
-        if is_damage(error):
-            return False
-        raise
 
 
 def is_ours(name: str) -> bool:
