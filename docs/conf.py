@@ -8,7 +8,7 @@ project_copyright = "The retrograde developers, GPL-2.0-or-later"
 version = release = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx_click",
 ]
@@ -22,6 +22,8 @@ html_show_sourcelink = False
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+# They are shown as they were run last; ./dev nightly runs them.
+nb_execution_mode = "off"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

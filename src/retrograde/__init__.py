@@ -6,7 +6,7 @@
 
     rec = retrograde.record("boot.retro", ["-kernel", "vmlinuz", "-append", "console=ttyS0"])
     rec = retrograde.open("boot.retro")
-    rec.end, next(rec.console.find("Kernel panic"))
+    rec.end, next(rec.console.find("Kernel panic")).position
     rec.query("SELECT position, text FROM console WHERE text LIKE '%ACPI%'").all()
     rec.last_write(0xffffffff82a0c3c0, at='console:"Kernel panic"')
     with rec.timeline('console:"Kernel panic"') as timeline:

@@ -29,6 +29,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,13 @@ from ..errors import PositionError, RecordingError, UsageError
 from .rrevents import Kind
 from .rrlog import RrLog
 from .rrscan import Positions
+
+
+class Found(NamedTuple):
+    """Where text is on the console: the index of its first byte, and when that came."""
+
+    byte: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +109,8 @@ class ConsoleMap:
         """Return how many bytes the console holds when the machine is at `position`."""
         return bisect_right(self.positions, position)
 
-    def find(self, text: str | bytes, start: int = 0) -> Iterator[tuple[int, int]]:
-        """Return (byte index, position) of the first byte of each occurrence of `text`.
+    def find(self, text: str | bytes, start: int = 0) -> Iterator[Found]:
+        """Return where the first byte of each occurrence of `text` is.
 
         From byte `start` on, overlapping ones included. The position at which the
         whole text is on the console is `position_of(index + len(text) - 1)`.
@@ -123,10 +131,10 @@ class ConsoleMap:
             yield Line(index, raw.rstrip(b"\r\n"), self.position_of(index), self.position_of(last))
             index = last + 1
 
-    def _find(self, wanted: bytes, start: int) -> Iterator[tuple[int, int]]:
+    def _find(self, wanted: bytes, start: int) -> Iterator[Found]:
         index = self.data.find(wanted, start)
         while index >= 0:
-            yield index, self.position_of(index)
+            yield Found(index, self.position_of(index))
             index = self.data.find(wanted, index + 1)
 
 

@@ -89,13 +89,13 @@ def read_held(
 def _held(
     writes: Writes, view: MachineView, space: AddressSpace | None, position: int, wanted: Range
 ) -> bytes | None:
-    data = b""
+    data = bytearray()
     for piece in _pieces(view, space, wanted):
         held = None if piece.offset is None else writes.read(piece.offset, piece.count, position)
         if held is None:
             return None
         data += held
-    return data
+    return bytes(data)
 
 
 def _quiet_space(

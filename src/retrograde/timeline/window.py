@@ -92,14 +92,14 @@ class Writes:
 
     def read(self, offset: int, count: int, position: int) -> bytes | None:
         """Return `count` bytes of RAM from `offset` at `position`; None when unclear."""
-        data = b""
+        data = bytearray()  # bytes would be copied whole for each page
         while (done := len(data)) < count:
             page, start = divmod(offset + done, PAGE)
             part = self._part(page, start, min(count - done, PAGE - start), position)
             if part is None:
                 return None
             data += part
-        return data
+        return bytes(data)
 
     def read_quiet(self, offset: int, count: int) -> bytes | None:
         """Return bytes of one page that are the same all over the window, None elsewhere."""
