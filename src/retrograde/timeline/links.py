@@ -3,7 +3,7 @@
 The stack pointer does not tell there, because a function need not touch its stack. So
 calls and returns on the way are counted, and with them what takes an interrupt or
 exception and what returns from it; on this function's stack only, because what switches
-to another is called on this one and returns to it. No symbols are needed.
+to another is called on this one and returns to it (stacks). No symbols are needed.
 
 Sources: Arm ARM (DDI 0487) C6; RISC-V unprivileged ISA, JAL and JALR, and privileged ISA,
 trap returns; Power ISA 3.1B books I and III.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from retrograde.errors import UsageError
 from retrograde.timeline.frames import FARTHEST, NEAR
+from retrograde.timeline.stacks import OneStack, Pointer
 
 if TYPE_CHECKING:
     from retrograde.timeline.timeline import Timeline
@@ -27,6 +28,8 @@ class _Kind(Enum):
     RETURN = auto()
     RESUME = auto()
     """Returns from an interrupt or exception."""
+    SWITCH = auto()
+    """Loads the stack pointer, neither relative to itself nor from the frame pointer."""
 
 
 _Opcodes = tuple[tuple[int, int, _Kind], ...]
@@ -40,17 +43,29 @@ _AARCH64: Final[_Opcodes] = (
     (0xFFFFFBFF, 0xD65F0BFF, _Kind.RETURN),  # retaa, retab
     (0xFFFFFFFF, 0xD69F03E0, _Kind.RESUME),  # eret
     (0xFFFFFBFF, 0xD69F0BFF, _Kind.RESUME),  # eretaa, eretab
+    (0xFF8003FF, 0x910003FF, _Kind.NONE),  # add sp, sp, N
+    (0xFF8003FF, 0x910003BF, _Kind.NONE),  # add sp, x29, N
+    (0xFF80001F, 0x9100001F, _Kind.SWITCH),  # add sp, xN, N; mov sp, xN
 )
 _RISCV: Final[_Opcodes] = (
     (0x00000DFF, 0x000000EF, _Kind.CALL),  # jal ra, jal t0
     (0x00007DFF, 0x000000E7, _Kind.CALL),  # jalr ra, jalr t0
     (0xFFFDFFFF, 0x00008067, _Kind.RETURN),  # jr ra, jr t0
     (0xDFFFFFFF, 0x10200073, _Kind.RESUME),  # sret, mret
+    (0x000FCFFF, 0x00010103, _Kind.NONE),  # lb to ld sp, N(sp)
+    (0x00000FFF, 0x00000103, _Kind.SWITCH),  # lw, ld sp, N(xN)
+    (0xFFFFFFFF, 0x00010113, _Kind.NONE),  # mv sp, sp
+    (0xFFFFFFFF, 0x00040113, _Kind.NONE),  # mv sp, s0
+    (0xFFF07FFF, 0x00000113, _Kind.SWITCH),  # mv sp, xN
+    (0x00003FFF, 0x00001173, _Kind.SWITCH),  # csrrw sp, csr, xN
 )
 _RISCV_SHORT: Final[_Opcodes] = (
     (0xFFFF, 0x9002, _Kind.NONE),  # c.ebreak
     (0xF07F, 0x9002, _Kind.CALL),  # c.jalr
     (0xFDFF, 0x8082, _Kind.RETURN),  # c.jr ra, c.jr t0
+    (0xFFFF, 0x8122, _Kind.NONE),  # c.mv sp, s0
+    (0xFFFF, 0x8102, _Kind.NONE),  # c.jr sp
+    (0xFF83, 0x8102, _Kind.SWITCH),  # c.mv sp, xN
 )
 _RISCV32_SHORT: Final[_Opcodes] = (*_RISCV_SHORT, (0xE003, 0x2001, _Kind.CALL))  # c.jal
 _PPC: Final[_Opcodes] = (
@@ -63,6 +78,10 @@ _PPC: Final[_Opcodes] = (
     (0xFC0007FE, 0x4C000024, _Kind.RESUME),  # rfid
     (0xFC0007FE, 0x4C0000A4, _Kind.RESUME),  # rfscv
     (0xFC0007FE, 0x4C000224, _Kind.RESUME),  # hrfid
+    (0xFFFF0003, 0xE8210000, _Kind.NONE),  # ld r1, N(r1)
+    (0xFFE00003, 0xE8200000, _Kind.SWITCH),  # ld r1, N(rN)
+    (0xFFFFFFFF, 0x7FE1FB78, _Kind.NONE),  # mr r1, r31
+    (0xFC1F07FF, 0x7C010378, _Kind.SWITCH),  # or r1, rN, rN: mr r1, rN
 )
 _NO_SHORT: Final[_Opcodes] = ()
 
@@ -78,6 +97,10 @@ _ROWS: Final = {
 class _Place(NamedTuple):
     pc: int
     sp: int
+
+    @property
+    def pointer(self) -> Pointer:
+        return Pointer(self.sp)
 
 
 class _Step(NamedTuple):
@@ -118,6 +141,7 @@ class _Way:
         self._sizes = (2, 4) if self._short else (4,)
         self._stack = 0
         self._here = _Place(0, 0)
+        self._one_stack = OneStack()
 
     async def begin(self) -> None:
         """Take the stack in use at the cursor for the one in question."""
@@ -129,10 +153,12 @@ class _Way:
         before = self._here
         await self._timeline.step()
         after = self._here = await self._look()
+        kind = _Kind.NONE
         if not self._is_plain(before, after):
             await self._timeline.step_back()
             kind = await self._kind(before.pc)
             await self._timeline.step()
+        if self._one_stack.passes(before.pointer, after.pointer, switches=kind is _Kind.SWITCH):
             return self._told(kind, before, after, self._timeline.position)
         return _PLAIN
 
@@ -141,12 +167,19 @@ class _Way:
         after, at = self._here, self._timeline.position
         await self._timeline.step_back()
         before = self._here = await self._look()
+        kind = _Kind.NONE
         if not self._is_plain(before, after):
-            return self._told(await self._kind(before.pc), before, after, at)
+            kind = await self._kind(before.pc)
+        if self._one_stack.passes(after.pointer, before.pointer, switches=kind is _Kind.SWITCH):
+            return self._told(kind, before, after, at)
         return _PLAIN
 
     def _is_plain(self, before: _Place, after: _Place) -> bool:
-        """Whether the machine went on to the next instruction: no call or return did that.
+        """Whether the machine went on to the next instruction, on a stack near by."""
+        return self._goes_on(before, after) and not after.pointer.is_far_from(before.pointer)
+
+    def _goes_on(self, before: _Place, after: _Place) -> bool:
+        """Whether the next instruction is the next in memory: no call or return did that.
 
         What QEMU itself answers (hypercalls, PSCI, wfi) is in the log like what a handler
         is entered for, and goes on.
@@ -154,6 +187,8 @@ class _Way:
         return after.pc - before.pc in self._sizes
 
     def _told(self, kind: _Kind, before: _Place, after: _Place, at: int) -> _Step:
+        if self._goes_on(before, after):
+            return _PLAIN
         return _Step(
             kind,
             entered=self._timeline.facts.is_delivery(at),
