@@ -60,11 +60,12 @@ def test_questions_share_what_they_need_until_it_is_closed(copied):
     before = qemus()
     with retrograde.open(copied("tiny")) as rec:
         write = rec.last_write(0x200100, 8)
-        opened = qemus()
+        opened = rec._asked, len(qemus())
         assert write.position == rec.writes(0x200100, 8)[-1].position
         assert rec.last_write(0x200100, 8, at=write.position) != write
         assert rec.origin(0x200100, 8)[0].position == write.position
-        assert qemus() == opened != before
+        assert (rec._asked, len(qemus())) == opened  # QEMU may be another, a load may take one
+        assert qemus() != before
         with pytest.raises(PositionError):
             rec.last_write(0x200100, 8, at="never")
         with pytest.raises(UsageError):
