@@ -11,15 +11,23 @@ from retrograde.errors import UsageError
 from retrograde.index.build import build
 from retrograde.index.hints import IndexHints
 from retrograde.index.store import IndexStore
+from retrograde.machine.probe_request import Watch
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.lastwrite import last_write
+from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.timeline import Timeline
 from tests import command
 
 BORDER = 0x40001000
 """Between two pages of the guest `unaligned` (guests/x86_64/unaligned.S)."""
 
+
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("probe")]
+
+
+def is_across(hit: Hit) -> bool:
+    """Whether it is a store to both pages."""
+    return bool(hit.is_store and hit.beyond is not None)
 
 
 async def test_as_a_full_search(copied: Callable[..., object]) -> None:
@@ -81,8 +89,15 @@ async def test_a_range_across_pages(copied: Callable[..., object]) -> None:
     dice, both = random.Random(3), 0
     async with await Timeline.open(recording) as timeline:
         timeline.hints = IndexHints.of(recording)
-        for _ in range(4):
-            position = dice.randrange(timeline.end * 5 // 6, timeline.end - 10_000)
+        late = timeline.end * 5 // 6
+        stores = Stops(watches=(Watch(BORDER - 1, 2),))
+        across = [
+            one for one in await timeline.all_hits(stores, late, late + 2000) if is_across(one)
+        ]
+        for position in (
+            *(one.position + 1 for one in dice.sample(across, 2)),
+            *(dice.randrange(late, timeline.end - 10_000) for _ in range(2)),
+        ):
             answers = []
             for address, count in ((BORDER - 16, 32), (BORDER - 16, 16), (BORDER, 16)):
                 await timeline.seek(position)
