@@ -42,6 +42,16 @@ def test_it_is_swept_when_its_maker_was_killed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_could_not_be_removed_goes_at_the_end(tmp_path: Path) -> None:
+    failing_once = (
+        "import shutil\nreal, times = shutil.rmtree, []\n"
+        "shutil.rmtree = lambda *a, **k: times.append(1) if not times else real(*a, **k)\n"
+        "scratch.close()\nassert scratch.path.exists()\n"
+    )
+    assert make(tmp_path, failing_once) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "retrograde-link.scratch").symlink_to("elsewhere")

@@ -8,6 +8,7 @@ locks, nothing is ever taken to be left.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -118,5 +119,8 @@ def _remove(path: Path, held: Held | None) -> None:
         path.rmdir()  # takes no descriptor, of which there may be none left
     except OSError:
         shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            # At our end there are descriptors again; else the next sweep finds it.
+            atexit.register(shutil.rmtree, path, ignore_errors=True)
     if held:
         held.close()

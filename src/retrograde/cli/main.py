@@ -114,6 +114,7 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
     """Do `action` and exit: errors as two sentences on stderr, with their exit code."""
     streams.prepare()
     logs.show_warnings()
+    complaints = logs.Complaints()
     signals.heed()
     # numpy's OpenBLAS, of which we use nothing, starts a thread for each processor. Where
     # there is no room for them it sends us a SIGINT, which would look like Ctrl-C.
@@ -122,6 +123,7 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
         sweep()
         status = action()
         sys.stdout.flush()
+        complaints.tell()
     except click.ClickException as error:
         _show(error)
         sys.exit(2)
@@ -134,6 +136,7 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
         if signals.is_behind(error):
             _leave()
         if show_traceback:
+            complaints.tell()
             _say("".join(traceback.format_exception(error)))
         else:
             sys.unraisablehook = _nothing  # half-made objects may complain when they go

@@ -93,12 +93,20 @@ def main() -> None:
         os.write(out, msgspec.json.encode(what) + b"\n")
 
     path, program = sys.argv[1:]
+    work = _serve(Path(path), program, answer)
     try:
-        asyncio.run(_serve(Path(path), program, answer))
+        asyncio.run(work)
     except (BrokenPipeError, asyncio.CancelledError):
         pass  # nobody wants the answers any more
     except Exception as error:
+        sys.unraisablehook = _nothing  # a half-made loop may complain when it goes
         answer(Failure.of(in_our_words(error)))
+    finally:
+        work.close()  # where no loop could be made nobody has awaited it
+
+
+def _nothing(_unraisable: object) -> None:
+    """Say nothing."""
 
 
 async def _serve(path: Path, program: str, answer: Answer) -> None:
