@@ -50,8 +50,12 @@ _OPTIONS = (
     {"kind": "nic", "netdev": "n0", "model": "virtio"},
     {"kind": "serial", "role": "console"},
     {"kind": "serial", "role": "null"},
+    {"kind": "serial", "role": "text"},
+    {"kind": "text", "name": "debugcon", "value": "kept"},
 )
+_SEMIHOSTING = {"kind": "properties", "name": "semihosting-config", "items": [["enable", "on"]]}
 _WHOLE = _PLAIN | {
+    "format": 2,
     "machine": {"target": "x86_64", "options": _OPTIONS, "shift": "auto"},
     "quirks": ["vapic"],
     "inputs": [{"name": name, "sha256": _DIGEST, "bytes": 9} for name in ("kernel", "disk")],
@@ -61,7 +65,7 @@ _WHOLE = _PLAIN | {
     "events": {"instruction": 5},
     "files": {
         name: {"bytes": 1, "sha256": _DIGEST}
-        for name in ("replay.log", "console.log", "machine.qcow2")
+        for name in ("replay.log", "console.log", "machine.qcow2", "ports.log")
     },
 }
 
@@ -73,7 +77,7 @@ SEEDS = tuple(
         *(_PLAIN, _WHOLE, _PLAIN | {"format": 2}, {"format": -1}, []),
         *(
             _WHOLE | {"machine": {"target": "arm", "options": [option]}}
-            for option in _OPTIONS
+            for option in (*_OPTIONS, _SEMIHOSTING)
             if option["kind"] != "nic"
         ),
     )

@@ -206,7 +206,7 @@ def test_files_in_properties_are_inputs_and_named_once(files):
     [
         ("", ["console"]),
         ("-nodefaults", []),
-        ("-serial null -serial file:x -serial pty", ["null", "console", "null"]),
+        ("-serial null -serial file:x -serial pty", ["null", "console", "text"]),
         ("-serial none", ["none"]),
         ("-chardev pty,id=c -serial chardev:c", ["console"]),
         ("-chardev stdio,id=c,mux=on -mon chardev=c -serial chardev:c", ["console"]),
@@ -343,9 +343,49 @@ def test_a_console_that_is_not_connected_is_noted(line, noted):
     assert any("nothing is connected" in note for note in parse(line).notes) is noted
 
 
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        ("-debugcon stdio", []),
+        ("-debugcon null", []),
+        (
+            "-device isa-debugcon,iobase=0x402,chardev=d -chardev file,id=d,path=x",
+            [props("global", driver="isa-debugcon", property="iobase", value="0x402")],
+        ),
+    ],
+)
+def test_a_debugcon_is_kept(line, first):
+    spec = parse(line).spec
+    assert list(spec.options) == [*first, Text("debugcon", "kept"), NO_NET, CONSOLE]
+    assert spec.ports() == ("console", "debugcon")
+
+
+@pytest.mark.parametrize(
+    ("line", "items"),
+    [
+        ("-semihosting", {}),
+        ("-semihosting-config enable=on,target=native", {}),
+        ("-semihosting-config on,target=gdb,arg=a,arg=b", {"arg": "b"}),
+        ("-semihosting-config enable=on,chardev=c -chardev stdio,id=c", {}),
+    ],
+)
+def test_semihosting_is_kept(line, items):
+    machine = parse(line, "arm")
+    (option,) = machine.spec.properties("semihosting-config")
+    assert option.get("enable") == "on"
+    assert all(option.get(key) == value for key, value in items.items())
+    assert {item.key for item in option.items} <= {"enable", "arg"}
+    assert machine.spec.ports() == ("console", "semihosting")
+    assert any("SYS_CLOCK" in note for note in machine.notes)
+
+
+def test_no_semihosting_was_asked_for():
+    assert parse("-semihosting-config enable=off", "arm").spec.options == (NO_NET, CONSOLE)
+
+
 def test_what_one_could_miss_is_noted():
-    notes = " ".join(parse("-s -vnc :1 -serial stdio -serial pty -debugcon stdio").notes)
-    for word in ("-s ", "-vnc", "-serial pty", "-debugcon"):
+    notes = " ".join(parse("-s -vnc :1 -serial stdio -serial pty -parallel stdio").notes)
+    for word in ("-s ", "-vnc", "-serial pty", "-parallel"):
         assert word in notes
     assert parse("-display none -monitor none").notes == ()
 
@@ -388,7 +428,7 @@ REFUSED = {
     "when it replays": ["-plugin x.so"],
     "watches the process": ["-daemonize", "-chroot /", "-runas nobody", "-run-with user=x"],
     "arguments in files": ["-readconfig x"],
-    "inside instructions": ["-semihosting", "-semihosting-config enable=on"],
+    "change files of this machine": ["-semihosting", "-semihosting-config enable=on"],
     "outside QEMU": ["-tpmdev passthrough,id=t", "-device tpm-tis,tpmdev=t"],
     "whole directories": ["-L /usr/share"],
     "files of this machine": ["-hda nbd:localhost:10809", "-drive file=http://x/y.img"],

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 
 from retrograde.machine.userconsole import (
-    AskedConsole,
+    AskedPlace,
     FileCopy,
     StdioConsole,
-    asked_console,
+    asked_places,
 )
 
-NOWHERE = AskedConsole()
-TYPED = AskedConsole(StdioConsole(signals=True, escapes=False))
-SHARED = AskedConsole(StdioConsole(signals=False, escapes=True))
+NOWHERE = AskedPlace()
+TYPED = AskedPlace(StdioConsole(signals=True, escapes=False))
+SHARED = AskedPlace(StdioConsole(signals=False, escapes=True))
 
 
-def copied(*paths: str, append: bool = False) -> AskedConsole:
-    return AskedConsole(files=tuple(FileCopy(Path(path), append) for path in paths))
+def copied(*paths: str, append: bool = False) -> AskedPlace:
+    return AskedPlace(files=tuple(FileCopy(Path(path), append) for path in paths))
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,17 @@ def copied(*paths: str, append: bool = False) -> AskedConsole:
         ),
         (
             "-chardev stdio,id=c,mux=on,logfile=/x/log -serial chardev:c",
-            AskedConsole(StdioConsole(True, True), copied("/x/log").files),
+            AskedPlace(StdioConsole(True, True), copied("/x/log").files),
         ),
         ("-chardev pty,id=c,logfile=/x/log -serial chardev:c", copied("/x/log")),
         ("-chardev socket,id=c,path=/x -serial chardev:c", NOWHERE),
         ("-chardev stdio,id=other -serial chardev:c", NOWHERE),
     ],
 )
-def test_asked_console(line: str, console: object) -> None:
-    assert asked_console(line.split()) == console
+def test_where_the_console_is_asked_for(line: str, console: object) -> None:
+    assert asked_places(line.split()).get("console", NOWHERE) == console
 
 
 def test_relative_paths_are_those_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert asked_console(["-serial", "file:boot.log"]) == copied(f"{tmp_path}/boot.log")
+    assert asked_places(["-serial", "file:boot.log"])["console"] == copied(f"{tmp_path}/boot.log")

@@ -33,7 +33,7 @@ def draft(tmp_path: Path) -> Draft:
 
 
 def filled(draft: Draft) -> Draft:
-    for name in bundle.OWN_FILES:
+    for name in ("replay.log", "console.log", "machine.qcow2"):
         (draft.path / name).write_bytes(name.encode())
     return draft
 
@@ -165,7 +165,8 @@ def test_what_a_dead_maker_left_without_an_execution_goes(tmp_path: Path) -> Non
     left = tmp_path / "x.retro.partial"
     (left / "inputs").mkdir(parents=True)
     (left / "reserve").write_bytes(b"x")
-    (left / "replay.log").touch()
+    for name in ("replay.log", "ports.log"):
+        (left / name).touch()
     draft = Draft.create(tmp_path / "x.retro")
     assert draft.aside is None
     assert {path.name for path in tmp_path.iterdir()} == {"x.retro.partial"}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from retrograde.errors import FormatTooNew, ManifestError
 from retrograde.recording.manifest import (
+    FIRST_FORMAT,
     FORMAT,
     MANIFEST_LIMIT,
     InputFile,
@@ -47,12 +48,12 @@ def test_there_and_back(manifest: Manifest) -> None:
 
 def test_it_is_for_people_too(manifest: Manifest) -> None:
     lines = encode_manifest(manifest).decode().splitlines()
-    assert lines[1] == f'  "format": {FORMAT},'
+    assert lines[1] == f'  "format": {FIRST_FORMAT},'
     assert encode_manifest(manifest).endswith(b"}\n")
 
 
 def test_newer_format(manifest: Manifest) -> None:
-    with pytest.raises(FormatTooNew, match="has format 2"):
+    with pytest.raises(FormatTooNew, match="has format 3"):
         decoded(manifest, format=FORMAT + 1, unheard_of=1)
 
 
@@ -77,6 +78,23 @@ def test_text_cannot_control_a_terminal(manifest: Manifest, text: str) -> None:
         with pytest.raises(ManifestError) as caught:
             decoded(manifest, **{field: text})
         assert str(caught.value).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "why"),
+    [
+        ("aarch64", 2, "files are not those"),  # it is let through, and has no ports.log
+        ("aarch64", 1, "no ports but the console"),
+        ("xtensa", 2, "no semihosting for xtensa"),
+        ("m68k", 2, "no semihosting for m68k"),
+    ],
+)
+def test_whose_semihosting_is_let_in(
+    manifest: Manifest, target: str, version: int, why: str
+) -> None:
+    item = {"kind": "properties", "name": "semihosting-config", "items": [["enable", "on"]]}
+    with pytest.raises(ManifestError, match=why):
+        decoded(manifest, format=version, inputs=[], machine={"target": target, "options": [item]})
 
 
 def test_an_input_that_nothing_needs(manifest: Manifest) -> None:

@@ -91,13 +91,13 @@ def _real_qemu(target: str, called: Path) -> str:
 
 def _record(folder: Path, arguments: list[str], target: str, program: str) -> int:
     from retrograde.cli.record import record_here
-    from retrograde.machine.userconsole import asked_console
+    from retrograde.machine.userconsole import asked_places
 
     stamp = datetime.datetime.now().astimezone().strftime("%Y%m%dT%H%M%S")
     output = folder / f"{target}-{stamp}-{os.getpid()}.retro"
-    console = asked_console(arguments)
+    places = asked_places(arguments)
     recording = signals.run(
-        record_here(output, arguments, console=console, target=target, program=program)
+        record_here(output, arguments, places=places, as_qemu=True, target=target, program=program)
     )
     end = format_position(recording.end)
     note(f"recorded {recording.path}, {end} instructions")

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import functools
 import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,10 +21,10 @@ from retrograde.cli.terminal import ConsoleOutput, Terminal
 from retrograde.cli.typist import Script, step_of
 from retrograde.errors import UsageError
 from retrograde.machine.userconsole import (
-    AskedConsole,
+    AskedPlace,
     FileCopy,
     StdioConsole,
-    asked_console,
+    asked_places,
 )
 from retrograde.recording.bundle import Recording
 
@@ -114,11 +116,15 @@ def command(
     terminal = StdioConsole(signals=False, escapes=True) if interactive else None
     if interactive:
         note("Ctrl-A x ends the recording.")
+    asked = asked_places(arguments)
     recording = signals.run(
         record_here(
             output,
             list(arguments),
-            console=AskedConsole(terminal, asked_console(arguments).files),
+            places={
+                **{port: AskedPlace(None, place.files) for port, place in asked.items()},
+                "console": AskedPlace(terminal, asked.get("console", AskedPlace()).files),
+            },
             target=target,
             program=qemu,
             shift=shift,
@@ -135,7 +141,8 @@ async def record_here(
     output: Path,
     arguments: list[str],
     *,
-    console: AskedConsole,
+    places: Mapping[str, AskedPlace],
+    as_qemu: bool = False,
     target: str,
     program: str | None,
     shift: int = 7,
@@ -144,9 +151,11 @@ async def record_here(
     script: Script | None = None,
     vnc: str = "",
 ) -> Recording:
-    """Record in this process: signals end the recording, `console` is where it was asked for.
+    """Record in this process: signals end the recording.
 
-    Progress is shown unless the console is. What `script` says is typed.
+    What the machine writes goes to `places` too, by port; `as_qemu`, semihosting writes to
+    our standard output and error as it would to QEMU's. Progress is shown unless the
+    console is. What `script` says is typed.
     """
     from retrograde.machine.recorder import record
 
@@ -155,13 +164,21 @@ async def record_here(
     signals.on_ending(stop.set)
     with contextlib.ExitStack() as stack:
         end = show = None
-        copies = [stack.enter_context(_written(copy)).fileno() for copy in console.files]
-        if console.terminal:
+        copies = {
+            port: [stack.enter_context(_written(copy)).fileno() for copy in place.files]
+            + ([sys.stdout.fileno()] if place.terminal and port != "console" else [])
+            for port, place in places.items()
+        }
+        if as_qemu:
+            copies.setdefault("semihosting", [sys.stderr.fileno()])
+        written = copies.pop("console", [])
+        terminal = places["console"].terminal if "console" in places else None
+        if terminal:
             leave = functools.partial(loop.call_soon_threadsafe, stop.set)
-            end = stack.enter_context(Terminal(console.terminal, leave, copies, script)).theirs
-        elif copies or script:
-            end = stack.enter_context(ConsoleOutput(copies, script)).theirs
-        if not console.terminal:
+            end = stack.enter_context(Terminal(terminal, leave, written, script)).theirs
+        elif written or script:
+            end = stack.enter_context(ConsoleOutput(written, script)).theirs
+        if not terminal:
             show = stack.enter_context(progress("recording", None))
         recording = await record(
             output,
@@ -174,6 +191,8 @@ async def record_here(
             stop=stop,
             console=end,
             vnc=vnc,
+            copies=copies,
+            stdout=sys.stdout.fileno() if as_qemu and sys.stdout else None,
             progress=show,
             warn=warn,
         )

@@ -84,17 +84,23 @@ def _columns(name: str, recording: Recording, log: RrLog) -> Columns:
 
 
 def console(recording: Recording) -> Columns:
-    """Return the lines of the console as columns.
+    """Return the lines of the console, and of other ports that are kept, as columns.
 
     Raises RecordingError when the log does not say where its bytes were written.
     """
-    lines = list(recording.console.lines())
+    rows = [
+        (number, line, name)
+        for name, text in recording.ports.items()
+        for number, line in enumerate(text.lines())
+    ]
+    rows.sort(key=lambda row: row[1].first)
     return {
-        "position": np.array([line.first for line in lines], np.int64),
-        "last": np.array([line.last for line in lines], np.int64),
-        "line": np.arange(len(lines)),
-        "console_byte": np.array([line.index for line in lines], np.int64),
-        "text": _objects([line.text.decode(errors="replace") for line in lines]),
+        "position": np.array([line.first for _, line, _ in rows], np.int64),
+        "last": np.array([line.last for _, line, _ in rows], np.int64),
+        "line": np.array([number for number, _, _ in rows], np.int64),
+        "console_byte": np.array([line.index for _, line, _ in rows], np.int64),
+        "text": _objects([line.text.decode(errors="replace") for _, line, _ in rows]),
+        "port": _objects([name for _, _, name in rows]),
     }
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Self, TypeAlias
 
 from retrograde.errors import EnvironmentLacks, RecordingError, RetrogradeError, UsageError
 from retrograde.recording.archive import SUFFIX, unpack, zstd
-from retrograde.recording.bundle import INPUTS, MANIFEST, OWN_FILES, Recording
+from retrograde.recording.bundle import INPUTS, MANIFEST, Recording
 from retrograde.recording.manifest import (
     MANIFEST_LIMIT,
     Manifest,
@@ -131,7 +131,8 @@ def _copy(system: Any, path: str, source: Source, folder: Path) -> Recording:
     (folder / INPUTS).mkdir(parents=True)
     system.get_file(f"{path}/{MANIFEST}", str(folder / MANIFEST))
     _compare(folder, source)
-    for name in (*OWN_FILES, *(f"{INPUTS}/{entry.name}" for entry in source.manifest.inputs)):
+    own = source.manifest.own_files()
+    for name in (*own, *(f"{INPUTS}/{entry.name}" for entry in source.manifest.inputs)):
         system.get_file(f"{path}/{name}", str(folder / name))
     recording = Recording.open(folder)
     recording.check_digests()

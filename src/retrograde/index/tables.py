@@ -52,17 +52,18 @@ class Table:
 _ALL = (
     Table(
         "console",
-        1,
+        2,
         "log",
-        "Lines on the first serial port.",
+        "Lines on the first serial port, and on other ports that are kept.",
         (
             Column("position", POSITION, "when the first byte of the line had been written"),
             Column("last", POSITION, "when its last byte, the newline included, had been written"),
-            Column("line", "INTEGER", "number of the line, from 0"),
-            Column("console_byte", POSITION, "index of its first byte in console.log"),
+            Column("line", "INTEGER", "number of the line on its port, from 0"),
+            Column("console_byte", POSITION, "index of its first byte among its port's"),
             Column(
                 "text", "VARCHAR", "the line without its end; bytes that are no UTF-8 as U+FFFD"
             ),
+            Column("port", "VARCHAR", "console, debugcon, semihosting or serialN"),
         ),
     ),
     Table(

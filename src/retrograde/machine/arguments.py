@@ -19,6 +19,7 @@ from retrograde.machine.refusals import (
     NOT_TCG,
     ONLY_TCG,
     REFUSED_OPTIONS,
+    SEMIHOSTING,
     Refusal,
     refuse,
 )
@@ -28,7 +29,15 @@ from retrograde.machine.usernet import UserNetwork
 from retrograde.machine.userserial import UserSerial
 from retrograde.recording.allowlist import FILES, FLAGS, TEXTS
 from retrograde.recording.keyval import split
-from retrograde.recording.machinespec import File, Flag, MachineSpec, Option, Shift, Text
+from retrograde.recording.machinespec import (
+    SEMIHOSTING_TARGETS,
+    File,
+    Flag,
+    MachineSpec,
+    Option,
+    Shift,
+    Text,
+)
 
 _UNKNOWN = Refusal(
     "it is not known to be recordable",
@@ -237,7 +246,9 @@ class _Reader:
             "fw_cfg": lambda value: plain("fw_cfg", split(value, "name"), files),
             "audiodev": lambda value: self._sound("audiodev", value),
             "audio": lambda value: self._sound("audio", value),
-            "device": lambda value: useroptions.device(value, files, note),
+            "device": self._device,
+            "semihosting": lambda _: self._semihosting("on"),
+            "semihosting-config": self._semihosting,
             "object": lambda value: useroptions.object_(value, note),
             "global": useroptions.global_,
             "drive": lambda value: drive_disk(split(value), files),
@@ -249,8 +260,8 @@ class _Reader:
             "chardev": serial.chardev,
             "mon": serial.mon,
             "monitor": serial.monitor,
-            "parallel": lambda value: serial.output_only("parallel", value),
-            "debugcon": lambda value: serial.output_only("debugcon", value),
+            "parallel": serial.parallel,
+            "debugcon": serial.debugcon,
         }
 
     def _machine(self, value: str) -> Option | None:
@@ -269,6 +280,23 @@ class _Reader:
     def _icount(self, value: str) -> None:
         shift = useroptions.icount(value, self._notes.append)
         self._shift = self._shift if shift is None else shift
+
+    def _device(self, value: str) -> Option | None:
+        debugcon = useroptions.debugcon(value)
+        if debugcon is None:
+            return useroptions.device(value, self._files, self._notes.append)
+        settings, chardev = debugcon
+        for setting in settings:
+            self._keep(setting)
+        return self._serial.debugcon(f"chardev:{chardev}")
+
+    def _semihosting(self, value: str) -> Option | None:
+        if self._target not in SEMIHOSTING_TARGETS:
+            refuse("-semihosting", SEMIHOSTING)
+        option, chardev = useroptions.semihosting(value, self._notes.append)
+        if chardev:
+            self._serial.use(f"chardev:{chardev}")
+        return option
 
     def _sound(self, option: str, value: str) -> Option:
         self._notes.append(f"-{option} {value}: the guest's sound is not heard")

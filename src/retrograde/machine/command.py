@@ -16,6 +16,7 @@ from retrograde.machine.guardedimage import GuardedImage
 from retrograde.recording.allowlist import RESERVED, SOUND_DEVICES
 from retrograde.recording.keyval import join
 from retrograde.recording.machinespec import (
+    SEMIHOSTING,
     Disk,
     File,
     Flag,
@@ -101,8 +102,8 @@ class Launch:
     replaying, where each overlay must hold an (empty) one of that name, because loading wants it
     on every disk; None does neither. `machine_options` and `globals` are quirk remedies
     (`hpet=off`, `apic-common.vapic=off`). `live_netdevs` gives backends, by id, the user's own
-    -netdev text, when recording. `plugin` is the value of -plugin, `vnc` that of -vnc, when
-    recording.
+    -netdev text, when recording. `ports` are where ports beside the console write, by
+    `MachineSpec.ports`. `plugin` is the value of -plugin, `vnc` that of -vnc, when recording.
     """
 
     program: str
@@ -113,6 +114,7 @@ class Launch:
     layers: Mapping[int, GuardedImage] = field(default_factory=dict)
     overlays: Sequence[GuardedImage] = ()
     console: Chardev = NOWHERE
+    ports: Mapping[str, Chardev] = field(default_factory=dict)
     gdb: Chardev | None = None
     serves_gdb: bool = False
     ram: RamFile | None = None
@@ -156,6 +158,7 @@ def _machine(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
     yield from ("-drive", private_drive(VMSTATE_DRIVE, launch.vmstate))
     disks = disk_words(spec, launch.layers, launch.overlays)
     hubs = iter(range(_FIRST_HUB, _FIRST_HUB + len(spec.options)))
+    serials = iter(range(len(spec.options)))
     for option in spec.options:
         match option:
             case Disk():
@@ -163,7 +166,11 @@ def _machine(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
             case Netdev():
                 yield from _netdev(option, next(hubs), launch, mode)
             case Serial():
-                yield from _serial(option, launch)
+                yield from _serial(option, next(serials), launch)
+            case Text("debugcon", "kept"):
+                yield from _debugcon(launch)
+            case Properties(name) if name == SEMIHOSTING:
+                yield from _semihosting(option, spec, launch)
             case _:
                 yield from _plain(option, launch)
     if not any(isinstance(option, Serial) for option in spec.options):
@@ -227,14 +234,41 @@ def _value(value: str | Input, launch: Launch) -> str:
     return launch.inputs[value.input] if isinstance(value, Input) else value
 
 
-def _serial(serial: Serial, launch: Launch) -> Words:
+def _serial(serial: Serial, number: int, launch: Launch) -> Words:
+    # Only ports made by options of their own are recorded (chardev/char.c), never -device ones.
     if serial.role == "console":
-        # Only ports made by -serial are recorded (chardev/char.c), never -device ones.
         name = f"{RESERVED}-console"
         yield from launch.console.option(name)
         yield from ("-serial", f"chardev:{name}")
+    elif serial.role == "text":
+        name = f"{RESERVED}-serial{number}"
+        yield from launch.ports.get(f"serial{number}", NOWHERE).option(name)
+        yield from ("-serial", f"chardev:{name}")
     else:
         yield from ("-serial", serial.role)
+
+
+def _debugcon(launch: Launch) -> Words:
+    # The device that -debugcon makes looks for a backend of this name (system/vl.c).
+    yield from launch.ports.get("debugcon", NOWHERE).option("debugcon")
+    yield from ("-debugcon", "chardev:debugcon")
+
+
+def _semihosting(given: Properties, spec: MachineSpec, launch: Launch) -> Words:
+    """Yield semihosting on a backend that is recorded, because -parallel was named first.
+
+    No board with semihosting has a second parallel port that would take it.
+    """
+    name = f"{RESERVED}-semihosting"
+    texts = (option for option in spec.options if isinstance(option, Text))
+    if not any(text.name == "parallel" for text in texts):
+        yield from ("-parallel", "null")
+    yield from launch.ports.get("semihosting", NOWHERE).option(name)
+    yield from ("-parallel", f"chardev:{name}")
+    # With "auto" a debugger that is connected would be asked, and a replay has one.
+    fixed = (("target", "native"), ("chardev", name))
+    pairs = [(item.key, _value(item.value, launch)) for item in given.items]
+    yield from (f"-{SEMIHOSTING}", join((*pairs, *fixed)))
 
 
 def _netdev(netdev: Netdev, hub: int, launch: Launch, mode: Mode) -> Words:

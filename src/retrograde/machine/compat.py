@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retrograde.errors import QemuMismatch
 from retrograde.machine.qemu import Qemu
-from retrograde.recording.bundle import LOG, OWN_FILES, Recording
+from retrograde.recording.bundle import LOG, Recording
 
 
 def qemu_for(recording: Recording, program: str | None = None, *, force: bool = False) -> Qemu:
@@ -14,7 +14,7 @@ def qemu_for(recording: Recording, program: str | None = None, *, force: bool = 
     QemuMismatch, InputChanged or RecordingError unless `force`, EnvironmentLacks when
     there is no QEMU. A damaged log (LogCorrupt) is never let through.
     """
-    recording.check_digests([LOG] if force else OWN_FILES)
+    recording.check_digests([LOG] if force else None)
     qemu = Qemu.find(recording.manifest.machine.target, program)
     if force:
         return qemu

@@ -31,12 +31,15 @@ def has_run(log: Path, version: int, status: int) -> bool:
         return False  # without a log, QEMU was ended before it made one
 
 
-def own_ending(shutdown: str | None, status: int, stderr: str) -> Ending:
-    """Tell why QEMU ended by itself, from the log's first SHUTDOWN and what else it left."""
+def own_ending(shutdown: str | None, status: int, stderr: str, *, may_exit: bool = False) -> Ending:
+    """Tell why QEMU ended by itself, from the log's first SHUTDOWN and what else it left.
+
+    `may_exit` says that the guest can have QEMU exit, by semihosting.
+    """
     match shutdown:
         case "guest-shutdown" | "guest-reset" | "guest-panic":
             return shutdown
-        case "host-signal" if status == 0 and SIGNALLED not in stderr:
+        case "host-signal" if status == 0 and SIGNALLED not in stderr and not may_exit:
             # Logged by whatever ends QEMU. A reset under -no-reboot logs nothing else
             # (qemu_system_reset_request in system/runstate.c).
             return "guest-reset"

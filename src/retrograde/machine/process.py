@@ -13,12 +13,14 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from retrograde.errors import QemuDied, QemuTimeout
 from retrograde.held import Scratch
+from retrograde.machine import confine
 from retrograde.machine.asking import KILLED, how_it_ended
 
 Result = TypeVar("Result")
@@ -110,18 +112,30 @@ class QemuProcess:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], *, pass_fds: Sequence[int] = (), inputs: Path | None = None
+        cls,
+        argv: Sequence[str],
+        *,
+        pass_fds: Sequence[int] = (),
+        inputs: Path | None = None,
+        confined: bool = False,
+        stdout: int | None = None,
     ) -> QemuProcess:
         """Run `argv` with only `pass_fds` inherited, in a deleted working directory.
 
         With `inputs`, a folder, that directory lasts until `settle`, and the folder is known in
         it as `inputs`: a guest may see the names of files, so these are the same wherever a
         recording is. It gets a session of its own: a Ctrl-C at our terminal is for us to act
-        on. Raises QemuDied when the program cannot be started.
+        on. A `confined` one can change no files but those of `pass_fds` that are open for
+        writing. `stdout` is its standard output, which goes nowhere otherwise. Raises QemuDied
+        when the program cannot be started.
         """
         stderr_fd = os.memfd_create("qemu-stderr")
         setpriv = shutil.which("setpriv")
         guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        if confined:
+            # -I and -S: nothing but Python's own modules, and quickly.
+            fds = ",".join(map(str, pass_fds))
+            guard += [sys.executable, "-I", "-S", confine.__file__, fds]
         place = Scratch()
         try:
             if inputs is not None:
@@ -130,7 +144,7 @@ class QemuProcess:
                 *guard,
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL if stdout is None else stdout,
                 stderr=stderr_fd,
                 pass_fds=tuple(pass_fds),
                 env=wipe_environment(),

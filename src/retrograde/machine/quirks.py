@@ -202,6 +202,15 @@ LOADING = Quirk(
     no_checkpoints=True,
     tried=True,
 )
+HANDLES = Quirk(
+    "semihosting-handles",
+    frozenset(),
+    "a guest that opened a file or its console by semihosting finds other handles, or none, after "
+    "a load: which are open is no part of a snapshot (semihosting/guestfd.c)",
+    "no checkpoints are made; going back takes a new process that replays from the start",
+    no_checkpoints=True,
+    devices=("semihosting",),
+)
 
 QUIRKS: tuple[Quirk, ...] = (
     LOADING,
@@ -219,6 +228,7 @@ QUIRKS: tuple[Quirk, ...] = (
     LATE_TIMER,
     EARLY_SHUTDOWN,
     BOOTINFO,
+    HANDLES,
 )
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,6 +35,8 @@ from retrograde.machine.process import (
 )
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import LOADING, quirks_for
+from retrograde.machine.semihosting import must_be_confined
+from retrograde.machine.switchboard import Switchboard
 from retrograde.machine.wiring import Wiring, fd_path
 from retrograde.recording.bundle import (
     CONSOLE,
@@ -49,7 +51,14 @@ from retrograde.recording.bundle import (
 )
 from retrograde.recording.folder import open_regular
 from retrograde.recording.machinespec import Shift
-from retrograde.recording.manifest import Ending, Manifest, QemuIdentity, Ram
+from retrograde.recording.manifest import (
+    FIRST_FORMAT,
+    FORMAT,
+    Ending,
+    Manifest,
+    QemuIdentity,
+    Ram,
+)
 from retrograde.recording.rrlayout import LAYOUTS, known_qemus
 from retrograde.version import __version__
 
@@ -77,6 +86,8 @@ async def record(
     without_quirks: frozenset[str] = frozenset(),
     console: socket.socket | None = None,
     vnc: str = "",
+    copies: Mapping[str, Sequence[int]] | None = None,
+    stdout: int | None = None,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
@@ -89,8 +100,10 @@ async def record(
     cancelled; each gives a complete recording. `console` is QEMU's end of a connected
     socket pair: what comes in through it is typed at the first serial port, whose
     output also goes there. `vnc` is where QEMU shows the screen and takes keys and mouse, as
-    for its own -vnc. A QEMU that does not answer within `answer_seconds` is
-    taken for hung.
+    for its own -vnc. `copies` are descriptors that get what another port writes, by its name
+    (`MachineSpec.ports`). `stdout` is QEMU's standard output, where a guest writes
+    that opens its console by semihosting, past all that is recorded. A QEMU that does not
+    answer within `answer_seconds` is taken for hung.
 
     Raises UsageError (ArgumentRefused) for arguments that QEMU or record/replay do not
     accept, EnvironmentLacks without a usable QEMU or disk space, QemuDied when QEMU
@@ -107,7 +120,7 @@ async def record(
         tell(f"what a killed recorder left in {draft.path.name} is kept as {draft.aside}")
     try:
         recorder = _Recorder(qemu, machine, draft, without_quirks, answer_seconds, tell)
-        process = await recorder.start(console, vnc)
+        process = await recorder.start(console, vnc, copies or {}, stdout)
     except BaseException:
         draft.discard()
         raise
@@ -163,6 +176,7 @@ class _Recorder:
             qemu=QemuIdentity(
                 version=qemu.full_version, sha256=qemu.digest, log_version=qemu.log_version
             ),
+            format=FORMAT if machine.spec.keeps_ports() else FIRST_FORMAT,
             machine=machine.spec,
             ram=Ram(bytes=ram_bytes, shared=shared),
             snapshot=any(quirk.keeps_snapshot for quirk in self._quirks),
@@ -170,19 +184,35 @@ class _Recorder:
             inputs=tuple(draft.inputs),
         )
         draft.write_manifest(self._manifest)
+        self._confined = must_be_confined(machine.spec, qemu)
         self._wiring = Wiring(ram_bytes if shared else None)
+        self._switchboard: Switchboard | None = None
 
-    async def start(self, console: socket.socket | None, vnc: str) -> QemuProcess:
+    async def start(
+        self,
+        console: socket.socket | None,
+        vnc: str,
+        copies: Mapping[str, Sequence[int]],
+        stdout: int | None,
+    ) -> QemuProcess:
         """Start QEMU; gives back all it took when that fails."""
         try:
-            argv = record_command(self._machine.spec, self._launch(console, vnc))
+            argv = record_command(self._machine.spec, self._launch(console, vnc, copies))
             process = await QemuProcess.start(
-                argv, pass_fds=self._wiring.pass_fds, inputs=self._draft.path / INPUTS
+                argv,
+                pass_fds=self._wiring.pass_fds,
+                inputs=self._draft.path / INPUTS,
+                confined=self._confined,
+                stdout=stdout,
             )
         except BaseException:
             self._wiring.close()
+            if self._switchboard:
+                self._switchboard.close()
             raise
         self._wiring.release_theirs()
+        if self._switchboard:
+            self._switchboard.release()
         self._began = time.monotonic()
         return process
 
@@ -232,7 +262,9 @@ class _Recorder:
         write_manifest(recording.path, msgspec.structs.replace(manifest, quirks=quirks))
         return Recording.open(recording.path)
 
-    def _launch(self, console: socket.socket | None, vnc: str) -> Launch:
+    def _launch(
+        self, console: socket.socket | None, vnc: str, copies: Mapping[str, Sequence[int]]
+    ) -> Launch:
         folder, wiring, ram = self._draft.path, self._wiring, self._wiring.ram
         with disk_errors_named(folder):
             (folder / CONSOLE).touch()
@@ -244,8 +276,10 @@ class _Recorder:
                 wiring.overlay(layers[disk.layers[0].input])
                 for disk in self._machine.spec.overlaid()
             ]
-        kept = str(folder / CONSOLE)
-        live = console and (("fd", str(wiring.inherit(console.fileno()))), ("logfile", kept))
+            if self._confined:
+                with (folder / LOG).open("wb") as log:
+                    wiring.lend(log)  # a file it may write
+        ports = self._ports(console, copies)
         return Launch(
             program=str(self._qemu.path),
             inputs=[input_path(name) for name in self._inputs],
@@ -254,7 +288,8 @@ class _Recorder:
             log=str(folder / LOG),
             monitor_fd=wiring.monitor_fd,
             overlays=overlays,
-            console=Chardev("socket", live) if live else Chardev.file(kept),
+            console=ports.get("console") or self._console(console),
+            ports=ports,
             ram=RamFile(fd_path(ram.fd), ram.size) if ram else None,
             snapshot=INITIAL if self._manifest.snapshot else None,
             sandbox=self._qemu.has_sandbox,
@@ -263,6 +298,28 @@ class _Recorder:
             live_netdevs=self._machine.live_netdevs,
             vnc=vnc,
         )
+
+    def _console(self, live: socket.socket | None) -> Chardev:
+        """Return where the console of a machine without other ports goes."""
+        kept = str(self._draft.path / CONSOLE)
+        if live is None:
+            return Chardev.file(kept)
+        fd = self._wiring.inherit(live.fileno())
+        return Chardev("socket", (("fd", str(fd)), ("logfile", kept)))
+
+    def _ports(
+        self, console: socket.socket | None, copies: Mapping[str, Sequence[int]]
+    ) -> dict[str, Chardev]:
+        """Return where the ports go whose order is kept; none where there is the console only."""
+        spec = self._machine.spec
+        if not spec.keeps_ports():
+            return {}
+        with disk_errors_named(self._draft.path):
+            self._switchboard = Switchboard(spec.ports(), self._draft.path, console, copies)
+        ends = self._switchboard.ends
+        return {
+            name: Chardev.socket(self._wiring.inherit(end.fileno())) for name, end in ends.items()
+        }
 
     def _layers(self) -> dict[int, GuardedImage]:
         """Open the images of the machine's disks, by number of the input."""
@@ -336,6 +393,8 @@ class _Recorder:
         self._wiring.close()
         full = WRITE_ERROR in died.detail
         try:
+            if self._switchboard:
+                self._switchboard.close()
             ran = has_run(self._draft.path / LOG, self._qemu.log_version, status)
             state = "killed" if full else ending
             recording = self._finish(state, status, died.detail) if ran else None
@@ -401,11 +460,12 @@ class _Recorder:
         if any(quirk.early_shutdown for quirk in self._quirks):
             put_behind_its_instructions(log)
         summary = log.summary()
+        why = own_ending(summary.shutdown, status, stderr, may_exit=self._confined)
         return self._draft.finish(
             msgspec.structs.replace(
                 self._manifest,
                 complete=complete,
-                ending=ending or own_ending(summary.shutdown, status, stderr),
+                ending=ending or why,
                 end=summary.end,
                 seconds=round(time.monotonic() - self._began, 3),
                 status=status,

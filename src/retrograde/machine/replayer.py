@@ -30,6 +30,7 @@ from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replaylaunch import Saved, lay_out, open_images
+from retrograde.machine.semihosting import must_be_confined
 from retrograde.machine.wiring import GdbListener, Wiring
 from retrograde.recording.bundle import INPUTS, Recording
 from retrograde.recording.folder import Folder
@@ -140,6 +141,7 @@ class Replayer:
                 argv,
                 pass_fds=(*wiring.pass_fds, *plugin_fds),
                 inputs=recording.path / INPUTS,
+                confined=must_be_confined(recording.manifest.machine, qemu),
             )
         except BaseException:
             wiring.close()

@@ -1,14 +1,14 @@
-"""Where a user's command line puts the first serial port.
+"""Where a user's command line puts what the machine writes.
 
-A recording keeps the console and not where it went (see userserial). Files that were asked
-for are written all the same, as copies; a program that takes QEMU's place must also show it
-where it was asked for.
+A recording keeps the console and the text of other ports, and not where they went (see
+userserial). Files that were asked for are written all the same, as copies; a program that
+takes QEMU's place must also show them where that was asked for.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,45 +38,63 @@ class FileCopy:
 
 
 @dataclass(frozen=True)
-class AskedConsole:
-    """Where the console was asked for, as far as we put it there."""
+class AskedPlace:
+    """Where a port's output was asked for, as far as we put it there."""
 
     terminal: StdioConsole | None = None
     files: tuple[FileCopy, ...] = ()
 
 
-def asked_console(arguments: Sequence[str]) -> AskedConsole:
-    """Return where QEMU would put the console."""
+def asked_places(arguments: Sequence[str]) -> dict[str, AskedPlace]:
+    """Return where QEMU would put what the machine writes, by port (`MachineSpec.ports`)."""
     options = [
         (word.removeprefix("-").removeprefix("-"), value)
         for word, value in itertools.pairwise([*arguments, ""])
         if word.startswith("-")
     ]
-    names = {name for name, _ in options}
-    ports = [value for name, value in options if name == "serial"]
-    console = next((port for port in ports if port not in ("none", "null")), None)
-    if console is None and not ports and "nographic" in names and "nodefaults" not in names:
-        console = "mon:stdio"
-    if console is None:
-        return AskedConsole()
-    return _place(console, [value for name, value in options if name == "chardev"])
+    given: dict[str, list[str]] = {}
+    for name, value in options:
+        given.setdefault(name, []).append(value)
+    chardevs = given.get("chardev", [])
+    return {port: _place(value, chardevs) for port, value in _backends(given).items()}
 
 
-def _place(port: str, chardevs: Sequence[str]) -> AskedConsole:
+def _backends(given: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the backend of each port, as -serial names them."""
+    found: dict[str, str] = {}
+    serials = given.get("serial", [])
+    for number, value in enumerate(serials):
+        if value not in ("none", "null"):
+            found[f"serial{number}" if "console" in found else "console"] = value
+    if not serials and "nographic" in given and "nodefaults" not in given:
+        found["console"] = "mon:stdio"
+    for value in given.get("debugcon", []):
+        found["debugcon"] = value
+    for value in given.get("device", []):
+        device = dict(split(value, "driver"))
+        if device.get("driver") == "isa-debugcon":
+            found["debugcon"] = f"chardev:{device.get('chardev')}"
+    for value in given.get("semihosting-config", []):
+        if chardev := dict(split(value, "enable")).get("chardev"):
+            found["semihosting"] = f"chardev:{chardev}"
+    return found
+
+
+def _place(port: str, chardevs: Sequence[str]) -> AskedPlace:
     backend = port.removeprefix("mon:")
     if backend == "stdio":
         # "mon:" takes Ctrl-C from us and gives it to the guest (chardev/char.c).
         shared = port.startswith("mon:")
-        return AskedConsole(StdioConsole(signals=not shared, escapes=shared))
+        return AskedPlace(StdioConsole(signals=not shared, escapes=shared))
     if backend.startswith("file:"):
-        return AskedConsole(files=(_copy(backend.removeprefix("file:")),))
+        return AskedPlace(files=(_copy(backend.removeprefix("file:")),))
     for given in (dict(split(text, "backend")) for text in chardevs):
         if backend == f"chardev:{given.get('id')}":
             return _of_chardev(given)
-    return AskedConsole()
+    return AskedPlace()
 
 
-def _of_chardev(given: dict[str, str]) -> AskedConsole:
+def _of_chardev(given: dict[str, str]) -> AskedPlace:
     terminal = None
     files = []
     if given.get("backend") == "stdio":
@@ -87,7 +105,7 @@ def _of_chardev(given: dict[str, str]) -> AskedConsole:
         files.append(_copy(given["path"], given.get("append", "off")))
     if given.get("logfile"):
         files.append(_copy(given["logfile"], given.get("logappend", "off")))
-    return AskedConsole(terminal, tuple(files))
+    return AskedPlace(terminal, tuple(files))
 
 
 def _copy(name: str, append: str = "off") -> FileCopy:

@@ -29,7 +29,7 @@ from retrograde.machine.refusals import (
 from retrograde.machine.userfiles import UserFiles
 from retrograde.machine.userjson import json_pairs
 from retrograde.recording.keyval import Pairs, split
-from retrograde.recording.machinespec import Input, Properties, Property, Shift, Text
+from retrograde.recording.machinespec import SEMIHOSTING, Input, Properties, Property, Shift, Text
 
 _FILE_KEYS = {
     "device": frozenset({"romfile"}),
@@ -42,6 +42,12 @@ _LOADER_KEYS = {"loader": frozenset({"file"}), "guest-loader": frozenset({"kerne
 _OF_THE_HOST = frozenset({"mem-merge", "dump-guest-core", "kernel-irqchip", "kvm-shadow-mem"})
 
 Note = Callable[[str], None]
+
+_SEMIHOSTING = (
+    "the text it writes and its exit status are recorded; the host's files are not to be "
+    "changed by it, and of the host's clocks (SYS_CLOCK, SYS_TIME, SYS_ELAPSED) nothing is in the "
+    "log: a guest that asks them cannot be replayed"
+)
 
 _UNITS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -166,6 +172,20 @@ def device(value: str, files: UserFiles, note: Note) -> Properties:
     return properties("device", kept, files)
 
 
+def debugcon(value: str) -> tuple[list[Properties], str] | None:
+    """Return what `-device isa-debugcon` sets and the character device it names.
+
+    None for another device. Only a debugcon that -debugcon makes is recorded
+    (chardev/char.c), and what is set of that is said with -global.
+    """
+    pairs = json_pairs(value) if value.startswith("{") else split(value, "driver")
+    given = dict(pairs)
+    if given.get("driver") != "isa-debugcon":
+        return None
+    chosen = [(key, text) for key, text in pairs if key in ("iobase", "readback")]
+    return [global_(f"isa-debugcon.{key}={text}") for key, text in chosen], given.get("chardev", "")
+
+
 def object_(value: str, note: Note) -> Properties | None:
     """Return -object; what the host does with threads of its own is no part of the machine."""
     pairs = json_pairs(value) if value.startswith("{") else split(value, "qom-type")
@@ -204,6 +224,17 @@ def action(value: str) -> Properties | None:
     """Return -action without what should happen at shutdown: the recording ends then."""
     pairs = tuple(pair for pair in split(value) if pair[0] != "shutdown")
     return properties("action", pairs) if pairs else None
+
+
+def semihosting(value: str, note: Note) -> tuple[Properties | None, str]:
+    """Return -semihosting-config, and the character device it names, "" for none."""
+    pairs = split(value, "enable")
+    given = dict(pairs)
+    if given.get("enable", "on") not in ("on", "yes", "true"):
+        return None, ""
+    note(f"-semihosting: {_SEMIHOSTING}")
+    kept = tuple(pair for pair in pairs if pair[0] in ("userspace", "arg"))
+    return properties(SEMIHOSTING, (("enable", "on"), *kept)), given.get("chardev", "")
 
 
 def sound(option: str, value: str) -> Properties:

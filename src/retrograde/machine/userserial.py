@@ -13,7 +13,7 @@ from retrograde.recording.machinespec import Option, Serial, Text
 _HERE = frozenset({"stdio", "file", "vc", "null"})
 """Backends that no other program is connected to; what the rest lead to stays unconnected."""
 
-_NOWHERE = "nothing is connected to it; the console is in the recording"
+_NOWHERE = "nothing is connected to it; what the port writes is in the recording"
 
 
 class UserSerial:
@@ -21,24 +21,23 @@ class UserSerial:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self._ports: list[Literal["console", "null", "none"]] = []
+        self._ports: list[Literal["console", "text", "null", "none"]] = []
         self._chardevs: dict[str, str] = {}
         self._used: set[str] = set()
-        self._console = ""
+        self._destinations: list[str] = []
 
     def serial(self, value: str) -> None:
-        """Take in one -serial. The first one with somewhere to go is the console."""
+        """Take in one -serial. The first one with somewhere to go is the console.
+
+        All that go somewhere are kept, the others as text with its positions.
+        """
         backend = value.removeprefix("mon:")
         if backend in ("none", "null"):
             self._ports.append("none" if backend == "none" else "null")
             return
-        self._use(backend)
-        if "console" in self._ports:
-            self.notes.append(f"-serial {value}: only the first serial port's output is kept")
-            self._ports.append("null")
-        else:
-            self._ports.append("console")
-            self._console = value
+        self.use(backend)
+        self._ports.append("text" if "console" in self._ports else "console")
+        self._destinations.append(value)
 
     def chardev(self, value: str) -> None:
         """Take in one -chardev, which matters as far as a port uses it."""
@@ -54,18 +53,21 @@ class UserSerial:
 
     def monitor(self, value: str) -> None:
         """Take in one -monitor."""
-        self._use(value)
+        self.use(value)
         if value not in ("none", "null"):
             self.notes.append(f"-monitor {value} is left out: {NO_MONITOR}")
 
-    def output_only(self, option: str, value: str) -> Option:
-        """Return -parallel or -debugcon, which go nowhere: nothing comes in from them."""
-        self._use(value)
-        if value == "none" and option == "parallel":
-            return Text(option, "none")
-        if value != "null":
-            self.notes.append(f"-{option} {value}: its output is not kept")
-        return Text(option, "null")
+    def parallel(self, value: str) -> Option:
+        """Return -parallel, which goes nowhere: nothing comes in from it."""
+        self.use(value)
+        if value not in ("none", "null"):
+            self.notes.append(f"-parallel {value}: its output is not kept")
+        return Text("parallel", "none" if value == "none" else "null")
+
+    def debugcon(self, value: str) -> Option:
+        """Return -debugcon, whose text is kept, wherever else it goes."""
+        self.use(value)
+        return Text("debugcon", "kept")
 
     def options(self, *, has_default: bool) -> Iterator[Option]:
         """Yield the ports; the board's default one when the user named none."""
@@ -73,13 +75,15 @@ class UserSerial:
             raise ArgumentRefused(
                 f"There is no -chardev with id={min(missing)}.", "Check the arguments."
             )
-        if self._console and self._backend(self._console) not in _HERE:
-            self.notes.append(f"-serial {self._console}: {_NOWHERE}")
+        for value in self._destinations:
+            if self._backend(value) not in _HERE:
+                self.notes.append(f"-serial {value}: {_NOWHERE}")
         if not self._ports and has_default:
             yield Serial("console")
         yield from map(Serial, self._ports)
 
-    def _use(self, value: str) -> None:
+    def use(self, value: str) -> None:
+        """Note that an option names a character device, if it does."""
         if value.startswith("chardev:"):
             self._used.add(value.removeprefix("chardev:"))
 

@@ -35,7 +35,7 @@ TEXTS = {
     "append": FREE,
     "bios": re.compile(r"none"),  # also a file, see FILES
     "cpu": re.compile(r"(?!host\b)[A-Za-z0-9][A-Za-z0-9 _.,+=@()-]*"),
-    "debugcon": re.compile(r"null"),
+    "debugcon": re.compile(r"null|kept"),
     "g": re.compile(r"\d+x\d+(x\d+)?"),
     "net": re.compile(r"none"),
     "parallel": re.compile(r"none|null"),
@@ -181,6 +181,12 @@ RULES = {
     ),
     "audio": Rule("driver", re.compile("driver|model"), fixed={"driver": re.compile("none")}),
     "action": Rule(keys=re.compile("reboot|panic|watchdog")),
+    # Its guest asks for the host's files; machine.confine keeps it from changing any.
+    "semihosting-config": Rule(
+        keys=re.compile("enable|userspace|arg"),
+        free=frozenset({"arg"}),
+        fixed={"enable": re.compile("on"), "userspace": re.compile("on|off")},
+    ),
 }
 """Options made of key=value properties."""
 

@@ -24,7 +24,6 @@ from retrograde.errors import EnvironmentLacks, ManifestError, RecordingError, U
 from retrograde.recording.bundle import (
     INPUTS,
     MANIFEST,
-    OWN_FILES,
     Recording,
     disk_errors_named,
 )
@@ -81,7 +80,8 @@ def pack(recording: Recording, target: Path) -> None:
 def _pack(recording: Recording, target: Path, opened: contextlib.ExitStack) -> None:
     manifest = recording.manifest
     inputs = {entry: opened.enter_context(recording.open_input(entry)) for entry in manifest.inputs}
-    own = {name: opened.enter_context(recording.open_own(name)) for name in OWN_FILES}
+    names = manifest.own_files()
+    own = {name: opened.enter_context(recording.open_own(name)) for name in names}
     # What was compared is what is packed: nothing is opened twice.
     for entry, file in inputs.items():
         recording.check_input(entry, file)

@@ -8,6 +8,7 @@
       replay.log        QEMU's rr log (see rrshutdown)
       machine.qcow2     image for snapshots, mostly without one
       console.log       bytes of the first serial port
+      ports.log         bytes of all ports, where there are others that are kept (see ports)
       cache/            derived data, safe to delete
       reserve           only while recording: room for the final manifest
 
@@ -61,7 +62,7 @@ MANIFEST = "manifest.json"
 LOG: Final = "replay.log"
 CONSOLE: Final = "console.log"
 IMAGE: Final = "machine.qcow2"
-OWN_FILES: Final[tuple[FileName, ...]] = (LOG, CONSOLE, IMAGE)
+PORTS: Final = "ports.log"
 INPUTS = "inputs"
 CACHE = "cache"
 RESERVE = "reserve"
@@ -210,16 +211,40 @@ class Recording:
         """The console's bytes and the position of each. Reads the whole log once."""
         from retrograde.recording.console import ConsoleMap
 
+        if self.manifest.machine.keeps_ports():
+            return self.ports["console"]
         return ConsoleMap.of(self.log(), self.console_bytes())
+
+    @functools.cached_property
+    def ports(self) -> dict[str, ConsoleMap]:
+        """All that is kept of what the machine put out, by the port's name; the console's first.
+
+        Others are "debugcon", "semihosting" and "serial1", the second serial port. Reads the
+        whole log once.
+        """
+        from retrograde.recording.console import ConsoleMap
+        from retrograde.recording.ports import read_runs
+
+        names = self.manifest.machine.ports()
+        if not self.manifest.machine.keeps_ports():
+            return {names[0]: self.console}
+        with self.open_own(PORTS) as file:
+            runs = read_runs(file.read(), len(names), whole=self.complete)
+        maps = ConsoleMap.of_ports(self.log(), runs, range(len(names)))
+        return {name: maps[number] for number, name in enumerate(names)}
 
     def resolve(self, expression: str | int) -> int:
         """Turn a position expression into a position; raises PositionError."""
-        return parse_position(str(expression), self.end, self._find_console)
+        names = self.manifest.machine.ports()
+        others = {name: functools.partial(self._find_text, name) for name in names[1:]}
+        find_console = functools.partial(self._find_text, "console")
+        return parse_position(str(expression), self.end, find_console, others)
 
-    def _find_console(self, text: str) -> int | None:
+    def _find_text(self, port: str, text: str) -> int | None:
+        shown = self.console if port == "console" else self.ports[port]
         wanted = os.fsencode(text)  # the bytes that were typed, also where they are no UTF-8
-        found = next(self.console.find(wanted), None)
-        return found and self.console.position_of(found[0] + len(wanted) - 1)
+        found = next(shown.find(wanted), None)
+        return found and shown.position_of(found[0] + len(wanted) - 1)
 
     def check_inputs(self) -> None:
         """Compare all inputs with their digests; raises InputChanged."""
@@ -239,13 +264,13 @@ class Recording:
         path = self.input_path(recorded.name)
         return f"Put the original back at {path}; its SHA-256 is {recorded.sha256}."
 
-    def check_digests(self, names: Collection[FileName] = OWN_FILES) -> None:
-        """Compare the recording's own files `names` with the manifest.
+    def check_digests(self, names: Collection[FileName] | None = None) -> None:
+        """Compare the recording's own files `names`, all if None, with the manifest.
 
         Raises RecordingError, for the log LogCorrupt that tells where it is damaged if
         that can be told. A recording that was never finished has nothing to compare.
         """
-        for name in names:
+        for name in self.manifest.own_files() if names is None else names:
             with self.open_own(name) as file:
                 self.check_own(name, file)
 
@@ -267,7 +292,7 @@ class Recording:
         )
 
     def _check_files(self) -> None:
-        for name in OWN_FILES:
+        for name in self.manifest.own_files():
             self.open_own(name).close()
 
 
@@ -347,7 +372,8 @@ class Draft:
         as an incomplete recording under its draft's name.
         """
         (self.path / RESERVE).unlink(missing_ok=True)
-        self.write_manifest(msgspec.structs.replace(manifest, files=digests(self.path)))
+        files = digests(self.path, manifest.own_files())
+        self.write_manifest(msgspec.structs.replace(manifest, files=files))
         with disk_errors_named(self.final):
             self.path.rename(self.final)
         return Recording.open(self.final)
@@ -391,10 +417,10 @@ def digest_file(file: BufferedReader) -> FileDigest:
     return FileDigest(bytes=file.seek(0, os.SEEK_END), sha256=digest.hexdigest())
 
 
-def digests(folder: Path) -> dict[FileName, FileDigest]:
-    """Return size and SHA-256 of each of the own files of the recording in `folder`."""
+def digests(folder: Path, names: Collection[FileName]) -> dict[FileName, FileDigest]:
+    """Return size and SHA-256 of each of the own files `names` of the recording in `folder`."""
     files: dict[FileName, FileDigest] = {}
-    for name in OWN_FILES:
+    for name in names:
         with (folder / name).open("rb") as file:
             files[name] = digest_file(file)
     return files

@@ -14,15 +14,16 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from retrograde.errors import ManifestError, RecordingError, UsageError
 from retrograde.held import Held, hold
-from retrograde.recording.manifest import MANIFEST_LIMIT, decode_manifest
+from retrograde.recording.manifest import MANIFEST_LIMIT, FileName, decode_manifest
 
 PARTIAL = ".partial"
 
 MANIFEST = "manifest.json"
-OURS = {MANIFEST, f"{MANIFEST}.new", "replay.log", "console.log", "machine.qcow2", "reserve"}
+OURS = {MANIFEST, f"{MANIFEST}.new", "reserve", *get_args(FileName)}
 """Names in a folder that we may have begun, beside the folder of inputs."""
 
 _OTHER = "Choose another name or remove it first."

@@ -14,14 +14,15 @@ gives all of them one position. A 16550 writes byte by byte, virtio consoles man
 The position of a byte written by instruction k is k + 1: the machine at position
 k + 1 has just written it, at k not yet. (x86 `rep outsb` counts each repetition.)
 
-Several serial ports. CHAR_WRITE does not say which port wrote, and nothing else in
-the log does: every chardev made by `-serial` is counted, `-serial null` too, while
-one given to a device (`-device …,chardev=`) is not counted at all. So all that can
-be known is whether the counts add up. If the log counts exactly the bytes of
-console.log, no other port wrote anything and the map is exact. If it counts more,
-another port wrote too and no byte can be placed: that is an error. A log that was
-cut off counts fewer, since QEMU writes it through a buffer and the console not; the
-first bytes are then exact and the rest lies after the end of the log.
+Several ports. CHAR_WRITE does not say which port wrote, and nothing else in the log
+does: every chardev made by `-serial`, `-parallel` and `-debugcon` is counted, null ones
+too, while one given to a device (`-device …,chardev=`) is not counted at all. A machine
+with several ports that are kept has ports.log (see ports), which holds the bytes of all of
+them in their order. Without it all that can be known is whether the counts add up. If
+the log counts exactly the bytes of console.log, no other port wrote anything and the map
+is exact. If it counts more, another port wrote too and no byte can be placed: that is an
+error. A log that was cut off counts fewer, since QEMU writes it through a buffer and the
+console not; the first bytes are then exact and the rest lies after the end of the log.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import PositionError, RecordingError, UsageError
+from .ports import PortBytes
 from .rrevents import Kind
 from .rrlog import RrLog
 from .rrscan import Positions
@@ -78,20 +80,25 @@ class ConsoleMap:
 
         Raises `RecordingError` if the log does not count these bytes.
         """
-        at: list[Positions] = []
-        written: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
-        ended = False
-        for batch in log.batches():
-            writes = np.flatnonzero(batch.kind == Kind.CHAR_WRITE)
-            at.append(batch.position[writes])
-            written.append(batch.words(writes, 5))
-            ended = batch.ended
-        counts = np.concatenate([np.zeros(0, np.uint32), *written])
-        # Before the bytes get an array: a damaged count may be of billions.
-        counted = int(counts.sum(dtype=np.uint64))
-        _check_count(counted, len(console), exact=ended)
-        positions = np.repeat(np.concatenate([np.zeros(0, np.uint64), *at]), counts)
-        return cls(console[:counted], positions, len(console) - counted)
+        positions = _placed(log, len(console))
+        return cls(console[: positions.size], positions, len(console) - positions.size)
+
+    @classmethod
+    def of_ports(cls, log: RrLog, ports: PortBytes, numbers: range) -> dict[int, ConsoleMap]:
+        """Place the bytes of the ports `numbers`, of which ports.log holds all.
+
+        Raises as `of`.
+        """
+        positions = _placed(log, len(ports.data))
+        chosen = {number: ports.port == number for number in numbers}
+        return {
+            number: cls(
+                ports.of(number)[: int(own[: positions.size].sum())],
+                positions[own[: positions.size]],
+                int(own[positions.size :].sum()),
+            )
+            for number, own in chosen.items()
+        }
 
     def __len__(self) -> int:
         return len(self.data)
@@ -146,6 +153,22 @@ def _split(data: bytes) -> Iterator[bytes]:
         stop = newline + 1 if newline >= 0 else len(data)
         yield data[start:stop]
         start = stop
+
+
+def _placed(log: RrLog, held: int) -> Positions:
+    """Return the position of each byte that `log` counts; `held` bytes were kept."""
+    at: list[Positions] = []
+    written: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
+    ended = False
+    for batch in log.batches():
+        writes = np.flatnonzero(batch.kind == Kind.CHAR_WRITE)
+        at.append(batch.position[writes])
+        written.append(batch.words(writes, 5))
+        ended = batch.ended
+    counts = np.concatenate([np.zeros(0, np.uint32), *written])
+    # Before the bytes get an array: a damaged count may be of billions.
+    _check_count(int(counts.sum(dtype=np.uint64)), held, exact=ended)
+    return np.repeat(np.concatenate([np.zeros(0, np.uint64), *at]), counts)
 
 
 def _check_count(counted: int, held: int, *, exact: bool) -> None:

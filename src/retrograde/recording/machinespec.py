@@ -163,6 +163,18 @@ class Netdev(
 
 VIRTIO_NET = "virtio-net"
 
+SEMIHOSTING = "semihosting-config"
+
+SEMIHOSTING_TARGETS = frozenset({"arm", "aarch64", "riscv32", "riscv64"})
+"""Targets whose guests open files in one of twelve ways (semihosting/arm-compat-semi.c).
+
+Elsewhere a guest gives the flags of open(2), with which Linux before 6.2 lets it empty a file
+that it may only read, or the numbers of QEMU's own descriptors (target/xtensa/xtensa-semi.c).
+"""
+
+MOST_PORTS = 32
+"""Ports that are kept, at most."""
+
 
 class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="nic", tag_field="kind"):
     """A network card the board places itself (`-nic`, `-net nic`); "" leaves a choice to it."""
@@ -186,9 +198,9 @@ class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="nic", ta
 class Serial(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="serial", tag_field="kind"
 ):
-    """One serial port. All but "none" exist for the guest; the "console" is kept."""
+    """One serial port. All but "none" exist for the guest; "console" and "text" are kept."""
 
-    role: Literal["console", "null", "none"]
+    role: Literal["console", "text", "null", "none"]
 
 
 Option = Flag | Text | File | Properties | Disk | Netdev | Nic | Serial
@@ -214,6 +226,26 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"no network backend is called {min(missing)}")
         if sum(isinstance(o, Serial) and o.role == "console" for o in self.options) > 1:
             raise ValueError("there are two consoles")
+        if len(self.ports()) > MOST_PORTS or len(set(self.ports())) < len(self.ports()):
+            raise ValueError("there are too many ports")
+        if any(self.properties(SEMIHOSTING)) and self.target not in SEMIHOSTING_TARGETS:
+            raise ValueError(f"there is no semihosting for {self.target}")
+
+    def ports(self) -> tuple[str, ...]:
+        """Return the names of the ports whose output is kept, the console's first.
+
+        "serial1" is the second serial port. The numbers of ports in ports.log count from 0
+        in this order; 0 is the console's also where there is none.
+        """
+        serials = [o for o in self.options if isinstance(o, Serial)]
+        others = [f"serial{n}" for n, port in enumerate(serials) if port.role == "text"]
+        others += ["debugcon" for o in self.options if o == Text("debugcon", "kept")]
+        others += ["semihosting" for _ in self.properties(SEMIHOSTING)]
+        return ("console", *others)
+
+    def keeps_ports(self) -> bool:
+        """Whether there are ports beside the console that are kept."""
+        return len(self.ports()) > 1
 
     def disks(self) -> Iterator[Disk]:
         """Yield the disks, in order."""
@@ -249,6 +281,8 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 yield VIRTIO_NET if option.model in ("", "virtio") else option.model
             elif isinstance(option, Properties) and option.name == "device":
                 yield option.get("driver")
+            elif isinstance(option, Properties) and option.name == SEMIHOSTING:
+                yield "semihosting"
 
     def inputs(self) -> frozenset[int]:
         """Return the numbers of all inputs the machine needs."""

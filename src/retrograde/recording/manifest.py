@@ -18,8 +18,11 @@ from retrograde.recording.machinespec import MachineSpec
 from retrograde.recording.rrlayout import FIRST
 from retrograde.visible import visible
 
-FORMAT = 1
+FORMAT = 2
 """Version of the recording directory. Bump it with every change old readers cannot read."""
+
+FIRST_FORMAT = 1
+"""That of recordings without ports.log, which retrograde 0.1 reads."""
 
 MANIFEST_LIMIT = 1 << 20
 """Bytes a manifest may have; a real one has about 3 kB."""
@@ -34,8 +37,8 @@ MAX_RAM_BYTES = 1 << 40
 _REMEDY = "The recording is damaged or not made by retrograde; record it again."
 _QUOTE_LIMIT = 200
 
-FileName = Literal["replay.log", "console.log", "machine.qcow2"]
-"""The recording's own files."""
+FileName = Literal["replay.log", "console.log", "machine.qcow2", "ports.log"]
+"""The recording's own files, the last of them only with ports beside the console."""
 
 Ending = Literal[
     "guest-shutdown", "guest-reset", "guest-panic", "timeout", "interrupted", "quit", "killed"
@@ -90,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     negative for a signal (guests choose it with isa-debug-exit and the like).
     """
 
-    format: int = FORMAT
+    format: int = FIRST_FORMAT
     tool: Line
     created: Line
     qemu: QemuIdentity
@@ -106,6 +109,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     status: Annotated[int, msgspec.Meta(ge=-128, le=255)] = 0
     events: dict[Line, Count] = {}
     files: dict[FileName, FileDigest] = {}
+
+    def own_files(self) -> tuple[FileName, ...]:
+        """Return the names of the recording's own files."""
+        names: tuple[FileName, ...] = get_args(FileName)
+        return names if self.machine.keeps_ports() else names[:-1]
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -159,7 +167,9 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"no part of the machine needs the input {names[min(idle)]}")
     if missing := [n for n in manifest.machine.inputs() if n >= len(names)]:
         raise ValueError(f"the machine needs an input number {min(missing)}")
-    if manifest.complete and (
-        manifest.ending == "killed" or len(manifest.files) < len(get_args(FileName))
-    ):
+    if manifest.machine.keeps_ports() and manifest.format == FIRST_FORMAT:
+        raise ValueError(f"format {FIRST_FORMAT} has no ports but the console")
+    if manifest.files and set(manifest.files) != set(manifest.own_files()):
+        raise ValueError("its files are not those of such a machine")
+    if manifest.complete and (manifest.ending == "killed" or not manifest.files):
         raise ValueError("it is not that of a complete recording")

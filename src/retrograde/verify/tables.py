@@ -153,7 +153,9 @@ def reconcile(recording: Recording) -> dict[str, int]:
             name: tables.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]  # noqa: S608
             for name in ("interrupts", "exceptions")
         }
-        lines = tables.execute("SELECT console_byte, text FROM console ORDER BY line").fetchall()
+        lines = tables.execute(
+            "SELECT console_byte, text FROM console WHERE port = 'console' ORDER BY line"
+        ).fetchall()
     expected = {
         "interrupts": counts.get(Kind.INTERRUPT, 0),
         "exceptions": counts.get(Kind.EXCEPTION, 0),
