@@ -8,6 +8,7 @@ import pytest
 
 from retrograde.errors import ArgumentRefused
 from retrograde.machine.arguments import asks_only, parse_arguments
+from retrograde.machine.fatfolder import FatFolder
 from retrograde.recording.machinespec import (
     Disk,
     File,
@@ -146,6 +147,26 @@ def test_q35_with_its_own_disk_device():
 )
 def test_ways_to_give_a_disk(line, disk):
     assert list(parse(line).spec.disks()) == [disk]
+
+
+@pytest.mark.parametrize(
+    ("line", "floppy", "bits_32"),
+    [
+        ("-drive file=fat:rw:esp,format=raw", False, False),
+        ("-drive format=vvfat,file=fat:32:esp", False, True),
+        ("-hda fat:esp", False, False),
+        ("-drive file.driver=vvfat,file.dir=esp,file.rw=on,if=virtio", False, False),
+        ("-drive if=floppy,file=fat:floppy:rw:esp", True, False),
+    ],
+)
+def test_a_folder_becomes_an_image(files, line, floppy, bits_32):
+    (files / "esp").mkdir()
+    machine = parse(line)
+    assert machine.folders == {0: FatFolder(files / "esp", floppy, bits_32)}
+    assert machine.files == (files / "esp.img",)
+    (disk,) = machine.spec.disks()
+    assert disk.layers == (Layer(0, "raw"),)
+    assert any("nothing is written back" in note for note in machine.notes)
 
 
 def test_blockdev_and_device_in_json():
@@ -439,6 +460,7 @@ REFUSED = {
         "-blockdev driver=nbd,node-name=n",
         "-drive file.driver=nbd,file.host=x",
     ],
+    "there is no folder": ["-hda fat:nowhere"],
     "there is no file": ["-kernel vmlinux", "-hda no.img", "-device VGA,romfile=no.rom"],
     "not a regular file": ["-kernel ."],
     "vmdk": ["-drive file=disk.img,format=vmdk"],

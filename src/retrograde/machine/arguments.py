@@ -13,6 +13,7 @@ from pathlib import Path
 
 from retrograde.errors import ArgumentRefused
 from retrograde.machine import useroptions
+from retrograde.machine.fatfolder import FatFolder
 from retrograde.machine.refusals import (
     HARDWARE,
     LEFT_OUT,
@@ -56,7 +57,8 @@ _ANSWERS_HELP = frozenset(
 class UserMachine:
     """A machine to record, and what only its recording needs.
 
-    `files` are the machine's input files: number n of `spec` is `files[n]`. `board` is
+    `files` are the machine's input files: number n of `spec` is `files[n]`. Those in `folders`
+    are not there yet: they are to be made of these, and take their names. `board` is
     the machine type, "" for the target's default; `ram_bytes` the size given by -m, if
     any. `own_ram` says that the user lays RAM out with memory backends, so that no
     other can take its place. `live_netdevs` is for command.Launch. `notes` are
@@ -68,6 +70,7 @@ class UserMachine:
     board: str = ""
     ram_bytes: int | None = None
     own_ram: bool = False
+    folders: Mapping[int, FatFolder] = field(default_factory=dict)
     live_netdevs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -176,6 +179,10 @@ class _Reader:
             raise ArgumentRefused(
                 f"This machine cannot be recorded: {error}.", "Check the arguments."
             ) from error
+        for folder in self._files.folders.values():
+            self._notes.append(
+                f"{folder.folder} becomes a disk as it is now; nothing is written back to it"
+            )
         if spec.overlaid():
             self._notes.append("the guest's writes to its disks are not kept in their images")
         return UserMachine(
@@ -187,6 +194,7 @@ class _Reader:
                 _last(spec, "machine", "memory-backend")
                 or any(node.get("memdev") for node in spec.properties("numa"))
             ),
+            folders=self._files.folders,
             live_netdevs=self._network.live,
             notes=(*self._notes, *self._serial.notes),
         )

@@ -162,7 +162,13 @@ class _Recorder:
         self._has_started = False
         models = list(machine.spec.models())
         self._quirks = quirks_for(qemu, board.name, without_quirks, models)
-        self._inputs = [draft.add_input(path).name for path in machine.files]
+        for number, path in enumerate(machine.files):
+            folder = machine.folders.get(number)
+            if folder is None:
+                draft.add_input(path)
+            else:
+                draft.add_made(path.name, folder.write_image)
+        self._inputs = [entry.name for entry in draft.inputs]
         ram_bytes = machine.ram_bytes or qemu.default_ram_bytes(board.name)
         shared = board.ram_id != "" and not machine.own_ram
         if not shared:

@@ -68,6 +68,8 @@ def drive_disk(pairs: Pairs, files: UserFiles) -> Disk:
         refuse(f"-drive if={interface}", _UNSUPPORTED)
     media: Media = "cdrom" if given.get("media") == "cdrom" else "disk"
     image_format = given.get("format", given.get("driver", ""))
+    if image_format == "vvfat":  # fat: says it, too
+        image_format = "raw"
     layers: tuple[Layer, ...] = ()
     if given.get("file"):
         layers = files.add_image(given["file"], image_format, "-drive")
@@ -139,11 +141,23 @@ def _normal(pairs: Pairs, option: str) -> dict[str, str]:
     """Return the properties without host tuning, and with `file.filename` as a name."""
     given = {key: value for key, value in pairs if not _HOST_TUNING.fullmatch(key)}
     given = {key: value for key, value in given.items() if not _file_tuning(key)}
+    if given.get("file.driver") == "vvfat":
+        _name_folder(given)
     if given.pop("file.driver", "file") != "file":
         refuse(f"{option} file.driver=", _UNSUPPORTED)
     if "file.filename" in given:
         given["filename" if option == "-blockdev" else "file"] = given.pop("file.filename")
     return given
+
+
+def _name_folder(given: dict[str, str]) -> None:
+    """Put `file.driver=vvfat,file.dir=…` as `file=fat:…`, which says the same."""
+    del given["file.driver"]
+    keys = ("dir", "floppy", "fat-type", "rw", "label")
+    asked = {key: given.pop(f"file.{key}", "") for key in keys}
+    floppy = "floppy:" if asked["floppy"] in ("on", "yes", "true") else ""
+    bits = f"{asked['fat-type']}:" if asked["fat-type"] in ("12", "16", "32") else ""
+    given["file"] = f"fat:{floppy}{bits}{asked['dir']}"
 
 
 def _file_tuning(key: str) -> bool:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from retrograde.errors import ArgumentRefused
+from retrograde.machine.fatfolder import FatFolder
 from retrograde.machine.refusals import PASSTHROUGH, Refusal, refuse
 from retrograde.recording.diskimage import ImageFormat, ImageHeader, read_header
 from retrograde.recording.machinespec import Layer
@@ -24,6 +25,8 @@ class UserFiles:
 
     def __init__(self) -> None:
         self.paths: list[Path] = []
+        self.folders: dict[int, FatFolder] = {}
+        """Those of `paths` that are images still to be made, by number."""
 
     def add(self, name: str, option: str) -> int:
         """Take in the file `name` of `option` and return its number.
@@ -47,12 +50,23 @@ class UserFiles:
             self.paths.append(path)
         return self.paths.index(path)
 
+    def _add_folder(self, folder: FatFolder, option: str) -> int:
+        if not folder.folder.is_dir():
+            raise ArgumentRefused(
+                f"{option} fat: there is no folder {folder.folder}.", "Check the path."
+            )
+        self.paths.append(folder.folder.with_name(f"{folder.folder.name or 'folder'}.img"))
+        self.folders[len(self.paths) - 1] = folder
+        return len(self.paths) - 1
+
     def add_image(self, name: str, format_name: str, option: str) -> tuple[Layer, ...]:
         """Take in a disk image with the images behind it, first the one the guest sees.
 
         `format_name` is what the user says about it, "" for nothing.
         """
         layers: list[Layer] = []
+        if asked := FatFolder.parse(name):
+            return (Layer(self._add_folder(asked, option), "raw"),)
         while name:
             if len(layers) == _CHAIN_LIMIT:
                 raise ArgumentRefused(

@@ -25,7 +25,7 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -358,6 +358,21 @@ class Draft:
                 shutil.copyfile(source, target)
         else:
             target.symlink_to(source.resolve())
+        self.inputs.append(entry)
+        return entry
+
+    def add_made(self, name: str, write: Callable[[Path], None]) -> InputFile:
+        """Take in a file that `write` makes, called `name` as far as possible.
+
+        Raises what that raises, and EnvironmentLacks when the disk is full.
+        """
+        name = input_name(name, {known.name for known in self.inputs})
+        target = self.path / INPUTS / name
+        with disk_errors_named(self.path):
+            write(target)
+            with target.open("rb") as file:
+                digest = digest_file(file)
+        entry = InputFile(name=name, sha256=digest.sha256, bytes=digest.bytes)
         self.inputs.append(entry)
         return entry
 
