@@ -21,7 +21,7 @@ PAGE = ROOT / "share" / "man" / "man1" / "retrograde.1"
 
 POSITIONS = """A position is a number of guest instructions since the start: `1_234_567`,
 `1.2G`, `350M`, `12k`, `50%`, `start`, `end`, `end-1000`, or `console:TEXT`, where that text
-first stood complete on the console."""
+first stood complete on the console (`debugcon:TEXT` and the like on other ports)."""
 
 DROP_IN = """`retrograde-qemu` takes the command line of a `qemu-system-*` and records it. What it
 understands itself is `--retrograde-output DIR` and `--retrograde-target NAME`, as the variables

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.command import assert_error, retrograde
-from tests.conftest import Record
+from tests.conftest import Record, qemu_that_replays
 
 pytestmark = [pytest.mark.qemu, pytest.mark.gdb]
 
@@ -31,6 +31,18 @@ def test_random_operations_repeat_by_their_seed(recorded: Record) -> None:
     assert verdict["random"] == again["random"]
     assert verdict["checkpoints"]["dropped"] == []
     assert verdict["checkpoints"]["comparisons"] > 0
+
+
+def test_where_qemu_cannot_go_back(recorded: Record) -> None:
+    qemu_that_replays("riscv64")
+    recording = recorded("tiny", "riscv64")
+    verdict = retrograde("verify", "--json", recording.path).json()
+    if "riscv-aclint" not in recording.manifest.quirks:
+        assert verdict["scenario"]
+        return
+    assert (verdict["unloadable"], verdict["scenario"]) == ("riscv-aclint", None)
+    assert verdict["verified"]
+    assert verdict["random"]["operations"] == 5
 
 
 def test_a_gdb_that_is_missing(recorded: Record) -> None:

@@ -14,6 +14,7 @@ from retrograde.cli.output import JSON_OPTION, print_facts, print_json, status
 from retrograde.errors import AnswerNo
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.quirks import quirks_named
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.proof import Proof, prove_checkpoints
@@ -21,11 +22,18 @@ from retrograde.verify.cache import CacheCheck, check_cache
 from retrograde.verify.randomly import RandomResult, compare_randomly
 from retrograde.verify.scenario import ScenarioResult, run_scenario
 
+INSTEAD = 5
+"""Random operations where QEMU cannot go back by itself."""
+
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """The JSON document: what was tried and what came of it."""
+    """The JSON document: what was tried and what came of it.
+
+    `unloadable` names the quirk for which there is no scenario.
+    """
 
     verified: bool = True
+    unloadable: str | None = None
     scenario: ScenarioResult | None = None
     cache: CacheCheck | None = None
     checkpoints: Proof | None = None
@@ -74,12 +82,18 @@ def command(
 
     --random N proves our checkpoints by replaying from them, dropping those that lead
     astray, and does N random operations of our timeline, each compared with a fresh
-    forward replay. Exit code 1 on any difference.
+    forward replay. Exit code 1 on any difference. Where no snapshot of the machine can be
+    loaded, and so QEMU's own stub does not go back, 5 random operations are done instead.
     """
     if not force:
         recording.check_digests()
     program = qemu_for(recording, qemu, force=force)
-    verdict = Verdict(seed=(secrets.randbits(32) if seed is None else seed) if count else None)
+    unloadable = _unloadable(recording, program)
+    count = count or (INSTEAD if unloadable else 0)
+    verdict = Verdict(
+        unloadable=unloadable,
+        seed=(secrets.randbits(32) if seed is None else seed) if count else None,
+    )
     difference: AnswerNo | None = None
     try:
         signals.run(_verify(recording, program, verdict, steps, count, gdb))
@@ -93,12 +107,22 @@ def command(
         raise difference
 
 
+def _unloadable(recording: Recording, qemu: Qemu) -> str | None:
+    """Return the quirk for which no snapshot of the machine is loaded, None where it can be."""
+    manifest = recording.manifest
+    quirks = quirks_named(manifest.quirks, tuple(manifest.machine.models()), qemu)
+    return next((quirk.name for quirk in quirks if quirk.no_checkpoints), None)
+
+
 async def _verify(
     recording: Recording, qemu: Qemu, verdict: Verdict, steps: int, count: int, gdb: str | None
 ) -> None:
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(status("verifying"))
-        verdict.scenario = await run_scenario(recording, qemu, steps=steps, gdb=gdb, report=report)
+        if not verdict.unloadable:
+            verdict.scenario = await run_scenario(
+                recording, qemu, steps=steps, gdb=gdb, report=report
+            )
         report("looking at the cache")
         verdict.cache = check_cache(recording, qemu)
         if count and verdict.seed is not None:
@@ -111,6 +135,8 @@ async def _verify(
 
 def _facts(verdict: Verdict) -> dict[str, str]:
     facts = {}
+    if verdict.unloadable:
+        facts["stepped"] = f"not by QEMU, which cannot go back here ({verdict.unloadable})"
     if scenario := verdict.scenario:
         facts["stepped"] = f"{scenario.steps} instructions forward, back and forward again"
         where = "one before the end" if scenario.stopped == "end" else "an instruction met again"
