@@ -114,7 +114,7 @@ def test_disk_too_small_to_begin(size: str, tmp_path: Path, qemu: Qemu) -> None:
 
 def test_pack_onto_a_full_disk(tmp_path: Path, recorded: Record) -> None:
     mount, kept = tmp_path / "mnt", tmp_path / "kept"
-    done = on_small_disk(mount, "8k", "pack", recorded().path, "-o", mount / "x.tar.zst", keep=kept)
+    done = on_small_disk(mount, "4k", "pack", recorded().path, "-o", mount / "x.tar.zst", keep=kept)
     assert_error(done, 3, "cannot be written", "No space left")
     assert list(kept.iterdir()) == []
 

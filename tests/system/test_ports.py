@@ -94,7 +94,7 @@ def test_semihosting_writes_exits_and_changes_no_file(tmp_path: Path) -> None:
     words = [*semihosting(tmp_path, victim), "-semihosting-config", "enable=on,target=native"]
     recording, done = record(tmp_path, "aarch64", [*words, "-nographic"])
     assert "semihosting" in done.stderr
-    assert recording.manifest.status == 3
+    assert (recording.manifest.status, recording.manifest.ending) == (3, "quit")
     assert recording.ports["semihosting"].data == b"hello\nkept out\n"
     assert recording.console.data == b""
     replayed = retrograde("replay", recording.path)

@@ -31,10 +31,18 @@ def has_run(log: Path, version: int, status: int) -> bool:
         return False  # without a log, QEMU was ended before it made one
 
 
+def exited(shutdown: str | None, status: int, stderr: str) -> bool:
+    """Whether a guest that may have QEMU exit did, inside its last instruction.
+
+    There is no machine behind that instruction, though the log counts it.
+    """
+    return shutdown == "host-signal" and status >= 0 and SIGNALLED not in stderr
+
+
 def own_ending(shutdown: str | None, status: int, stderr: str, *, may_exit: bool = False) -> Ending:
     """Tell why QEMU ended by itself, from the log's first SHUTDOWN and what else it left.
 
-    `may_exit` says that the guest can have QEMU exit, by semihosting.
+    `may_exit` says that the guest can have QEMU exit, by semihosting: `exited` tells whether.
     """
     match shutdown:
         case "guest-shutdown" | "guest-reset" | "guest-panic":

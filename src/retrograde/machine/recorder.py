@@ -454,7 +454,7 @@ class _Recorder:
 
     def _finish(self, ending: Ending | None, status: int, stderr: str) -> Recording:
         """Write the manifest of what was recorded, whole or not."""
-        from retrograde.machine.ending import own_ending
+        from retrograde.machine.ending import exited, own_ending
         from retrograde.recording.rrlog import RrLog
         from retrograde.recording.rrshutdown import put_behind_its_instructions
 
@@ -466,13 +466,14 @@ class _Recorder:
         if any(quirk.early_shutdown for quirk in self._quirks):
             put_behind_its_instructions(log)
         summary = log.summary()
-        why = own_ending(summary.shutdown, status, stderr, may_exit=self._confined)
+        why = ending or own_ending(summary.shutdown, status, stderr, may_exit=self._confined)
+        by_exit = self._confined and not ending and exited(summary.shutdown, status, stderr)
         return self._draft.finish(
             msgspec.structs.replace(
                 self._manifest,
                 complete=complete,
-                ending=ending or why,
-                end=summary.end,
+                ending=why,
+                end=summary.end - by_exit,
                 seconds=round(time.monotonic() - self._began, 3),
                 status=status,
                 events={kind.name.lower(): count for kind, count in summary.counts.items()},

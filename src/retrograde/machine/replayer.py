@@ -371,11 +371,12 @@ class Replayer:
     ) -> None:
         """Run until the machine stops by itself, or is stopped after `seconds`."""
         self._moving = self._has_run = True
+        said = self.process.stderr()
         try:
             self._at_end = await self._run_until_stop(progress, seconds) == "SHUTDOWN"
             await self.ask_position()
         except QemuDied:
-            if not self._ended_as_recorded():
+            if not self._ended_as_recorded() or self.process.stderr() != said:
                 raise
             self._at_end, self._position = True, self.recording.end
         self._moving = False
@@ -397,11 +398,11 @@ class Replayer:
     def _ended_as_recorded(self) -> bool:
         """Whether the guest ended QEMU, as it did while it was recorded.
 
-        In QEMU 7.2 isa-debug-exit and semihosting call exit() themselves, which
+        In QEMU 7.2 isa-debug-exit, in all of them semihosting, calls exit() itself, which
         -no-shutdown does not hold back. An error in the replay also exits, with a message.
         """
-        silent = self.recording.complete and not self.process.stderr()
-        return silent and self.process.returncode == self.recording.manifest.status
+        manifest = self.recording.manifest
+        return manifest.complete and self.process.returncode == manifest.status
 
     async def _watch(
         self, stopped: asyncio.Future[str], progress: Callable[[int], None] | None
