@@ -298,6 +298,7 @@ def test_what_concerns_the_host_alone_is_left_out(line):
         ("-accel tcg,thread=multi", "thread"),
         ("-snapshot", "disk images"),
         ("-object iothread,id=t", "thread"),
+        ("-object filter-dump,id=f,netdev=n,file=net.pcap", "packets"),
         ("-qmp unix:q.sock,server,nowait", "monitor|nobody listens"),
         ("-qmp-pretty stdio", "nobody listens"),
         ("-chardev socket,id=m,path=x -mon chardev=m,mode=control", "nobody listens"),

@@ -196,6 +196,9 @@ def object_(value: str, note: Note) -> Properties | None:
     if kind == "iothread":
         note(f"-object iothread is left out: {ONE_THREAD}")
         return None
+    if kind == "filter-dump":
+        note("-object filter-dump is left out: the log has the packets that came in")
+        return None
     if kind == "rng-random":
         note("-object rng-random becomes rng-builtin, whose bytes are recorded")
         pairs = (("qom-type", "rng-builtin"), ("id", dict(pairs).get("id", "")))
