@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import threading
 from pathlib import Path
 
 import msgspec
@@ -212,6 +214,44 @@ def test_large_input_is_linked(
     name = draft.add_input(tmp_path / "disk").name
     assert (draft.path / "inputs" / name).readlink() == tmp_path / "disk"
     draft.discard()
+
+
+def test_large_input_is_copied_when_asked(
+    draft: Draft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "COPY_LIMIT", 3)
+    (tmp_path / "disk").write_bytes(b"four")
+    linked = draft.add_input(tmp_path / "disk")
+    copied = draft.add_input(tmp_path / "disk", copy=True)
+    (tmp_path / "disk").write_bytes(b"five")
+    assert copied.sha256 == linked.sha256 == hashlib.sha256(b"four").hexdigest()
+    assert (draft.path / "inputs" / copied.name).read_bytes() == b"four"
+    assert (draft.path / "inputs" / linked.name).read_bytes() == b"five"
+    draft.discard()
+
+
+def test_a_long_wait_for_a_digest_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = threading.Event()
+    texts: list[str] = []
+
+    def say(text: str) -> None:
+        texts.append(text)
+        said.set()
+
+    monkeypatch.setattr(bundle, "ANNOUNCED_SECONDS", 0.0)
+    monkeypatch.setattr(bundle._log, "warning", say)
+
+    def slow(file: object, name: str) -> object:
+        assert said.wait(60)
+        return hashlib.sha256(b"four")
+
+    monkeypatch.setattr(hashlib, "file_digest", slow)
+    (tmp_path / "disk").write_bytes(b"four")
+    with (tmp_path / "disk").open("rb") as file:
+        assert bundle.digest_file(file, "disk").bytes == 4
+    assert "4 bytes of disk" in texts[0]
 
 
 def test_input_that_cannot_be_read(draft: Draft, tmp_path: Path) -> None:

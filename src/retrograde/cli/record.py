@@ -86,6 +86,7 @@ def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
     callback=_loopback,
     help="Show the guest's screen there, on loopback, and take its keyboard and mouse.",
 )
+@click.option("--copy-disks", is_flag=True, help="Keep large files, not links to them.")
 @click.option("-i", "--interactive", is_flag=True, help="Guest console on this terminal.")
 @JSON_OPTION
 @click.argument(
@@ -104,6 +105,7 @@ def command(
     without_quirk: tuple[str, ...],
     steps: tuple[str, ...],
     vnc: str,
+    copy_disks: bool,
     interactive: bool,
     as_json: bool,
     arguments: tuple[str, ...],
@@ -132,6 +134,7 @@ def command(
             without_quirks=frozenset(without_quirk),
             script=Script([step_of(step) for step in steps]) if steps else None,
             vnc=vnc,
+            copy_disks=copy_disks,
         )
     )
     show(recording, as_json=as_json)
@@ -150,6 +153,7 @@ async def record_here(
     without_quirks: frozenset[str] = frozenset(),
     script: Script | None = None,
     vnc: str = "",
+    copy_disks: bool = False,
 ) -> Recording:
     """Record in this process: signals end the recording.
 
@@ -188,6 +192,7 @@ async def record_here(
             shift=shift,
             timeout=timeout,
             without_quirks=without_quirks,
+            copy_disks=copy_disks,
             stop=stop,
             console=end,
             vnc=vnc,

@@ -314,7 +314,7 @@ def _digest_of(recording: Recording) -> str:
     if recorded:
         return recorded.sha256
     with recording.open_own(LOG) as file:
-        return digest_file(file).sha256
+        return digest_file(file, LOG).sha256
 
 
 def _array(values: np.ndarray[Any, Any] | Sequence[object], kind: str) -> np.ndarray[Any, Any]:

@@ -84,6 +84,7 @@ async def record(
     shift: Shift = 7,
     timeout: float | None = None,
     without_quirks: frozenset[str] = frozenset(),
+    copy_disks: bool = False,
     console: socket.socket | None = None,
     vnc: str = "",
     copies: Mapping[str, Sequence[int]] | None = None,
@@ -99,7 +100,8 @@ async def record(
     Ends when the guest does, after `timeout` seconds, when `stop` is set or the task is
     cancelled; each gives a complete recording. `console` is QEMU's end of a connected
     socket pair: what comes in through it is typed at the first serial port, whose
-    output also goes there. `vnc` is where QEMU shows the screen and takes keys and mouse, as
+    output also goes there. `copy_disks` keeps large files in the recording instead of links to
+    them. `vnc` is where QEMU shows the screen and takes keys and mouse, as
     for its own -vnc. `copies` are descriptors that get what another port writes, by its name
     (`MachineSpec.ports`). `stdout` is QEMU's standard output, where a guest writes
     that opens its console by semihosting, past all that is recorded. A QEMU that does not
@@ -119,6 +121,7 @@ async def record(
     if draft.aside:
         tell(f"what a killed recorder left in {draft.path.name} is kept as {draft.aside}")
     try:
+        _take_inputs(draft, machine, copy_disks)
         recorder = _Recorder(qemu, machine, draft, without_quirks, answer_seconds, tell)
         process = await recorder.start(console, vnc, copies or {}, stdout)
     except BaseException:
@@ -126,6 +129,16 @@ async def record(
         raise
     recording = await recorder.run(process, timeout, stop or asyncio.Event(), progress)
     return await recorder.tried(recording)
+
+
+def _take_inputs(draft: Draft, machine: UserMachine, copy: bool) -> None:
+    """Take in the machine's files, large ones as copies if `copy` is set, and its folders."""
+    for number, path in enumerate(machine.files):
+        folder = machine.folders.get(number)
+        if folder is None:
+            draft.add_input(path, copy=copy)
+        else:
+            draft.add_made(path.name, folder.write_image)
 
 
 class _Recorder:
@@ -162,12 +175,6 @@ class _Recorder:
         self._has_started = False
         models = list(machine.spec.models())
         self._quirks = quirks_for(qemu, board.name, without_quirks, models)
-        for number, path in enumerate(machine.files):
-            folder = machine.folders.get(number)
-            if folder is None:
-                draft.add_input(path)
-            else:
-                draft.add_made(path.name, folder.write_image)
         self._inputs = [entry.name for entry in draft.inputs]
         ram_bytes = machine.ram_bytes or qemu.default_ram_bytes(board.name)
         shared = board.ram_id != "" and not machine.own_ram

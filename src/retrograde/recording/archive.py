@@ -34,6 +34,7 @@ from retrograde.recording.manifest import (
     decode_manifest,
     encode_manifest,
 )
+from retrograde.recording.sparse import write_sparse
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd as zstd  # "as": others take it from here
@@ -224,6 +225,7 @@ def _take_file(
     with disk_errors_named(folder), (folder / member.name).open("xb") as file:
         while data := content.read(CHUNK):
             digest.update(data)
-            file.write(data)
+            write_sparse(file, data)
+        file.truncate(expected.bytes)
     if digest.hexdigest() != expected.sha256:
         raise RecordingError(f"{member.name} is not what was recorded.", _REMEDY)

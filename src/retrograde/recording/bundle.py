@@ -23,8 +23,10 @@ import datetime
 import errno
 import functools
 import hashlib
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -53,6 +55,7 @@ from retrograde.recording.manifest import (
     encode_manifest,
     input_name,
 )
+from retrograde.recording.sparse import copy_sparse
 
 if TYPE_CHECKING:
     from retrograde.recording.console import ConsoleMap
@@ -73,6 +76,11 @@ RESERVE_BYTES = 64 << 10
 COPY_LIMIT = 64 << 20
 """Inputs up to this many bytes are copied; larger ones are linked to where they are."""
 
+
+ANNOUNCED_SECONDS = 2.0
+"""A wait longer than this says what it waits for."""
+
+_log = logging.getLogger(__name__)
 
 _DAMAGED = "This copy is damaged: take the recording from its source again."
 
@@ -254,7 +262,7 @@ class Recording:
 
     def check_input(self, recorded: InputFile, file: BufferedReader) -> None:
         """Compare what is open as an input with its digest; raises InputChanged."""
-        if digest_file(file).sha256 != recorded.sha256:
+        if digest_file(file, recorded.name).sha256 != recorded.sha256:
             raise InputChanged(
                 f"The input {recorded.name} of {self.name} changed since it was recorded.",
                 self._put_back(recorded),
@@ -279,7 +287,7 @@ class Recording:
 
         Raises as `check_digests`.
         """
-        found = digest_file(file)
+        found = digest_file(file, name)
         recorded = self.manifest.files.get(name, found)
         if found == recorded:
             return found
@@ -338,21 +346,25 @@ class Draft:
             raise
         return draft
 
-    def add_input(self, source: Path) -> InputFile:
+    def add_input(self, source: Path, *, copy: bool = False) -> InputFile:
         """Take in a file the machine starts with: copied when small, linked when large.
 
-        Raises UsageError when it cannot be read, EnvironmentLacks when the disk is full.
+        Large ones are copied, too, when `copy` is set, sparsely and with shared blocks where
+        that can be. Raises UsageError when it cannot be read, EnvironmentLacks when the disk
+        is full.
         """
+        name = input_name(source.name, {known.name for known in self.inputs})
+        target = self.path / INPUTS / name
         try:
             with source.open("rb") as file:
-                digest = digest_file(file)
+                if copy and os.fstat(file.fileno()).st_size > COPY_LIMIT:
+                    return self.add_made(name, functools.partial(_copy_into, file))
+                digest = digest_file(file, name)
         except OSError as error:
             raise UsageError(
                 f"{source} cannot be read: {error.strerror}.", "Check the QEMU arguments."
             ) from error
-        name = input_name(source.name, {known.name for known in self.inputs})
         entry = InputFile(name=name, sha256=digest.sha256, bytes=digest.bytes)
-        target = self.path / INPUTS / name
         if digest.bytes <= COPY_LIMIT:
             with disk_errors_named(self.path):
                 shutil.copyfile(source, target)
@@ -371,7 +383,7 @@ class Draft:
         with disk_errors_named(self.path):
             write(target)
             with target.open("rb") as file:
-                digest = digest_file(file)
+                digest = digest_file(file, name)
         entry = InputFile(name=name, sha256=digest.sha256, bytes=digest.bytes)
         self.inputs.append(entry)
         return entry
@@ -426,10 +438,23 @@ def disk_errors_named(place: Path) -> Iterator[None]:
         ) from error
 
 
-def digest_file(file: BufferedReader) -> FileDigest:
-    """Return size and SHA-256 of an open file."""
-    digest = hashlib.file_digest(file, "sha256")
+def digest_file(file: BufferedReader, name: str) -> FileDigest:
+    """Return size and SHA-256 of what is open as `name`; it is logged when that takes long."""
+    size = os.fstat(file.fileno()).st_size
+    text = f"reading all {size:_} bytes of {name} for the digest ..."
+    slow = threading.Timer(ANNOUNCED_SECONDS, _log.warning, [text])
+    slow.daemon = True
+    slow.start()
+    try:
+        digest = hashlib.file_digest(file, "sha256")
+    finally:
+        slow.cancel()
     return FileDigest(bytes=file.seek(0, os.SEEK_END), sha256=digest.hexdigest())
+
+
+def _copy_into(source: BufferedReader, target: Path) -> None:
+    with target.open("xb") as file:
+        copy_sparse(source, file)
 
 
 def digests(folder: Path, names: Collection[FileName]) -> dict[FileName, FileDigest]:
@@ -437,7 +462,7 @@ def digests(folder: Path, names: Collection[FileName]) -> dict[FileName, FileDig
     files: dict[FileName, FileDigest] = {}
     for name in names:
         with (folder / name).open("rb") as file:
-            files[name] = digest_file(file)
+            files[name] = digest_file(file, name)
     return files
 
 
