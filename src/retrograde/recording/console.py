@@ -161,7 +161,9 @@ def _placed(log: RrLog, held: int) -> Positions:
     written: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
     ended = False
     for batch in log.batches():
-        writes = np.flatnonzero(batch.kind == Kind.CHAR_WRITE)
+        # What is written at position 0 no instruction wrote: malta's LED bar is drawn, to
+        # nowhere, when the board is made (hw/mips/malta.c).
+        writes = np.flatnonzero((batch.kind == Kind.CHAR_WRITE) & (batch.position > 0))
         at.append(batch.position[writes])
         written.append(batch.words(writes, 5))
         ended = batch.ended
