@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import click
 
@@ -170,11 +170,11 @@ async def record_here(
         end = show = None
         copies = {
             port: [stack.enter_context(_written(copy)).fileno() for copy in place.files]
-            + ([sys.stdout.fileno()] if place.terminal and port != "console" else [])
+            + (_number(sys.stdout) if place.terminal and port != "console" else [])
             for port, place in places.items()
         }
         if as_qemu:
-            copies.setdefault("semihosting", [sys.stderr.fileno()])
+            copies.setdefault("semihosting", _number(sys.stderr))
         written = copies.pop("console", [])
         terminal = places["console"].terminal if "console" in places else None
         if terminal:
@@ -197,7 +197,7 @@ async def record_here(
             console=end,
             vnc=vnc,
             copies=copies,
-            stdout=sys.stdout.fileno() if as_qemu and sys.stdout else None,
+            stdout=next(iter(_number(sys.stdout)), None) if as_qemu else None,
             progress=show,
             warn=warn,
         )
@@ -221,6 +221,11 @@ def _late(recording: Recording) -> str:
         f"something timed out {len(found)} times, the console says ({first!r}): at {2**shift} ns "
         f"an instruction the guest's processor is slow; try --shift {FAST_SHIFT}"
     )
+
+
+def _number(stream: TextIO | None) -> list[int]:
+    """Return the descriptor of a stream of ours, if our caller left it open."""
+    return [stream.fileno()] if stream else []
 
 
 def _written(copy: FileCopy) -> BinaryIO:
