@@ -18,6 +18,7 @@ from retrograde.cli.output import progress, warn
 from retrograde.errors import EnvironmentLacks
 from retrograde.held import Scratch
 from retrograde.machine.compat import qemu_for
+from retrograde.machine.elfkind import require_program_for
 from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, PATIENCE, gdb_for
 from retrograde.machine.isa import isa_for
 from retrograde.machine.probe_support import require_probe
@@ -35,8 +36,9 @@ _SECONDS_TO_LEAVE = 5.0
 @click.option(
     "--symbols",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="VMLINUX",
-    help="ELF file whose symbols gdb loads.",
+    metavar="FILE",
+    multiple=True,
+    help="ELF file whose symbols gdb loads: vmlinux, a user program; any number of them.",
 )
 @click.option(
     "--gdb",
@@ -57,7 +59,7 @@ _SECONDS_TO_LEAVE = 5.0
 def command(
     recording: Recording,
     at: str,
-    symbols: Path | None,
+    symbols: tuple[Path, ...],
     program: str | None,
     qemu: str | None,
     force: bool,
@@ -71,7 +73,9 @@ def command(
     position = recording.resolve(at)
     found = qemu_for(recording, qemu, force=force)
     gdb = [gdb_for(isa_for(recording.manifest.machine.target), program), "-q", *PATIENCE]
-    if symbols is None or _is_part_of(symbols, recording):
+    for file in symbols:
+        require_program_for(file, recording.manifest.machine.target)
+    if not symbols or any(_is_part_of(file, recording) for file in symbols):
         gdb += NOT_ITS_SCRIPTS
     return signals.run(_debug(recording, found, position, gdb, symbols, gdb_args))
 
@@ -88,7 +92,7 @@ async def _debug(
     qemu: Qemu,
     at: int,
     gdb: Sequence[str],
-    symbols: Path | None,
+    symbols: Sequence[Path],
     extra: Sequence[str],
 ) -> int:
     try:
@@ -116,7 +120,7 @@ def _guest(
 
 @contextlib.asynccontextmanager
 async def _served(
-    recording: Recording, qemu: Qemu, at: int, symbols: Path | None
+    recording: Recording, qemu: Qemu, at: int, symbols: Sequence[Path]
 ) -> AsyncIterator[list[str]]:
     """Serve the recording while the context lasts; yields how gdb is told to attach."""
     from retrograde.gdbserver.address import Address
@@ -136,7 +140,7 @@ async def _served(
         with progress("preparing", recording.end) as show:
             timeline = await Timeline.open(recording, qemu, at=at, progress=show)
         timeline.hints = IndexHints.of(recording)
-        program = symbols or recording.program()
+        program = symbols[0] if symbols else recording.program()
         mode = mode_for(recording, program)
         architecture = "i386" if mode else None
         guest = _guest(recording, None if symbols else program, architecture)
@@ -144,8 +148,9 @@ async def _served(
             warn(doubt.rstrip())
         attach = ["-ex", f"source {script}", "-ex", f"target remote {address}"]
         if symbols:  # placed by what the guest's memory tells, which takes a connection
-            name = _quoted(symbols.absolute())
-            attach = ["-ex", f"exec-file {name}", *attach, "-ex", f"retro symbols {name}"]
+            names = [_quoted(file.absolute()) for file in symbols]
+            attach = ["-ex", f"exec-file {names[0]}", *attach]
+            attach += [word for name in names for word in ("-ex", f"retro symbols {name}")]
         async with timeline, await GdbServer.start(timeline, address, warn, mode=mode):
             yield [*guest, *attach]
 
@@ -158,7 +163,7 @@ def _quoted(path: Path) -> str:
 
 @contextlib.asynccontextmanager
 async def _served_by_qemu(
-    recording: Recording, qemu: Qemu, at: int, symbols: Path | None
+    recording: Recording, qemu: Qemu, at: int, symbols: Sequence[Path]
 ) -> AsyncIterator[list[str]]:
     """Let QEMU serve the recording itself, which it can since 5.2."""
     from retrograde.gdbserver.face import mode_for
@@ -172,11 +177,16 @@ async def _served_by_qemu(
                 await replayer.save_for_gdb()
             with progress("replaying", at) as show:
                 await replayer.run_to(at, show)
-            program = symbols or recording.program()
+            program = symbols[0] if symbols else recording.program()
             if mode_for(recording, program):
                 warn("QEMU's stub takes this 32-bit program for 64-bit code: its values are wrong.")
             guest = _guest(recording, program)
-            yield [*guest, "-ex", f"target remote {listener.path}"]
+            added = [f"add-symbol-file {_quoted(file.absolute())}" for file in symbols[1:]]
+            yield [
+                *guest,
+                *("-ex", f"target remote {listener.path}"),
+                *(word for line in added for word in ("-ex", line)),
+            ]
 
 
 async def _run_gdb(arguments: Sequence[str]) -> int:

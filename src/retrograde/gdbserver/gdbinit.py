@@ -321,9 +321,11 @@ class LastWrite(RetroCommand):
 class Symbols(RetroCommand):
     """Load symbols where their code ran: retro symbols [FILE [FOLDER-OF-MODULES...]].
 
-    A Linux kernel is found in the guest's memory, wherever KASLR has put it. Without FILE
-    those that are loaded are put in place, and with a kernel's those of the modules that the
-    guest has at this position: from FOLDERs, else from /usr/lib/debug.
+    A Linux kernel is found in the guest's memory, wherever KASLR has put it, and so is a user
+    program, whose symbols are added to the others: where its process that runs here has it, else
+    where another has. Without FILE those that are loaded are put in place, and with a kernel's
+    those of the modules that the guest has at this position: from FOLDERs, else from
+    /usr/lib/debug.
     """
 
     name = "symbols"
@@ -338,6 +340,7 @@ class Symbols(RetroCommand):
             gdbsymbols.load(_ask, Path(words[0]).expanduser().absolute())
         else:
             gdbsymbols.place_again(_ask)
+            gdbsymbols.place_programs(_ask)
         if len(words) != 1:
             gdbsymbols.load_modules([Path(word).expanduser() for word in words[1:]])
 

@@ -1,36 +1,37 @@
-"""`retro symbols`: a file's symbols where its code ran, and those of a Linux kernel's modules.
+"""`retro symbols`: symbols where their code ran: a kernel's, its modules', user programs'.
 
-A kernel with KASLR runs elsewhere than it was linked for. The server finds in the guest's memory
-where (`monitor kernel`); here gdb is told so. The per-cpu section is linked at zero and stays
-there: its symbols are offsets.
+A kernel with KASLR runs elsewhere than it was linked for, and so do most programs. The server
+finds in the guest's memory where (`monitor kernel`, `monitor program`); here gdb is told so. The
+per-cpu section is linked at zero and stays there: its symbols are offsets.
 
 Sourced by gdbinit.py, of which it has `ask`. Runs in gdb's own Python (3.7 and later).
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gdb  # type: ignore[import-untyped]  # known only inside gdb
+from gdbelf import Damaged, Elf  # type: ignore[import-not-found]
 
 _ANSWER = re.compile(r"^(\w+) (0x[0-9a-f]+)$", re.M)
 _AT = re.compile(r"\b(0x[0-9a-f]+)\b")
-_SECTION = re.compile(r"\]\s+0x([0-9a-f]+)->0x([0-9a-f]+) at 0x([0-9a-f]+): (\S+) ALLOC")
-# Elf_Nhdr, the owner's name and the id, in either byte order (elf.h: NT_GNU_BUILD_ID is 3).
-_BUILD_ID = re.compile(
-    rb"(?s)(?:\x04\0\0\0\x14\0\0\0\x03\0\0\0|\0\0\0\x04\0\0\0\x14\0\0\0\x03)GNU\0.{20}"
-)
+_SECTION = re.compile(r"\]\s+0x([0-9a-f]+)->0x[0-9a-f]+ at 0x[0-9a-f]+: (\S+) ALLOC")
 _DEBUG_MODULES = Path("/usr/lib/debug/lib/modules")
-_SAMPLE = 32
-"""Bytes of code that tell a program from others."""
 _DOUBT = (
     "warning: {} is not of what ran here: its build id, or its code where it has none, is nowhere "
     "in the guest's memory. Its names are likely wrong.\n"
 )
 _MODULES = ("*.ko", "*.ko.debug")
+_PLACE = re.compile(r"^(here|place|stay) (0x[0-9a-f]+) ", re.M)
+_TOLD = 4
+"""Places of a program that are listed."""
+_AT_MOST = 32
+"""Places of a program that gdb has its symbols at."""
 _NAME = re.compile(r"[\w.]([\w.+~-]*\w)?", re.ASCII)
 """What the guest's memory may name: words of it come into commands of gdb's and into paths."""
 _MANY = 10_000
@@ -39,13 +40,11 @@ _WORD = (1 << 64) - 1
 
 
 class _Section:
-    """A section of the file that gdb has loaded: where, and at which byte of the file."""
+    """A section of the file that gdb has loaded: where it is."""
 
-    def __init__(self, start: str, stop: str, offset: str, name: str) -> None:
+    def __init__(self, start: str, name: str) -> None:
         self.name = name
         self.start = int(start, 16)
-        self.size = int(stop, 16) - self.start
-        self.offset = int(offset, 16)
 
 
 class _Answer:
@@ -60,21 +59,47 @@ class _Answer:
 _is_loading = False
 """Whether what `symbol-file` loads is our own doing."""
 
+_programs: dict[Path, list[str]] = {}
+"""The files that were loaded beside a kernel's, and the commands that did it."""
+
 
 def load(ask: Callable[[str], str], file: Path) -> None:
-    """Load the symbols of `file` at the addresses where they were when its code ran."""
+    """Load the symbols of `file` at the addresses where they were when its code ran.
+
+    A kernel's replace those of another, a program's are added.
+    """
     global _is_loading
+    elf = _elf(file)
     _is_loading = True
     try:
         answer = _Answer(ask("kernel"))
-        _load(answer, file)
-        if _is_strange(ask, answer, file):
+        if elf.is_kernel:
+            _programs.pop(file, None)
+            _load_kernel(answer, file)
+            for command in itertools.chain.from_iterable(_programs.values()):
+                _quietly(command)
+            is_found = False
+        else:
+            is_found = _load_program(ask, elf, file)
+        if not is_found and _is_strange(ask, answer, elf):
             gdb.write(_DOUBT.format(file.name), gdb.STDERR)
     finally:
         _is_loading = False
 
 
-def _load(answer: _Answer, file: Path) -> None:
+def _elf(file: Path) -> Any:
+    try:
+        elf = Elf(file)
+    except OSError as error:
+        raise gdb.GdbError(f"{file} cannot be read: {error.strerror}.") from None
+    except Damaged:
+        raise gdb.GdbError(f"{file} is no ELF file, or a damaged one.") from None
+    if not elf.has_symbols:
+        raise gdb.GdbError(f"{file} has no symbols: it was stripped.")
+    return elf
+
+
+def _load_kernel(answer: _Answer, file: Path) -> None:
     slide, fixed = _plan(answer, file)
     _forget()
     if slide:
@@ -83,6 +108,58 @@ def _load(answer: _Answer, file: Path) -> None:
         gdb.write(f"{file.name} is moved by {slide:#x}: the kernel ran there.\n")
     else:
         _quietly(f"symbol-file {_quoted(file)}")
+
+
+def _load_program(ask: Callable[[str], str], elf: Any, file: Path) -> bool:
+    """Load a program's symbols beside what is loaded; returns whether it was seen mapped.
+
+    They are loaded once for each place where a process has it, so that its names are known in all.
+    """
+    bases = _bases(ask, elf, file)
+    loaded = _programs.pop(file, [])
+    if _is_guess(loaded):
+        for command in loaded:
+            _quietly(_REMOVING[command.split()[0]].format(_quoted(file)))
+        loaded = []
+    if bases in ([], [0]) and not gdb.objfiles():
+        commands = [f"symbol-file {_quoted(file)}"]
+    else:
+        commands = [f"add-symbol-file {_quoted(file)} -o {base:#x}" for base in bases or [0]]
+    # What is in place stays: gdb's breakpoints are in it.
+    new = [command for command in commands if command not in loaded]
+    for command in new:
+        _quietly(command)
+    _programs[file] = loaded + new
+    return bool(bases)
+
+
+_REMOVING = {"add-symbol-file": "remove-symbol-file {}", "symbol-file": "symbol-file"}
+
+
+def _is_guess(commands: Sequence[str]) -> bool:
+    return all(
+        command.startswith("symbol-file") or command.endswith("-o 0x0") for command in commands
+    )
+
+
+def _bases(ask: Callable[[str], str], elf: Any, file: Path) -> list[int]:
+    """Find and tell where a program is mapped, the place here first; empty where nobody knows."""
+    pieces = " ".join(f"{address:x}:{content.hex()}" for address, content in elf.pieces())
+    found = _PLACE.findall(ask(f"program {pieces}"))
+    places = list(dict.fromkeys((int(base, 16), kind == "here") for kind, base in found))
+    here = [base for base, is_here in places if is_here]
+    others = [base for base, _ in places if base not in here]
+    if not elf.is_movable:
+        return [0] if 0 in here + others else []
+    listed = ", ".join(f"{base:#x}" for base in others[:_TOLD]) + ", …" * (len(others) > _TOLD)
+    if here:
+        also = f", and in other processes at {listed}" if others else ""
+        gdb.write(f"{file.name} is mapped at {here[0]:#x} here{also}.\n")
+    elif others:
+        gdb.write(f"{file.name} is mapped at {listed}, not in the process that is current here.\n")
+    else:
+        gdb.write(f"{file.name} was not seen mapped: its names are where it was linked.\n")
+    return (here + others)[:_AT_MOST]
 
 
 def place_again(ask: Callable[[str], str]) -> None:
@@ -94,6 +171,12 @@ def place_again(ask: Callable[[str], str]) -> None:
     anchors = _Answer(ask("kernel")).anchors
     if any(_address_of(name) not in (None, address) for name, address in anchors.items()):
         load(ask, Path(file))
+
+
+def place_programs(ask: Callable[[str], str]) -> None:
+    """Move programs' symbols to where the programs are at this position."""
+    for file in list(_programs):
+        load(ask, file)
 
 
 def load_modules(folders: Sequence[Path]) -> None:
@@ -129,25 +212,17 @@ def _plan(answer: _Answer, file: Path) -> tuple[int, list[tuple[str, int]]]:
     return 0, []
 
 
-def _is_strange(ask: Callable[[str], str], answer: _Answer, file: Path) -> bool:
+def _is_strange(ask: Callable[[str], str], answer: _Answer, elf: Any) -> bool:
     """Whether the guest's memory does not know the file.
 
     Its build id decides, which is in memory with it; without one its code is looked for.
     """
-    sections = _sections_loaded()
-    with file.open("rb") as content:
-        for section in sections:
-            if section.name.startswith(".note"):
-                content.seek(section.offset)
-                if found := _BUILD_ID.search(content.read(section.size)):
-                    return ask(f"memory-has {found.group().hex()}") == "no\n"
-        if not answer.pcs or any(_is_known(pc) for pc in answer.pcs):
-            return False
-        code = next((one for one in sections if one.name == ".text"), None)
-        if code is None:
-            return False
-        content.seek(code.offset + code.size // 2 // 16 * 16)
-        return ask(f"memory-has {content.read(_SAMPLE).hex()}") == "no\n"
+    if elf.note:
+        return ask(f"memory-has {elf.note.hex()}") == "no\n"
+    if not answer.pcs or any(_is_known(pc) for pc in answer.pcs):
+        return False
+    code = elf.sample()
+    return bool(code) and ask(f"memory-has {code.hex()}") == "no\n"
 
 
 def _sections_loaded() -> list[_Section]:

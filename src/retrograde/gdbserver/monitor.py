@@ -12,7 +12,9 @@ from retrograde.errors import UsageError
 from retrograde.gdbserver.bookmarks import Bookmarks
 from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
 from retrograde.gdbserver.mode import MODES, ModeChoice
-from retrograde.index.kernelplace import find_anchors, last_ram, unfold
+from retrograde.index.kernelplace import find_anchors, last_ram, unfold, was_in_memory
+from retrograde.index.programplace import Piece
+from retrograde.index.programsearch import can_search, places_here, stays_of
 from retrograde.machine.probe_request import Breakpoint
 from retrograde.position import format_position
 from retrograde.timeline.frames import FARTHEST
@@ -33,7 +35,8 @@ bookmark NAME         keep this position under a name
 bookmarks             list what was kept
 last-write ADDR [LEN] who wrote LEN bytes (1) at ADDR last, before this position
 kernel                where the guest's Linux kernel is, for `retro symbols`
-memory-has HEX        whether these bytes are in the guest's memory, for `retro symbols`
+program ADDR:HEX...   where a program is mapped that has these pieces, for `retro symbols`
+memory-has HEX        whether these bytes were in the guest's memory, for `retro symbols`
 info TOPIC            QEMU's own `info`: registers, mem, tlb, mtree, pic, qtree and more
 screen                the guest's screen, a PNG picture in base64, for `retro screen`
 console [TEXT]        the console up to here; or where TEXT appears on it
@@ -79,6 +82,7 @@ class MonitorCommands:
             "bookmarks": self._list,
             "last-write": self._last_write,
             "kernel": self._kernel,
+            "program": self._program,
             "memory-has": self._memory_has,
             "screen": self._screen,
             "console": self._console,
@@ -224,17 +228,36 @@ class MonitorCommands:
         rows = [f"{name} {address:#x}\n" for name, address in self._anchors.items()]
         return "".join((*rows, *(f"pc {pc:#x}\n" for pc in sorted(met))))
 
+    async def _program(self, rest: str) -> str:
+        """List where a program is mapped: in this space, in others, and at checkpoints.
+
+        By its base and its space's root, at checkpoints also by the positions around.
+        """
+        try:
+            pairs = [word.partition(":") for word in rest.split()]
+            pieces = [Piece(int(at, 16), bytes.fromhex(content)) for at, _, content in pairs]
+        except ValueError:
+            raise UsageError("These are not addresses and bytes in hexadecimal digits.") from None
+        if not can_search(self._timeline):
+            return "unknown\n"
+        here = await places_here(self._timeline, pieces)
+        (ever,) = await stays_of(self._timeline, [pieces])
+        rows = [f"here {here.current.base:#x} {here.root:#x}\n"] if here.current else []
+        rows += [f"place {base:#x} {root:#x}\n" for root, base in here.places if root != here.root]
+        for (root, base), first, last in ever:
+            rows.append(f"stay {base:#x} {root:#x} {first} {last}\n")
+        return "".join(rows)
+
     async def _memory_has(self, rest: str) -> str:
-        """Say whether the guest's memory ever had bytes, as far as the last checkpoint knows."""
+        """Say whether the guest's memory ever had bytes, as far as the checkpoints know."""
         try:
             content = bytes.fromhex(rest)
         except ValueError:
             raise UsageError("These are not bytes in hexadecimal digits.") from None
         if not self._timeline.recording.manifest.ram.seen:
             return "unknown\n"
-        ram = await self._last_memory()
-        found = await asyncio.to_thread(ram.find, content, 0)
-        return "yes\n" if found >= 0 else "no\n"
+        store = self._timeline.store
+        return "yes\n" if await asyncio.to_thread(was_in_memory, store, content) else "no\n"
 
     async def _last_memory(self) -> mmap.mmap:
         """Return the RAM of the last checkpoint, unfolded aside: gdb is told meanwhile to wait."""

@@ -71,6 +71,13 @@ def unfold(image: RamImage | None, size: int) -> mmap.mmap:
     return ram
 
 
+def was_in_memory(store: CheckpointStore, content: bytes) -> bool:
+    """Whether bytes were in RAM at any checkpoint; across pages, at the last."""
+    if store.pages.has(content):
+        return True
+    return unfold(last_ram(store), store.pages.ram_bytes).find(content, 0) >= 0
+
+
 def find_anchors(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
     """Return the addresses of the anchors of the kernel that ran; empty where there is none."""
     return anchors_told(ram, checkpoints) or anchors_of(likeliest_table(ram, checkpoints))

@@ -172,6 +172,15 @@ class PageStore:
         return self._used * PAGE
 
     @property
+    def filled(self) -> NDArray[np.uint64]:
+        """All slots in place, shape (slots, 512)."""
+        return self._stored[: self._used]
+
+    def has(self, content: bytes) -> bool:
+        """Whether these bytes are in any page, or were in two whose slots are neighbours."""
+        return bool(self._mapped.find(content, 0, self._used * PAGE) >= 0)
+
+    @property
     def sums(self) -> NDArray[np.uint32]:
         """The checksum of each slot."""
         return np.array(self._new_sums, np.uint32) if self._sums is None else self._sums
@@ -307,5 +316,5 @@ class PageStore:
         return self._map()
 
     def _map(self) -> NDArray[np.uint64]:
-        view = mmap.mmap(self._fd, self._room * PAGE, access=mmap.ACCESS_READ)
-        return np.frombuffer(view, dtype=np.uint64).reshape(-1, _WORDS)
+        self._mapped = mmap.mmap(self._fd, self._room * PAGE, access=mmap.ACCESS_READ)
+        return np.frombuffer(self._mapped, dtype=np.uint64).reshape(-1, _WORDS)

@@ -14,10 +14,14 @@ answers. Nothing done here can change the recorded past: there is no way to writ
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
 from retrograde.machine.compat import qemu_for
@@ -381,13 +385,16 @@ class Timeline:
 
         Raises UsageError for a machine whose RAM is QEMU's own.
         """
+        return await self.in_ram(ram_digest)
+
+    async def in_ram(self, look: Callable[[NDArray[np.uint8]], Result]) -> Result:
+        """Return what `look`, in a thread of its own, finds in all RAM at the cursor, in place.
+
+        Raises UsageError for a machine whose RAM is QEMU's own.
+        """
         if not self.recording.manifest.ram.seen:
             raise UsageError("The RAM of this machine is QEMU's own: it cannot be seen as a whole.")
-
-        async def look(seat: Seat) -> str:
-            return ram_digest(seat.ram.array())
-
-        return await self._parked(look)
+        return await self._parked(lambda seat: asyncio.to_thread(look, seat.ram.array()))
 
     async def human(self, line: str) -> str:
         """Return what QEMU's human monitor says at the cursor; `line` must only look."""

@@ -1,0 +1,98 @@
+"""Symbols of user programs where their processes have them, beside the kernel's; with real gdb."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retrograde.recording.bundle import Recording
+from tests.command import assert_error, retrograde
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.gdb,
+    pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed"),
+]
+
+Linux = Callable[..., Recording]
+
+
+def gdb(recording: Recording, at: str, *lines: str, symbols: tuple[Path, ...] = ()) -> str:
+    options = [word for file in symbols for word in ("--symbols", file)]
+    commands = [word for line in lines for word in ("-ex", line)]
+    where = ("debug", recording.path, "--at", at, *options)
+    done = retrograde(*where, "--", "-nx", "-batch", *commands)
+    assert done.status == 0, done.stderr
+    return done.stdout.decode() + done.stderr
+
+
+def test_a_program_is_found_in_each_of_its_processes(linux: Linux, family: Path) -> None:
+    """Each child has it elsewhere: a breakpoint stops in both, and frames have names."""
+    recording = linux()
+    _, second = (recording.console.position_of(at) for at, _ in recording.console.find(b"child"))
+    said = gdb(
+        recording,
+        "console:child",
+        *("break count_up if turns == 1000000", "continue", "bt", "p $pc"),
+        *(f"retro seek {second}", "retro symbols", "continue", "p $pc"),
+        *("reverse-continue", "p $pc"),
+        symbols=(family,),
+    )
+    assert re.search(r"#1  0x[0-9a-f]+ in begin \(stack=[^)]*\) at .*family.c:", said)
+    assert re.search(r"family is mapped at 0x7[0-9a-f]+000 here, and in other processes", said)
+    first, other, back = re.findall(r"\$\d+ = .*\) (0x[0-9a-f]+) <count_up", said)
+    assert first == back != other
+    assert int(first, 16) % 4096 == int(other, 16) % 4096
+
+
+def test_they_are_added_to_those_of_the_kernel(linux: Linux, family: Path, tmp_path: Path) -> None:
+    """Files that are no kernel never take the place of what is loaded."""
+    stand_in = tmp_path / "vmlinux"
+    words = ("--add-symbol", "_stext=0xffffffff81000000", "--add-symbol", "sys_of_kernel=0x1")
+    subprocess.run(["objcopy", *words, shutil.which("true"), stand_in], check=True)
+    lines = ("info address sys_of_kernel", "info address begin")
+    said = gdb(linux(), "console:child", *lines, symbols=(stand_in, family))
+    assert '"sys_of_kernel" is at 0x' in said
+    assert '"begin" is a function at address 0x7' in said
+
+
+def test_where_no_process_has_it_the_others_are_told(linux: Linux, family: Path) -> None:
+    said = gdb(linux(), "100_000_000", "info address begin", symbols=(family,))
+    assert re.search(r"family is mapped at 0x7[0-9a-f, x]+, not in the process that is", said)
+    assert "warning: family" not in said
+
+
+def test_a_program_that_never_ran_is_doubted(linux: Linux, family: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    source = tmp_path / "other.c"
+    source.write_text("int other(int n) { return n * 77; } int main(void) { return other(3); }")
+    subprocess.run(["cc", "-fPIE", "-pie", "-Wl,--build-id", "-o", other, source], check=True)
+    said = gdb(linux(), "console:child", "info address begin", symbols=(other, family))
+    assert "other was not seen mapped: its names are where it was linked" in said
+    assert "warning: other is not of what ran here" in said
+    assert "warning: family" not in said
+    assert '"begin" is a function at address 0x7' in said
+
+
+def test_files_that_cannot_be_used(linux: Linux, family: Path, tmp_path: Path) -> None:
+    stripped, foreign, text = (tmp_path / name for name in ("stripped", "foreign", "text"))
+    subprocess.run(["strip", "-o", stripped, family], check=True)
+    section_headers = ("objcopy", "--strip-all", "--remove-section=.dynsym", stripped)
+    subprocess.run(section_headers, check=False, stderr=subprocess.DEVNULL)
+    content = bytearray(family.read_bytes())
+    content[18:20] = (183).to_bytes(2, "little")
+    foreign.write_bytes(content)
+    text.write_text("0000000000001000 T begin\n")
+    path = linux().path
+    assert_error(retrograde("debug", path, "--symbols", foreign), 2, "AArch64", "x86_64")
+    assert_error(retrograde("debug", path, "--symbols", text), 2, "is no ELF file")
+    cut = tmp_path / "cut"
+    cut.write_bytes(family.read_bytes()[:200])
+    said = gdb(linux(), "start", "info address begin", symbols=(cut, family))
+    assert "cut is no ELF file, or a damaged one" in said
+    assert '"begin" is a function at address 0x7' in said
