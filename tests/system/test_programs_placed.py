@@ -61,9 +61,15 @@ def test_they_are_added_to_those_of_the_kernel(linux: Linux, family: Path, tmp_p
     assert '"begin" is a function at address 0x7' in said
 
 
-def test_where_no_process_has_it_the_others_are_told(linux: Linux, family: Path) -> None:
+def test_where_no_process_has_it_that_is_told(linux: Linux, family: Path) -> None:
+    """Whether a checkpoint fell into a process depends on how fast the machine was."""
     said = gdb(linux(), "100_000_000", "info address begin", symbols=(family,))
-    assert re.search(r"family is mapped at 0x7[0-9a-f, x]+, not in the process that is", said)
+    (address,) = re.findall(r'"begin" is a function at address (0x[0-9a-f]+)', said)
+    if "family is not mapped here, and was not at any checkpoint" in said:
+        assert int(address, 16) < 0x10000
+    else:
+        assert re.search(r"family is mapped at 0x7[0-9a-f, x]+, not in the process that is", said)
+        assert int(address, 16) > 0x7F00_0000_0000
     assert "warning: family" not in said
 
 
@@ -73,7 +79,7 @@ def test_a_program_that_never_ran_is_doubted(linux: Linux, family: Path, tmp_pat
     source.write_text("int other(int n) { return n * 77; } int main(void) { return other(3); }")
     subprocess.run(["cc", "-fPIE", "-pie", "-Wl,--build-id", "-o", other, source], check=True)
     said = gdb(linux(), "console:child", "info address begin", symbols=(other, family))
-    assert "other was not seen mapped: its names are where it was linked" in said
+    assert "other is not mapped here, and was not at any checkpoint" in said
     assert "warning: other is not of what ran here" in said
     assert "warning: family" not in said
     assert '"begin" is a function at address 0x7' in said
@@ -82,8 +88,6 @@ def test_a_program_that_never_ran_is_doubted(linux: Linux, family: Path, tmp_pat
 def test_files_that_cannot_be_used(linux: Linux, family: Path, tmp_path: Path) -> None:
     stripped, foreign, text = (tmp_path / name for name in ("stripped", "foreign", "text"))
     subprocess.run(["strip", "-o", stripped, family], check=True)
-    section_headers = ("objcopy", "--strip-all", "--remove-section=.dynsym", stripped)
-    subprocess.run(section_headers, check=False, stderr=subprocess.DEVNULL)
     content = bytearray(family.read_bytes())
     content[18:20] = (183).to_bytes(2, "little")
     foreign.write_bytes(content)
@@ -93,6 +97,9 @@ def test_files_that_cannot_be_used(linux: Linux, family: Path, tmp_path: Path) -
     assert_error(retrograde("debug", path, "--symbols", text), 2, "is no ELF file")
     cut = tmp_path / "cut"
     cut.write_bytes(family.read_bytes()[:200])
-    said = gdb(linux(), "start", "info address begin", symbols=(cut, family))
+    said = gdb(linux(), "console:child", "info address begin", symbols=(stripped, family))
+    assert "stripped has no symbols: it was stripped" in said
+    assert '"begin" is a function at address 0x7' in said
+    said = gdb(linux(), "console:child", "info address begin", symbols=(cut, family))
     assert "cut is no ELF file, or a damaged one" in said
     assert '"begin" is a function at address 0x7' in said

@@ -158,7 +158,10 @@ def _bases(ask: Callable[[str], str], elf: Any, file: Path) -> list[int]:
     elif others:
         gdb.write(f"{file.name} is mapped at {listed}, not in the process that is current here.\n")
     else:
-        gdb.write(f"{file.name} was not seen mapped: its names are where it was linked.\n")
+        gdb.write(
+            f"{file.name} is not mapped here, and was not at any checkpoint: "
+            "its names are where it was linked.\n"
+        )
     return (here + others)[:_AT_MOST]
 
 
