@@ -44,9 +44,9 @@ def load_modules(place: Path, name: str, section: str, release: str, *, folders:
     subprocess.run(["cc", "-g", "-o", "kernel", "kernel.c"], cwd=place, check=True)
     (place / "files").mkdir()
     subprocess.run(["cc", "-g", "-c", "-o", "files/good.ko", "kernel.c"], cwd=place, check=True)
-    script = place / "script.py"
+    script, folder = place / "script.py", Path(monitor.__file__).parents[1]
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(monitor.__file__).parent)!r})\n"
+        f"import sys; sys.path[:0] = {[str(folder / 'gdbserver'), str(folder / 'index')]}\n"
         f"import gdbsymbols; from pathlib import Path\n"
         f"gdbsymbols.load_modules({folders})\n"
         "gdb.execute('info files')\n"

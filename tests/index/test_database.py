@@ -24,6 +24,8 @@ from tests.recording.handmade import make_recording
 
 TEXT, READ, IDLE = 0xFFFFFFFF81000000, 0xFFFFFFFF81000100, 0xFFFFFFFF81000200
 
+ANYWHERE = (None, None, None)
+
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Recording:
@@ -47,10 +49,10 @@ def write_calls(recording: Recording) -> None:
     """Calls of three functions: two with names, of which one is a system call's."""
     write_symbols(
         recording,
-        (TEXT, 0x100, "_text", "T", None, False),
-        (TEXT, 0x100, "startup_64", "T", None, True),
-        (READ, 0x100, "do_syscall_64", "T", None, True),
-        (IDLE, 0x10, "idle", "t", "mod", True),
+        (TEXT, 0x100, "_text", "T", None, False, *ANYWHERE),
+        (TEXT, 0x100, "startup_64", "T", None, True, *ANYWHERE),
+        (READ, 0x100, "do_syscall_64", "T", None, True, *ANYWHERE),
+        (IDLE, 0x10, "idle", "t", "mod", True, *ANYWHERE),
     )
     calls = [
         (10, TEXT + 8, READ, 60, 1, 0x1000, 0x5000, 0x2000, 7, 0, 0, 0, 0),

@@ -37,7 +37,8 @@ def recording(tmp_path: Path) -> Recording:
     store = IndexStore(recording)
     store.claim("symbols", "a test")
     names = [column.name for column in TABLES["symbols"].columns]
-    symbols = [(MAIN, 16, "main", "T", None, True), (LEAF, 16, "leaf", "T", None, True)]
+    kinds = ((MAIN, "main"), (LEAF, "leaf"))
+    symbols = [(at, 16, name, "T", None, True, None, None, None) for at, name in kinds]
     store.write("symbols", 0, 1001, dict(zip(names, zip(*symbols, strict=True), strict=True)))
     empty: dict[str, Any] = {column.name: [0] * len(CALLS) for column in TABLES["calls"].columns}
     keys = ("position", "target", "return_position", "space")

@@ -12,9 +12,11 @@ from elftools.elf.elffile import ELFFile
 from retrograde.errors import UsageError
 from retrograde.guests import builtin
 from retrograde.index import symbols as module
+from retrograde.index.elfpieces import Elf
 from retrograde.index.kallsyms import Symbol
+from retrograde.index.programplace import Place, Stay
 from retrograde.index.store import IndexStore
-from retrograde.index.symbolfile import read_symbol_file
+from retrograde.index.symbolfile import SymbolFile, read_symbol_file
 from retrograde.index.symbols import Symbols, build_symbols
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.storefiles import Checkpoint
@@ -25,7 +27,8 @@ from tests.recording.handmade import make_recording
 
 BASE = 0xFFFFFFFF_8100_0000
 SLIDE = 0x24C0_0000
-ELFS = sorted((Path(builtin.__file__).parent / "tiny").glob("*.elf"))
+ELFS = sorted((Path(builtin.__file__).parent / "tiny").glob("x86_64-*.elf"))
+ALL = sorted(ELFS[0].parent.glob("*.elf"))
 
 
 def linux(base: int) -> list[Symbol]:
@@ -48,7 +51,8 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ram.write(content)
         packet = b"".join(value.to_bytes(8, "little") for value in registers).hex()
         checkpoints = [Checkpoint(position=0, registers=packet, seconds=0.0)]
-        monkeypatch.setattr(module, "last_memory", lambda *_: (ram, checkpoints))
+        has: Callable[[bytes], bool] = lambda wanted: ram.find(wanted, 0) >= 0  # noqa: E731
+        monkeypatch.setattr(module, "last_memory", lambda *_: (ram, checkpoints, has))
 
     return put
 
@@ -59,7 +63,7 @@ def addresses_of(store: IndexStore) -> dict[str, int]:
     return dict(rows)
 
 
-@pytest.mark.parametrize("path", ELFS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_elf_as_pyelftools_reads_it(path: Path) -> None:
     with path.open("rb") as file:
         table = ELFFile(file).get_section_by_name(".symtab")
@@ -109,7 +113,7 @@ def test_system_map_moved_to_where_the_kernel_ran(
     path = tmp_path / "System.map"
     path.write_text("".join(f"{s.address:016x} {s.type} {s.name}\n" for s in linux(BASE)))
     store = IndexStore(recording)
-    assert build_symbols(store, recording, path) == []
+    assert build_symbols(store, recording, [path]) == []
     assert addresses_of(store) == {s.name: s.address for s in linux(BASE + SLIDE)}
 
 
@@ -120,7 +124,7 @@ def test_system_map_of_a_kernel_without_kallsyms(
     path = tmp_path / "System.map"
     path.write_text(f"{BASE:016x} T _stext\n{BASE + 16:016x} T do_exit\n")
     store = IndexStore(recording)
-    build_symbols(store, recording, path)
+    build_symbols(store, recording, [path])
     assert addresses_of(store)["do_exit"] == BASE + SLIDE + 16
 
 
@@ -131,7 +135,7 @@ def test_system_map_of_another_kernel(
     others = [s._replace(address=s.address + 32 * n) for n, s in enumerate(linux(BASE))]
     path = tmp_path / "System.map"
     path.write_text("".join(f"{s.address:016x} {s.type} {s.name}\n" for s in others))
-    (trouble,) = build_symbols(IndexStore(recording), recording, path)
+    (trouble,) = build_symbols(IndexStore(recording), recording, [path])
     assert "System.map is not of the kernel that ran" in trouble
 
 
@@ -148,7 +152,8 @@ def test_elf_by_its_build_id(
         in_memory(tables(linux(BASE + SLIDE), BASE + SLIDE), content)
         store = IndexStore(recording)
         store.drop("symbols")
-        troubles = build_symbols(store, recording, tmp_path / "vmlinux")
+        (tmp_path / "vmlinux").touch()
+        troubles = build_symbols(store, recording, [tmp_path / "vmlinux"])
         assert (troubles == []) == is_right, troubles
         assert is_right or given.build_id in troubles[0]
         assert addresses_of(store)["_text"] == BASE + SLIDE
@@ -165,18 +170,121 @@ def test_no_symbols_anywhere_is_said_once(
     assert Symbols.load(store).lookup(BASE) is None
 
 
-def test_another_file_replaces_what_is_there(
+@pytest.fixture
+def mapped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`mapped(stays)`: where programs were found, None: that cannot be told."""
+
+    def put(stays: list[Stay] | None) -> None:
+        def search(_: Recording, programs: list[SymbolFile], __: object) -> tuple[object, object]:
+            return [stays] * len(programs), lambda note: False
+
+        monkeypatch.setattr(module, "_search", search)
+
+    return put
+
+
+STAYS = [Stay(Place(0x5000, 0x7F00_0000_0000), 100, 200), Stay(Place(0x6000, 0x1000), 0, 300)]
+
+
+def test_programs_are_added_where_they_were(
+    recording: Recording, in_memory: Callable[..., None], mapped: Callable[..., None]
+) -> None:
+    in_memory(tables(linux(BASE), BASE))
+    mapped(STAYS)
+    store = IndexStore(recording)
+    assert build_symbols(store, recording, [ELFS[0]]) == []
+    file = read_symbol_file(ELFS[0])
+    symbol = next(one for one in file.symbols if one.type == "T")
+    names = Symbols.load(store)
+    assert names.lookup(BASE) == "startup_64"
+    for (root, base), first, last in STAYS:
+        for flags in (0, 0x18):  # of CR3
+            found = names.lookup(symbol.address + base, first, root | flags)
+            assert found is not None and found in {one.name for one in file.symbols}
+        assert names.lookup(symbol.address + base, last, root) is None
+        assert names.lookup(symbol.address + base, first, 0x7000) is None
+    assert names.lookup(symbol.address) is None
+
+
+def test_what_was_given_once_is_used_from_then_on(
+    recording: Recording,
+    in_memory: Callable[..., None],
+    mapped: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    in_memory(tables(linux(BASE), BASE))
+    mapped(STAYS)
+    store = IndexStore(recording)
+    kernel = {symbol.name for symbol in linux(BASE)}
+    one, other = ({s.name for s in read_symbol_file(path).symbols} for path in ELFS[:2])
+    build_symbols(store, recording)
+    assert set(addresses_of(store)) == kernel
+    build_symbols(store, recording, [ELFS[0]])
+    assert set(addresses_of(store)) == kernel | one
+    build_symbols(store, recording, [ELFS[1]])
+    assert set(addresses_of(store)) == kernel | one | other
+    build_symbols(store, recording)
+    assert set(addresses_of(store)) == kernel | one | other
+    # A kernel's symbols take the place of a kernel's alone.
+    path = tmp_path / "System.map"
+    path.write_text(f"{BASE:016x} T _text\n{BASE + 16:016x} T only_in_the_map\n")
+    build_symbols(store, recording, [path])
+    assert set(addresses_of(store)) == {"_text", "only_in_the_map"} | one | other
+
+
+def test_a_program_that_was_nowhere(
+    recording: Recording,
+    in_memory: Callable[..., None],
+    mapped: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_memory(tables(linux(BASE), BASE))
+    mapped([])
+    store = IndexStore(recording)
+    # Code that can only be where it was linked has its names there, in all spaces.
+    assert build_symbols(store, recording, [ELFS[0]]) == []
+    assert len(addresses_of(store)) > len(linux(BASE))
+    store.drop("symbols")
+    read = Elf._read
+
+    def read_as_movable(elf: Elf) -> None:
+        read(elf)
+        elf.is_movable = True
+
+    monkeypatch.setattr(Elf, "_read", read_as_movable)
+    (trouble,) = build_symbols(store, recording, [ELFS[0]])
+    assert "was not seen mapped in any process" in trouble
+    assert set(addresses_of(store)) == {symbol.name for symbol in linux(BASE)}
+
+
+def test_200_files(
+    recording: Recording,
+    in_memory: Callable[..., None],
+    mapped: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    in_memory(tables(linux(BASE), BASE))
+    mapped(STAYS)
+    files = [tmp_path / f"{number}-{'x' * 80}.elf" for number in range(200)]
+    for number, file in enumerate(files):
+        file.write_bytes(ELFS[0].read_bytes() + b"%d" % number)
+    store = IndexStore(recording)
+    assert build_symbols(store, recording, files) == []
+    with store.connect(("symbols",)) as connection:
+        ((count,),) = connection.execute("SELECT count(DISTINCT module) FROM symbols").fetchall()
+    assert count == 200
+
+
+def test_a_program_for_another_machine(
     recording: Recording, in_memory: Callable[..., None], tmp_path: Path
 ) -> None:
     in_memory(tables(linux(BASE), BASE))
-    store = IndexStore(recording)
-    build_symbols(store, recording)
-    build_symbols(store, recording, ELFS[0])
-    own = {symbol.name for symbol in read_symbol_file(ELFS[0]).symbols}
-    assert set(addresses_of(store)) == own
-    # What was given once is used from then on.
-    build_symbols(store, recording)
-    assert set(addresses_of(store)) == own
+    content = bytearray(ELFS[0].read_bytes())
+    content[5], content[18:20] = 1, (0x9026).to_bytes(2, "little")
+    path = tmp_path / "foreign"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="is a program for Alpha, and the guest is"):
+        build_symbols(IndexStore(recording), recording, [path])
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,35 @@ def test_a_program_that_never_ran_is_doubted(linux: Linux, family: Path, tmp_pat
     assert '"begin" is a function at address 0x7' in said
 
 
+@pytest.mark.slow
+def test_calls_of_a_program_have_names_in_each_process(linux: Linux, family: Path) -> None:
+    """All processes are found, however short they were; the kernel's names stay."""
+    path = linux().path
+    assert retrograde("index", path).status == 0
+    sql = (
+        "SELECT name, count(*) AS calls, count(DISTINCT space) AS spaces, "
+        "count(DISTINCT target) AS places FROM functions WHERE module = 'family' GROUP BY name"
+    )
+    found = {
+        row["name"]: (row["calls"], row["spaces"], row["places"])
+        for row in retrograde("query", "--json", path, "--symbols", family, sql).json()
+    }
+    assert found == {
+        "begin": (3, 3, 3),
+        "start_child": (2, 1, 1),
+        "say": (3, 3, 3),
+        "count_up": (4, 2, 2),
+    }
+    kernel = "SELECT count(*) AS count FROM functions WHERE name = 'do_exit'"
+    assert retrograde("query", "--json", path, kernel).json()[0]["count"] >= 2
+    where = "SELECT address FROM symbols WHERE name = 'counted' ORDER BY first DESC LIMIT 1"
+    (row,) = retrograde("query", "--json", path, where).json()
+    _, second = (linux().console.position_of(at) for at, _ in linux().console.find(b"child"))
+    words = ("last-write", "--json", path, f"{row['address']:#x}:8")
+    written = retrograde(*words, "--at", str(second + 3_000_000)).json()
+    assert written["symbol"].startswith("count_up+0x")
+
+
 def test_files_that_cannot_be_used(linux: Linux, family: Path, tmp_path: Path) -> None:
     stripped, foreign, text = (tmp_path / name for name in ("stripped", "foreign", "text"))
     subprocess.run(["strip", "-o", stripped, family], check=True)

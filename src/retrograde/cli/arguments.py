@@ -51,7 +51,8 @@ SYMBOLS = click.option(
     "--symbols",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="vmlinux, ELF file or System.map (default: the kernel's own, out of its memory).",
+    multiple=True,
+    help="vmlinux, System.map or a user program; any number, added to the kernel's own names.",
 )
 
 

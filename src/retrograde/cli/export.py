@@ -32,7 +32,12 @@ from retrograde.recording.bundle import Recording
 )
 @SYMBOLS
 def command(
-    recording: Recording, output: Path, start: str, stop: str, calls: int, symbols: Path | None
+    recording: Recording,
+    output: Path,
+    start: str,
+    stop: str,
+    calls: int,
+    symbols: tuple[Path, ...],
 ) -> None:
     """Write calls by address space, interrupts and console lines as a Perfetto trace.
 

@@ -39,17 +39,16 @@ def command(
 
     With an index (`retrograde index`) this takes a fraction of a second.
     """
-    from retrograde.index.symbols import Symbols
     from retrograde.machine.compat import qemu_for
 
     address, count = parse_range(where)
     program = qemu_for(recording, qemu, force=force)
     meanwhile = "looking for the last write"
     with progress("making checkpoints", recording.end, meanwhile) as show:
-        found = signals.run(_ask(recording, program, address, count, at, physical, show))
-    if found is None:
+        answer = signals.run(_ask(recording, program, address, count, at, physical, show))
+    if answer is None:
         raise AnswerNo(f"Nothing wrote {where} before {at}.")
-    symbol = Symbols.of(recording).lookup(found.pc) if found.pc else None
+    found, symbol = answer
     if as_json:
         print_json(
             {
@@ -82,9 +81,17 @@ async def _ask(
     at: str,
     physical: bool,
     show: Progress,
-) -> Write | None:
+) -> tuple[Write, str | None] | None:
+    """Return the write, and the name of what wrote."""
     from retrograde.index.hints import open_hinted
+    from retrograde.index.symbols import Symbols, name_at
     from retrograde.timeline.lastwrite import last_write
 
     async with await open_hinted(recording, qemu, at=at, progress=show) as timeline:
-        return await last_write(timeline, address, count, "physical" if physical else "virtual")
+        found = await last_write(timeline, address, count, "physical" if physical else "virtual")
+        if found is None:
+            return None
+        if not found.pc:
+            return found, None
+        symbols = Symbols.of(recording)
+        return found, await name_at(timeline, symbols, found.pc, found.position)

@@ -15,6 +15,7 @@ from retrograde.recording.bundle import Recording
 if TYPE_CHECKING:
     from retrograde.index.origin import Step
     from retrograde.machine.qemu import Qemu
+    from retrograde.timeline.timeline import Space
 
 COLUMNS = (
     *(("position", "BIGINT"), ("kind", "VARCHAR"), ("pc", "UBIGINT")),
@@ -49,7 +50,6 @@ def command(
     outside; the newest step first. Each position is one to go to.
     """
     from retrograde.cli.rows import Listed, write_table
-    from retrograde.index.symbols import Symbols
     from retrograde.machine.compat import qemu_for
 
     value = where if where.isidentifier() else parse_range(where)
@@ -57,11 +57,9 @@ def command(
     meanwhile = "following the value back"
     with progress("making checkpoints", recording.end, meanwhile) as show:
         steps = signals.run(_ask(recording, program, value, at, physical, most, show))
-    symbols = Symbols.of(recording)
-    names = [symbols.lookup(step.pc) if step.pc else None for step in steps]
     rows = [
         (step.position, step.kind, step.pc, name, step.instruction, step.what)
-        for step, name in zip(steps, names, strict=True)
+        for step, name in steps
     ]
     if as_json:
         print_json([dict(zip((name for name, _ in COLUMNS), row, strict=True)) for row in rows])
@@ -77,11 +75,20 @@ async def _ask(
     physical: bool,
     most: int,
     show: Progress,
-) -> list[Step]:
+) -> list[tuple[Step, str | None]]:
+    """Return the steps, and the names of what did them."""
     from retrograde.index.hints import open_hinted
     from retrograde.index.origin import origin, origin_of_register
+    from retrograde.index.symbols import Symbols, name_at
 
     async with await open_hinted(recording, qemu, at=at, progress=show) as timeline:
         if isinstance(value, str):
-            return await origin_of_register(timeline, value, most=most)
-        return await origin(timeline, *value, "physical" if physical else "virtual", most=most)
+            steps = await origin_of_register(timeline, value, most=most)
+        else:
+            space: Space = "physical" if physical else "virtual"
+            steps = await origin(timeline, *value, space, most=most)
+        symbols = Symbols.of(recording)
+        return [
+            (step, await name_at(timeline, symbols, step.pc, step.position) if step.pc else None)
+            for step in steps
+        ]

@@ -44,7 +44,7 @@ def command(
     form: str | None,
     as_json: bool,
     output: Path | None,
-    symbols: Path | None,
+    symbols: tuple[Path, ...],
 ) -> None:
     """Answer a question about the recorded execution in DuckDB's SQL.
 

@@ -17,10 +17,11 @@ from typing import Any
 import gdb  # type: ignore[import-untyped]  # known only inside gdb
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "index"))
 import gdbsymbols  # type: ignore[import-not-found]
 import gdbwords  # type: ignore[import-not-found]
 
-sys.path.pop(0)
+del sys.path[:2]
 
 _DEFAULT_PROMPT = "(gdb) "
 _POSITION = re.compile(r"at ([0-9_]+) of ([0-9_]+)")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gdb  # type: ignore[import-untyped]  # known only inside gdb
-from gdbelf import Damaged, Elf  # type: ignore[import-not-found]
+from elfpieces import Damaged, Elf  # type: ignore[import-not-found]
 
 _ANSWER = re.compile(r"^(\w+) (0x[0-9a-f]+)$", re.M)
 _AT = re.compile(r"\b(0x[0-9a-f]+)\b")
@@ -144,8 +144,9 @@ def _is_guess(commands: Sequence[str]) -> bool:
 
 def _bases(ask: Callable[[str], str], elf: Any, file: Path) -> list[int]:
     """Find and tell where a program is mapped, the place here first; empty where nobody knows."""
+    kind = "movable" if elf.is_movable else "fixed"
     pieces = " ".join(f"{address:x}:{content.hex()}" for address, content in elf.pieces())
-    found = _PLACE.findall(ask(f"program {pieces}"))
+    found = _PLACE.findall(ask(f"program {kind} {elf.entry:x} {pieces}"))
     places = list(dict.fromkeys((int(base, 16), kind == "here") for kind, base in found))
     here = [base for base, is_here in places if is_here]
     others = [base for base, _ in places if base not in here]

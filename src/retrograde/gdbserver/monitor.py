@@ -14,7 +14,7 @@ from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
 from retrograde.gdbserver.mode import MODES, ModeChoice
 from retrograde.index.kernelplace import find_anchors, last_ram, unfold, was_in_memory
 from retrograde.index.programplace import Piece
-from retrograde.index.programsearch import can_search, places_here, stays_of
+from retrograde.index.programsearch import Wanted, can_search, places_here, stays_at_checkpoints
 from retrograde.machine.probe_request import Breakpoint
 from retrograde.position import format_position
 from retrograde.timeline.frames import FARTHEST
@@ -35,7 +35,8 @@ bookmark NAME         keep this position under a name
 bookmarks             list what was kept
 last-write ADDR [LEN] who wrote LEN bytes (1) at ADDR last, before this position
 kernel                where the guest's Linux kernel is, for `retro symbols`
-program ADDR:HEX...   where a program is mapped that has these pieces, for `retro symbols`
+program movable|fixed ENTRY ADDR:HEX...
+                      where a program with these pieces is mapped, for `retro symbols`
 memory-has HEX        whether these bytes were in the guest's memory, for `retro symbols`
 info TOPIC            QEMU's own `info`: registers, mem, tlb, mtree, pic, qtree and more
 screen                the guest's screen, a PNG picture in base64, for `retro screen`
@@ -234,14 +235,16 @@ class MonitorCommands:
         By its base and its space's root, at checkpoints also by the positions around.
         """
         try:
-            pairs = [word.partition(":") for word in rest.split()]
-            pieces = [Piece(int(at, 16), bytes.fromhex(content)) for at, _, content in pairs]
+            kind, entry, *pairs = rest.split()
+            halves = [pair.partition(":") for pair in pairs]
+            pieces = [Piece(int(at, 16), bytes.fromhex(content)) for at, _, content in halves]
+            wanted = Wanted(int(entry, 16), pieces, kind == "movable")
         except ValueError:
             raise UsageError("These are not addresses and bytes in hexadecimal digits.") from None
         if not can_search(self._timeline):
             return "unknown\n"
         here = await places_here(self._timeline, pieces)
-        (ever,) = await stays_of(self._timeline, [pieces])
+        (ever,) = await stays_at_checkpoints(self._timeline, [wanted])
         rows = [f"here {here.current.base:#x} {here.root:#x}\n"] if here.current else []
         rows += [f"place {base:#x} {root:#x}\n" for root, base in here.places if root != here.root]
         for (root, base), first, last in ever:

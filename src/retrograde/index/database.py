@@ -43,9 +43,9 @@ _OPTIONS: Final = {"writes": " --writes WHERE"}
 class Database:
     """The tables and views of one recording. What the rr log holds is built on opening.
 
-    The table of symbols is built, from the file `symbols` if one is given, when a query
-    first needs it; where the recording has no checkpoints that takes a replay, of which
-    `progress` is told positions. `output` names the only file `save` may write. `notes`
+    The table of symbols is built, with those of the files `symbols`, when a query first needs
+    it; where the recording has no checkpoints that takes a replay, of which `progress` is told
+    positions. `output` names the only file `save` may write. `notes`
     says in words what a user should know: which table there is not, or not all of it.
     """
 
@@ -53,7 +53,7 @@ class Database:
         self,
         recording: Recording,
         *,
-        symbols: Path | None = None,
+        symbols: Sequence[Path] = (),
         output: Path | None = None,
         progress: Progress | None = None,
     ) -> None:

@@ -63,7 +63,7 @@ def export(
     start: int = 0,
     stop: int | None = None,
     calls: int = LONGEST_CALLS,
-    symbols: Path | None = None,
+    symbols: Sequence[Path] = (),
 ) -> Exported:
     """Write what happened from `start` to `stop`, both included, to `path` as a Perfetto trace.
 
@@ -142,14 +142,12 @@ def _lanes(
     table: dict[str, NDArray[Any]], symbols: Symbols, names: _Names
 ) -> tuple[list[_Slice], list[bytes]]:
     """Give each call a track on which it lies in or beside all others."""
-    targets, which = np.unique(table["target"], return_inverse=True)
-    numbers = [names.number(symbols.lookup(int(t)) or f"{int(t):#x}") for t in targets]
     groups: dict[int, int] = {}
     open_ends: dict[int, list[tuple[int, list[int]]]] = {}
     placed: list[_Slice] = []
     described: list[bytes] = []
     uuid = _FIRST_SPACE
-    columns = (table["position"], table["return_position"], table["space"], which)
+    columns = (table[name] for name in ("position", "return_position", "space", "target"))
     for began, ended, space, target in zip(*(c.tolist() for c in columns), strict=True):
         if space not in groups:
             groups[space] = uuid
@@ -161,7 +159,8 @@ def _lanes(
             uuid += 1
             open_ends[space].append((track, [ended]))
             described.append(perfetto.track(track, groups[space], "calls"))
-        placed.append((began, ended, track, numbers[target]))
+        name = symbols.lookup(target, began, space) or f"{target:#x}"
+        placed.append((began, ended, track, names.number(name)))
     return placed, described
 
 

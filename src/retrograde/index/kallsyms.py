@@ -49,6 +49,10 @@ _MANY: Final = 1 << 22
 """Symbols a kernel has at least and at most."""
 
 
+ANCHORS: Final = ("_stext", "_text")
+"""Symbols where a kernel's code and its image begin."""
+
+
 class Symbol(NamedTuple):
     """A name in the kernel; `type` is nm's letter."""
 

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.index.kallsyms import BYTE_ORDERS, Symbol, find_symbols
+from retrograde.index.kallsyms import ANCHORS, BYTE_ORDERS, Symbol, find_symbols
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
 from retrograde.portal import LoopThread
@@ -30,8 +30,6 @@ from retrograde.timeline.storefiles import Checkpoint
 
 Progress = Callable[[int], None]
 
-ANCHORS: Final = ("_stext", "_text")
-
 # "SYMBOL(_stext)=ffffffff81000000", written by kernel/crash_core.c.
 _VMCOREINFO: Final = re.compile(rb"SYMBOL\((_stext|_text)\)=([0-9a-f]{8,16})\n")
 _CODE_BYTES: Final = 32 << 20
@@ -40,8 +38,8 @@ _CODE_BYTES: Final = 32 << 20
 
 def last_memory(
     recording: Recording, progress: Progress | None = None
-) -> tuple[mmap.mmap, Sequence[Checkpoint]]:
-    """Return the RAM of the last checkpoint, and all checkpoints.
+) -> tuple[mmap.mmap, Sequence[Checkpoint], Callable[[bytes], bool]]:
+    """Return the RAM of the last checkpoint, all checkpoints, and whether bytes were in memory.
 
     A recording without checkpoints gets them, which takes a replay: `progress` is told
     positions. Raises as `Timeline.open` does.
@@ -53,7 +51,12 @@ def last_memory(
     finally:
         loop.close()
     with contextlib.closing(store):
-        return unfold(last_ram(store), recording.manifest.ram.bytes), store.checkpoints
+        ram = unfold(last_ram(store), recording.manifest.ram.bytes)
+
+    def has(content: bytes) -> bool:
+        return store.pages.has(content) or ram.find(content, 0) >= 0
+
+    return ram, store.checkpoints, has
 
 
 def last_ram(store: CheckpointStore) -> RamImage | None:

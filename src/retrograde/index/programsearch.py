@@ -1,6 +1,7 @@
 """Where user programs were mapped in a recording: at the cursor, and at all checkpoints.
 
-Known on x86, whose page tables are all in RAM and of a few kinds.
+A process that lived between two checkpoints is not found at them (see `programcalls`). Known on
+x86, whose page tables are all in RAM and of a few kinds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,18 @@ from retrograde.index.programplace import Piece, Place, Program, Stay, stays
 from retrograde.machine.isa import X86
 from retrograde.timeline.pages import PAGE, Table
 from retrograde.timeline.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A program to be found: its entry point where it was linked, and pieces of it.
+
+    One that is not `movable` is nowhere else.
+    """
+
+    entry: int
+    pieces: Sequence[Piece]
+    movable: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,15 +69,15 @@ async def places_here(timeline: Timeline, pieces: Sequence[Piece]) -> Here:
     return Here(await timeline.in_ram(look), root_of(registers))
 
 
-async def stays_of(timeline: Timeline, programs: Sequence[Sequence[Piece]]) -> list[list[Stay]]:
-    """Return where programs with these pieces were mapped at any checkpoint."""
-    return await asyncio.to_thread(_stays, timeline, programs)
+async def stays_at_checkpoints(timeline: Timeline, programs: Sequence[Wanted]) -> list[list[Stay]]:
+    """Return where programs were mapped at any checkpoint."""
+    return await asyncio.to_thread(_by_checkpoints, timeline, programs)
 
 
-def _stays(timeline: Timeline, wanted: Sequence[Sequence[Piece]]) -> list[list[Stay]]:
+def _by_checkpoints(timeline: Timeline, wanted: Sequence[Wanted]) -> list[list[Stay]]:
     store = timeline.store
     pages = store.pages.filled
-    programs = [Program(pieces, pages) for pieces in wanted]
+    programs = [Program(one.pieces, pages) for one in wanted]
     found: list[list[Stay]] = [[] for _ in programs]
     if not any(len(program.slots) for program in programs):
         return found

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from retrograde.errors import EnvironmentLacks, UsageError
-from retrograde.index.kallsyms import Symbol
+from retrograde.index.elfpieces import Damaged, Elf
+from retrograde.index.kallsyms import ANCHORS, Symbol
 from retrograde.recording.folder import open_regular
 
 _ELF: Final = b"\x7fELF"
@@ -44,7 +45,8 @@ class SymbolFile:
     """Symbols at the addresses they were linked at; sizes by address where the file has them.
 
     `note` is the ELF note with the program's build id as it lies in memory, `build_id` the
-    id in hex; empty where there is none.
+    id in hex; empty where there is none. `program` is how to find it in a guest's memory, where
+    it is an ELF file.
     """
 
     name: str
@@ -52,6 +54,12 @@ class SymbolFile:
     sizes: dict[int, int]
     note: bytes = b""
     build_id: str = ""
+    program: Elf | None = None
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether they are those of a Linux kernel."""
+        return any(symbol.name in ANCHORS for symbol in self.symbols)
 
 
 def read_symbol_file(path: Path, *, elf_only: bool = False) -> SymbolFile:
@@ -90,14 +98,15 @@ def _read_elf(path: Path, data: bytes) -> SymbolFile:
         elf = ELFFile(BytesIO(data))
         table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
         found = list(_elf_symbols(elf, table)) if table else []
-        note, build_id = _build_id(elf)
-    except (ELFError, ValueError, IndexError, KeyError) as error:
-        raise UsageError(f"{path} is a damaged ELF file: {error}.", _HINT) from error
+        program = Elf(path)
+    except (Damaged, ELFError, ValueError, IndexError, KeyError) as error:
+        said = f": {error}" if str(error) else ""
+        raise UsageError(f"{path} is a damaged ELF file{said}.", _HINT) from error
     if not found:
         raise UsageError(f"{path} has no symbol table: it was stripped.", _HINT)
     symbols = sorted(symbol for symbol, _ in found)
     sizes = {symbol.address: size for symbol, size in found if size}
-    return SymbolFile(path.name, symbols, sizes, note, build_id)
+    return SymbolFile(path.name, symbols, sizes, program.note, program.build_id, program)
 
 
 def _elf_symbols(elf: Any, table: Any) -> Iterator[tuple[Symbol, int]]:
@@ -129,14 +138,3 @@ def _letter(section: Any) -> str:
     if section["sh_type"] == "SHT_NOBITS":
         return "B"
     return "D" if flags & _WRITABLE else "R"
-
-
-def _build_id(elf: Any) -> tuple[bytes, str]:
-    for section in elf.iter_sections():
-        if section["sh_type"] != "SHT_NOTE":
-            continue
-        for note in section.iter_notes():
-            if note["n_type"] == "NT_GNU_BUILD_ID":
-                start = note["n_offset"] - section["sh_offset"]
-                return section.data()[start : start + note["n_size"]], note["n_desc"]
-    return b"", ""

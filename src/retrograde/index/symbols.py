@@ -1,37 +1,50 @@
 """Names for addresses: the table `symbols`, and looking addresses up in it.
 
-The symbols are those of a file the user gives, moved to where the kernel ran; else those
-that the guest's kernel keeps in its own memory (see `kallsyms`); else those of the program
-the machine was started with. Memory is that of a
-checkpoint: no machine is run where the recording has checkpoints.
+The kernel's are those of a file the user gives, moved to where the kernel ran; else those that
+the guest's kernel keeps in its own memory (see `kallsyms`); else those of the program the
+machine was started with. Symbols of user programs are added, where processes had them.
+Memory is that of checkpoints: no machine is run where the recording has them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
 from retrograde.errors import RetrogradeError, UsageError
-from retrograde.index.kallsyms import Symbol
+from retrograde.index.kallsyms import ANCHORS, Symbol
 from retrograde.index.kernelplace import (
-    ANCHORS,
     anchors_of,
     anchors_told,
     last_memory,
     likeliest_table,
+    was_in_memory,
 )
+from retrograde.index.pagetables import root_of
+from retrograde.index.programcalls import stays_of
+from retrograde.index.programplace import Piece, Stay
+from retrograde.index.programsearch import Wanted, can_search
 from retrograde.index.store import IndexStore, has_table
 from retrograde.index.symbolfile import SymbolFile, read_symbol_file
+from retrograde.index.symbolrows import Row, columns_of, rows_in, rows_of
+from retrograde.index.views import ROOT_MASK
+from retrograde.machine.elfkind import is_elf, require_program_for
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.sync import LoopThread
+from retrograde.timeline.timeline import Timeline
+from retrograde.visible import visible
 
 Progress = Callable[[int], None]
+Has = Callable[[bytes], bool]
+"""Whether some bytes were in the guest's memory."""
 
 MEMORY: Final = "the guest's memory"
 _SAME_ENOUGH: Final = 0.9
@@ -39,33 +52,17 @@ _SAME_ENOUGH: Final = 0.9
 names stand for several functions."""
 _REACH: Final = 1 << 20
 """Bytes after a symbol of unknown size that may still belong to it."""
+_MAKER_LIMIT: Final = 4000
+_BETWEEN: Final = "; "
 
 
 @dataclass(frozen=True)
-class Symbols:
+class Names:
     """Symbols by address, one for each address."""
 
     addresses: Sequence[int]
     sizes: Sequence[int]
     names: Sequence[str]
-
-    @classmethod
-    def load(cls, store: IndexStore) -> Symbols:
-        """Read the table `symbols`; empty where it was not built."""
-        with store.connect(("symbols",)) as connection:
-            rows = connection.execute(
-                "SELECT address, size, name FROM symbols WHERE main ORDER BY address"
-            ).fetchall()
-        addresses, sizes, names = zip(*rows, strict=True) if rows else ((), (), ())
-        return cls(addresses, sizes, names)
-
-    @classmethod
-    def of(cls, recording: Recording) -> Symbols:
-        """Read the table of a recording; empty where it was not built or cannot be read."""
-        if has_table(recording, "symbols"):
-            with contextlib.suppress(RetrogradeError):
-                return cls.load(IndexStore(recording))
-        return cls((), (), ())
 
     def lookup(self, address: int) -> str | None:
         """Return `name` or `name+0x12` for an address; None where there is no symbol."""
@@ -78,40 +75,208 @@ class Symbols:
         return f"{self.names[at]}+{offset:#x}" if offset else self.names[at]
 
 
+@dataclass(frozen=True)
+class Symbols:
+    """Names that hold in all address spaces, and those of programs in spaces, by root table."""
+
+    everywhere: Names
+    programs: Mapping[int, Sequence[tuple[range, Names]]]
+
+    @classmethod
+    def load(cls, store: IndexStore) -> Symbols:
+        """Read the table `symbols`; empty where it was not built."""
+        with store.connect(("symbols",)) as connection:
+            rows = connection.execute(
+                "SELECT space, first, last, address, size, name FROM symbols WHERE main "
+                "ORDER BY space, first, last, address"
+            ).fetchall()
+        everywhere, programs = Names((), (), ()), defaultdict(list)
+        for (space, first, last), group in groupby(rows, itemgetter(0, 1, 2)):
+            names = Names(*zip(*(row[3:] for row in group), strict=True))
+            if space is None:
+                everywhere = names
+            else:
+                programs[space].append((range(first, last), names))
+        return cls(everywhere, programs)
+
+    @classmethod
+    def of(cls, recording: Recording) -> Symbols:
+        """Read the table of a recording; empty where it was not built or cannot be read."""
+        if has_table(recording, "symbols"):
+            with contextlib.suppress(RetrogradeError):
+                return cls.load(IndexStore(recording))
+        return cls(Names((), (), ()), {})
+
+    def lookup(self, address: int, position: int = -1, space: int | None = None) -> str | None:
+        """Return `name` or `name+0x12` for an address; None where there is no symbol.
+
+        Programs have theirs at a position and in an address space, that of the table `calls`.
+        """
+        found = self.everywhere.lookup(address)
+        if found is None and space is not None:
+            for span, names in self.programs.get(space & ROOT_MASK, ()):
+                if position in span and (found := names.lookup(address)):
+                    break
+        return found
+
+
+async def name_at(timeline: Timeline, symbols: Symbols, pc: int, position: int) -> str | None:
+    """Return the name of the code at `pc` as it is at a position; the cursor may move there."""
+    found = symbols.lookup(pc)
+    if found or not symbols.programs:
+        return found
+    await timeline.seek(position)
+    # Of an access in a program that several processes share, pc may be another's (CF_PCREL).
+    return symbols.lookup(await timeline.pc(), position, root_of(await timeline.registers()))
+
+
 def build_symbols(
     store: IndexStore,
     recording: Recording,
-    file: Path | None = None,
+    files: Sequence[Path] = (),
     *,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write the table `symbols` from `file` or what the recording has; says what is wrong.
+    """Write the table `symbols` from `files` and what the recording has; says what is wrong.
 
-    Does nothing where the table is there and no other file is given. A recording without
-    checkpoints gets them, which takes a replay: `progress` is told positions. Raises
-    UsageError for a file without symbols, and as `Timeline.open` does.
+    What earlier files gave stays, but a kernel's replace those of another and a program's those
+    of one of its name. Does nothing where the table is there and has all of the files. A
+    recording without checkpoints gets them, which takes a replay: `progress` is told positions.
+    Raises UsageError for a file that cannot be used, and as `Timeline.open` does.
     """
-    maker = _digest(file) if file else MEMORY
-    made_by = store.maker("symbols")
-    if made_by and store.done("symbols") and (file is None or made_by == maker):
+    makers = {_digest(file): file for file in files}
+    made_by = _parts(store.maker("symbols"))
+    is_there = bool(store.done("symbols"))
+    if is_there and made_by and set(makers) <= set(made_by):
         return []
-    given = read_symbol_file(file) if file else _of_inputs(recording)
-    ram, checkpoints = last_memory(recording, progress)
-    kernel = likeliest_table(ram, checkpoints)
-    if given is None or (kernel and file is None):
-        troubles = [] if kernel else [_NO_SYMBOLS]
-        symbols, sizes = kernel, {}
-    else:
-        slide = _slide(given, anchors_of(kernel) or anchors_told(ram, checkpoints))
-        troubles = _check(given, kernel, ram, slide) if recording.manifest.ram.seen else []
-        symbols = [symbol._replace(address=symbol.address + slide) for symbol in given.symbols]
-        sizes = {address + slide: size for address, size in given.sizes.items()}
-    if file is None and made_by not in (None, maker):
-        troubles = [*troubles, f"The symbols of {made_by} were lost; --symbols takes them again."]
+    given = [_read(file, recording) for file in files]
+    rows = _rows(store) if is_there else []
+    built = _Built(recording, given, rows, progress)
+    lost = [] if is_there else [one for one in made_by if one != MEMORY and one not in makers]
+    kernel = next((maker for maker, one in zip(makers, given, strict=True) if one.is_kernel), None)
+    first = kernel or (made_by[0] if is_there else MEMORY)
+    kept = made_by[1:] if is_there else []
     store.drop("symbols")
-    store.claim("symbols", maker)
-    store.write("symbols", 0, recording.end + 1, _columns(symbols, sizes))
-    return troubles
+    store.claim("symbols", _joined([first, *kept, *(one for one in makers if one != first)]))
+    store.write("symbols", 0, recording.end + 1, columns_of(built.rows))
+    if lost:
+        names = ", ".join(lost)
+        built.troubles.append(f"The symbols of {names} were lost; --symbols takes them again.")
+    return built.troubles
+
+
+class _Built:
+    """The rows of the table, and what is wrong with the files they come from."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        given: Sequence[SymbolFile],
+        rows: Sequence[Row],
+        progress: Progress | None,
+    ) -> None:
+        self.troubles: list[str] = []
+        self._recording, self._given, self._progress = recording, given, progress
+        named = {one.name for one in given}
+        self.rows = [row for row in rows if row.module is None or row.module not in named]
+        kernels = [one for one in given if one.is_kernel]
+        if kernels or not rows:
+            self._build_kernel(kernels[-1:])
+        programs = [one for one in given if not one.is_kernel]
+        if programs:
+            self._add_programs(programs)
+
+    def _build_kernel(self, given: Sequence[SymbolFile]) -> None:
+        recording = self._recording
+        ram, checkpoints, has = last_memory(recording, self._progress)
+        kernel = likeliest_table(ram, checkpoints)
+        self.rows = [row for row in self.rows if row.module is not None]
+        file = given[0] if given else None
+        if file is None and not kernel:
+            file = None if self._given else _of_inputs(recording)
+            if file is None:
+                self.troubles += [] if self._given else [_NO_SYMBOLS]
+                return
+        if file is None:
+            self.rows += rows_of(kernel, {})
+            return
+        slide = _slide(file, anchors_of(kernel) or anchors_told(ram, checkpoints))
+        if recording.manifest.ram.seen:
+            self.troubles += _check(file, kernel, has, slide)
+        symbols = [one._replace(address=one.address + slide) for one in file.symbols]
+        sizes = {address + slide: size for address, size in file.sizes.items()}
+        self.rows += rows_of(symbols, sizes)
+
+    def _add_programs(self, programs: Sequence[SymbolFile]) -> None:
+        stays, has = _search(self._recording, programs, self._progress)
+        for program, found in zip(programs, stays, strict=True):
+            if found:
+                self.rows += rows_in(program, found)
+            elif found is None or not (program.program and program.program.is_movable):
+                # It is where it was linked, in whatever space; a kernel has no such addresses.
+                self.rows += rows_of(program.symbols, program.sizes, program.name)
+                if program.note and not has(program.note):
+                    self.troubles.append(_strange(program))
+            else:
+                self.troubles.append(
+                    f"{program.name} was not seen mapped in any process: its names are not used."
+                )
+
+
+def _search(
+    recording: Recording, programs: Sequence[SymbolFile], progress: Progress | None
+) -> tuple[list[list[Stay] | None], Has]:
+    """Return where programs were, None where that cannot be told, and what was in memory."""
+
+    async def search() -> tuple[list[list[Stay] | None], Has]:
+        async with await Timeline.open(recording, progress=progress) as timeline:
+            seen = recording.manifest.ram.seen
+            notes = [one.note for one in programs if one.note]
+            known = {note for note in notes if not seen or was_in_memory(timeline.store, note)}
+            if not can_search(timeline):
+                return [None] * len(programs), known.__contains__
+            wanted = [_wanted(one) for one in programs]
+            found = await stays_of(timeline, [one for one in wanted if one])
+            places = iter(found)
+            return [next(places) if one else None for one in wanted], known.__contains__
+
+    loop = LoopThread()
+    try:
+        return loop.run(search())
+    finally:
+        loop.close()
+
+
+def _wanted(given: SymbolFile) -> Wanted | None:
+    elf = given.program
+    if elf is None:
+        return None
+    pieces = [Piece(address, content) for address, content in elf.pieces()]
+    return Wanted(elf.entry, pieces, elf.is_movable) if pieces else None
+
+
+def _read(file: Path, recording: Recording) -> SymbolFile:
+    if is_elf(file):
+        require_program_for(file, recording.manifest.machine.target)
+    return read_symbol_file(file)
+
+
+def _rows(store: IndexStore) -> list[Row]:
+    with store.connect(("symbols",)) as connection:
+        found = connection.execute(f"SELECT {', '.join(Row._fields)} FROM symbols").fetchall()
+    return [Row(*row) for row in found]
+
+
+def _parts(maker: str | None) -> list[str]:
+    return maker.split(_BETWEEN) if maker else []
+
+
+def _joined(makers: Sequence[str]) -> str:
+    text = _BETWEEN.join(dict.fromkeys(makers))
+    if len(text) <= _MAKER_LIMIT:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{makers[0]}{_BETWEEN}{len(makers) - 1} files (SHA-256 {digest})"
 
 
 _NO_SYMBOLS: Final = (
@@ -131,7 +296,8 @@ def _of_inputs(recording: Recording) -> SymbolFile | None:
 def _digest(file: Path) -> str:
     # A file that cannot be read is reported by who reads it.
     content = file.read_bytes() if file.is_file() else b""
-    return f"{file.name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
+    name = visible(file.name).replace(_BETWEEN, "_")[:100]
+    return f"{name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
 
 
 def _slide(given: SymbolFile, ran: dict[str, int]) -> int:
@@ -141,15 +307,10 @@ def _slide(given: SymbolFile, ran: dict[str, int]) -> int:
     return next((ran[name] - linked[name] for name in both), 0)
 
 
-def _check(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap, slide: int) -> list[str]:
+def _check(given: SymbolFile, kernel: list[Symbol], has: Has, slide: int) -> list[str]:
     """Say in words why the symbols in a file are not those of the program that ran."""
     if given.note:
-        if ram.find(given.note, 0) >= 0:
-            return []
-        return [
-            f"{given.name} is not what ran in this machine: its build id {given.build_id} is "
-            "nowhere in memory. Its names may be wrong."
-        ]
+        return [] if has(given.note) else [_strange(given)]
     ran = {symbol.name: symbol.address for symbol in kernel if symbol.type in "Tt"}
     common = [symbol for symbol in given.symbols if symbol.name in ran]
     same = sum(ran[symbol.name] == symbol.address + slide for symbol in common)
@@ -161,29 +322,8 @@ def _check(given: SymbolFile, kernel: list[Symbol], ram: mmap.mmap, slide: int) 
     ]
 
 
-def _columns(symbols: list[Symbol], sizes: dict[int, int]) -> dict[str, Sequence[object]]:
-    symbols = sorted(symbols)
-    addresses = [symbol.address for symbol in symbols]
-    placed = [symbol.address for symbol in symbols if symbol.type not in "Aa"]
-    following = {a: b - a for a, b in pairwise(placed) if b > a}
-    best = {symbol.address: symbol for symbol in sorted(symbols, key=_rank, reverse=True)}
-    return {
-        "address": addresses,
-        "size": [sizes.get(a, 0 if sizes else following.get(a, 0)) for a in addresses],
-        "name": [symbol.name for symbol in symbols],
-        "type": [symbol.type for symbol in symbols],
-        "module": [None] * len(symbols),
-        "main": [symbol is best[symbol.address] and symbol.type not in "Aa" for symbol in symbols],
-    }
-
-
-def _rank(symbol: Symbol) -> tuple[bool, bool, int, bool, str]:
-    """Order the symbols at one address: first that which says most about what is there.
-
-    Functions before data, what is something before marks of where a section begins or
-    ends, what people call before what the compiler and the linker made.
-    """
-    name = symbol.name
-    is_mark = name in ANCHORS or name.endswith(("_start", "_end", "_begin"))
-    underscores = len(name) - len(name.lstrip("_."))
-    return (symbol.type not in "Tt", is_mark, underscores, symbol.type.islower(), name)
+def _strange(given: SymbolFile) -> str:
+    return (
+        f"{given.name} is not what ran in this machine: its build id {given.build_id} was "
+        "nowhere in memory at a checkpoint. Its names may be wrong."
+    )

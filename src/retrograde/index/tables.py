@@ -190,16 +190,21 @@ _ALL = (
     ),
     Table(
         "symbols",
-        1,
+        2,
         "symbols",
-        "Functions and variables of the guest's kernel and its modules.",
+        "Functions and variables of the guest's kernel, and of user programs named.",
         (
             Column("address", ADDRESS, "virtual address, as it was in the recorded machine"),
             Column("size", ADDRESS, "bytes; of a kernel's own table up to the next symbol"),
             Column("name", "VARCHAR", "name"),
             Column("type", "VARCHAR", "letter as nm prints it: t, T code; d, D, b, B, r, R data"),
-            Column("module", "VARCHAR", "kernel module; NULL for the kernel itself"),
+            Column("module", "VARCHAR", "kernel module or user program; NULL: the kernel itself"),
             Column("main", "BOOLEAN", "whether `functions` names this address by it; one each"),
+            Column(
+                "space", ADDRESS, "address space it is in, by its root table; NULL: in all of them"
+            ),
+            Column("first", POSITION, "from which position on it may be there; NULL: always"),
+            Column("last", POSITION, "from which position on it is there no more; NULL: never"),
         ),
     ),
     Table(

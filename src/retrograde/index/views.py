@@ -42,14 +42,19 @@ _CALLS = {column.name: column for column in TABLES["calls"].columns}
 _ARGUMENTS = tuple(column for name, column in _CALLS.items() if name.startswith("arg"))
 _ARGUMENT_NAMES = ", ".join(column.name for column in _ARGUMENTS)
 
+# Of CR3 what names the root table (Intel SDM volume 3, 4.5): the rest are flags and a number.
+ROOT_MASK: Final = 0x000F_FFFF_FFFF_F000
+
 # A call leads to a function's first byte. The caller's name is not in it: to look for the
 # function around every call costs a sort of all calls, also when only some are asked for.
 _FUNCTIONS = f"""
     SELECT call.position, callee.name, call.return_position,
         call.return_position - call.position AS instructions, call.depth, call.pc,
-        call.target, call.sp, call.space, {_ARGUMENT_NAMES}
+        call.target, call.sp, call.space, {_ARGUMENT_NAMES}, callee.module
     FROM calls AS call
     LEFT JOIN (FROM symbols WHERE main) AS callee ON call.target = callee.address
+        AND (callee.space IS NULL OR (callee.space = call.space & {ROOT_MASK}
+            AND call.position >= callee.first AND call.position < callee.last))
 """
 
 # Both take the caller's registers and the number (arch/x86/entry/common.c since 5.13,
@@ -72,6 +77,7 @@ VIEWS: Final = (
             Column("instructions", POSITION, "from the call to its return; NULL: never"),
             *(_CALLS[name] for name in ("depth", "pc", "target", "sp", "space")),
             *_ARGUMENTS,
+            Column("module", "VARCHAR", "user program or kernel module; NULL: the kernel, or none"),
         ),
         _FUNCTIONS,
     ),

@@ -1,9 +1,10 @@
 """What an ELF file says of itself: pieces of its code, its build id, whether it has symbols.
 
-Read here because gdb tells little of files that it has not loaded. The file may be a damaged
-one, or made to harm: what it says is checked against its size. gABI, "Object Files".
+The file may be a damaged one, or made to harm: what it says is checked against its size. gABI,
+"Object Files".
 
-Runs in gdb's own Python (3.7 and later).
+gdbserver/gdbsymbols.py has it, too, in gdb's own Python (3.7 and later): nothing of ours is
+imported here.
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ class Elf:
     def note(self) -> bytes:
         """The note with the build id, as it is in memory; empty where there is none."""
         return self._note()[1]
+
+    @property
+    def build_id(self) -> str:
+        """The build id in hexadecimal digits; empty where there is none."""
+        return self.note[16:].hex()
 
     def _note(self) -> tuple[int, bytes]:
         for segment in self._segments:

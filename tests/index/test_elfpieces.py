@@ -1,4 +1,4 @@
-"""ELF files as the script in gdb reads them, whole, cut and with any byte changed."""
+"""ELF files as we read them, whole, cut and with any byte changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from retrograde.gdbserver.gdbelf import Damaged, Elf
 from retrograde.guests import builtin
+from retrograde.index.elfpieces import Damaged, Elf
 
 ELFS = sorted((Path(builtin.__file__).parent / "tiny").glob("*.elf"))
 
