@@ -61,6 +61,14 @@ def test_they_are_added_to_those_of_the_kernel(linux: Linux, family: Path, tmp_p
     assert '"begin" is a function at address 0x7' in said
 
 
+def test_the_kernel_names_itself(linux: Linux) -> None:
+    """Nothing is named: what the kernel keeps in its memory is enough, wherever KASLR put it."""
+    said = gdb(linux(), "console:child", "info symbol $pc", "info address do_exit", "break do_exit")
+    assert " in section .text" in said
+    assert re.search(r'"do_exit" is at 0xffffffff[0-9a-f]{8} in', said)
+    assert re.search(r"Breakpoint 1 at 0xffffffff[0-9a-f]{8}", said)
+
+
 def test_where_no_process_has_it_that_is_told(linux: Linux, family: Path) -> None:
     """Whether a checkpoint fell into a process depends on how fast the machine was."""
     said = gdb(linux(), "100_000_000", "info address begin", symbols=(family,))

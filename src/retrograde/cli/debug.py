@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,6 +27,9 @@ from retrograde.machine.process import send_signal
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.wiring import socket_in
 from retrograde.recording.bundle import Recording
+
+if TYPE_CHECKING:
+    from retrograde.timeline.timeline import Timeline
 
 _SECONDS_TO_LEAVE = 5.0
 
@@ -67,7 +71,8 @@ def command(
 ) -> int:
     """Open gdb, attached, at a position of the recording; ends when gdb ends.
 
-    Symbols come from --symbols, else from the recording's kernel if that is an ELF file.
+    Symbols come from --symbols, else from the recording's kernel if that is an ELF file, else
+    those that a Linux kernel has in its own memory.
     In gdb, `help retro` lists what is added to its own commands.
     """
     position = recording.resolve(at)
@@ -152,7 +157,26 @@ async def _served(
             attach = ["-ex", f"exec-file {names[0]}", *attach]
             attach += [word for name in names for word in ("-ex", f"retro symbols {name}")]
         async with timeline, await GdbServer.start(timeline, address, warn, mode=mode):
+            if not program and (kernel := await _own_names(timeline)):
+                file = Path(folder) / "kernel"
+                file.write_bytes(kernel)
+                # Before our commands: it is in place already.
+                attach = ["-ex", f"symbol-file {_quoted(file)}", *attach]
             yield [*guest, *attach]
+
+
+async def _own_names(timeline: Timeline) -> bytes | None:
+    """Return the symbols that a Linux kernel has in its own memory, as a file for gdb."""
+    from retrograde.index.kernelplace import last_ram, likeliest_table, unfold
+    from retrograde.index.symbolelf import symbol_elf
+
+    def find() -> bytes | None:
+        manifest, store = timeline.recording.manifest, timeline.store
+        ram = unfold(last_ram(store), manifest.ram.seen) if manifest.ram.seen else None
+        kernel = likeliest_table(ram, store.checkpoints) if ram else []
+        return symbol_elf(manifest.machine.target, kernel)
+
+    return await asyncio.to_thread(find)
 
 
 def _quoted(path: Path) -> str:
