@@ -37,8 +37,8 @@ from retrograde.index.symbolfile import SymbolFile, read_symbol_file
 from retrograde.index.symbolrows import Row, columns_of, rows_in, rows_of
 from retrograde.index.views import ROOT_MASK
 from retrograde.machine.elfkind import is_elf, require_program_for
+from retrograde.portal import LoopThread
 from retrograde.recording.bundle import Recording
-from retrograde.timeline.sync import LoopThread
 from retrograde.timeline.timeline import Timeline
 from retrograde.visible import visible
 

@@ -36,6 +36,7 @@ class Call(NamedTuple):
     arg3: int | None
     arg4: int | None
     arg5: int | None
+    module: str | None
 
 
 _CALLS = {column.name: column for column in TABLES["calls"].columns}
