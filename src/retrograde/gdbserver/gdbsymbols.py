@@ -116,30 +116,22 @@ def _load_program(ask: Callable[[str], str], elf: Any, file: Path) -> bool:
     They are loaded once for each place where a process has it, so that its names are known in all.
     """
     bases = _bases(ask, elf, file)
-    loaded = _programs.pop(file, [])
-    if _is_guess(loaded):
-        for command in loaded:
-            _quietly(_REMOVING[command.split()[0]].format(_quoted(file)))
-        loaded = []
-    if bases in ([], [0]) and not gdb.objfiles():
-        commands = [f"symbol-file {_quoted(file)}"]
+    name, loaded = _quoted(file), _programs.get(file, [])
+    if elf.is_movable:
+        commands = [f"add-symbol-file {name} -o {base:#x}" for base in bases or [0]]
+        guess = f"add-symbol-file {name} -o 0x0"
+        if bases and loaded == [guess]:
+            _quietly(f"remove-symbol-file {name}")
+            loaded = []
     else:
-        commands = [f"add-symbol-file {_quoted(file)} -o {base:#x}" for base in bases or [0]]
+        alone = not gdb.objfiles()
+        commands = loaded or [f"{'symbol-file' if alone else 'add-symbol-file'} {name}"]
     # What is in place stays: gdb's breakpoints are in it.
     new = [command for command in commands if command not in loaded]
     for command in new:
         _quietly(command)
     _programs[file] = loaded + new
     return bool(bases)
-
-
-_REMOVING = {"add-symbol-file": "remove-symbol-file {}", "symbol-file": "symbol-file"}
-
-
-def _is_guess(commands: Sequence[str]) -> bool:
-    return all(
-        command.startswith("symbol-file") or command.endswith("-o 0x0") for command in commands
-    )
 
 
 def _bases(ask: Callable[[str], str], elf: Any, file: Path) -> list[int]:
