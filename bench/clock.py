@@ -1,6 +1,6 @@
 """What the guest's clock costs and breaks: systems recorded at every shift, and replayed.
 
-    python bench/clock.py --output /var/tmp/clock [--shifts 2 4 7] [SYSTEM...]
+    python bench/clock.py [SYSTEM...] [--output /var/tmp/clock] [--shifts 2 4 7]
 
 For each: instructions up to the last thing it is to say, the size of the log and its events,
 processor seconds of recording and of replaying it all, and how often the console tells of

@@ -84,7 +84,7 @@ def _disks(folder: Path) -> Iterator[Recording]:
     for name in diskload_names():
         path = folder / f"{name}.retro"
         if not path.is_dir():
-            asyncio.run(record(path, diskload_guest(name).qemu_args, shift=4))
+            asyncio.run(record(path, diskload_guest(name).qemu_args))
         yield Recording.open(path)
 
 

@@ -57,7 +57,7 @@ def test_linux_boot(files):
         CONSOLE,
     )
     assert machine.files == (files / "bzImage", files / "initrd.img")
-    assert (machine.ram_bytes, machine.board, machine.spec.shift) == (128 << 20, "", 7)
+    assert (machine.ram_bytes, machine.board, machine.spec.shift) == (128 << 20, "", 4)
     assert machine.notes == ()
 
 
@@ -272,6 +272,26 @@ def test_relative_folders_of_the_live_network_are_made_absolute(files):
 )
 def test_the_users_clock_is_honoured(line, shift):
     assert parse(line, shift=3).spec.shift == shift
+
+
+@pytest.mark.parametrize(
+    ("line", "shift"),
+    [
+        ("-kernel bzImage -append quiet", 4),
+        ("-kernel bzImage -initrd initrd.img", 4),
+        ("-hda disk.img", 4),
+        ("-cdrom disk.img -boot d", 4),
+        ("-blockdev file,node-name=d,filename=disk.img -device virtio-blk-pci,drive=d", 4),
+        ("-kernel bzImage", 7),
+        ("-bios bzImage -drive if=pflash,format=raw,file=vars.fd", 7),
+        ("-M virt,pflash0=f -blockdev file,node-name=f,filename=vars.fd", 7),
+        ("-fda disk.img", 7),
+        ("-drive if=ide,index=2,media=cdrom", 7),
+        ("-hda disk.img -icount 7", 7),
+    ],
+)
+def test_a_system_has_a_faster_clock_than_firmware(line, shift):
+    assert parse(line).spec.shift == shift
 
 
 @pytest.mark.parametrize(

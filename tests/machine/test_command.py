@@ -146,7 +146,7 @@ def test_record_command_of_a_linux_boot(disk):
         f"memory-backend-file,id=retrograde-ram,share=on,mem-path={quoted}/ram,size=134217728B",
         *("-machine", "memory-backend=retrograde-ram"),
         *("-machine", "hpet=off", "-global", "apic-common.vapic=off"),
-        *("-icount", f"shift=7,rr=record,rrfile={quoted}/replay.log"),
+        *("-icount", f"shift=4,rr=record,rrfile={quoted}/replay.log"),
         *("-sandbox", argv[-1]),
     ]
     assert "spawn=deny" in argv[-1]
@@ -160,7 +160,7 @@ def test_replay_differs_from_record_in_a_few_words_only(disk):
     pairs = zip(recording, replaying[:-2], strict=True)
     assert {(a, b) for a, b in pairs if a != b} == {
         tuple(
-            f"shift=7,rr={mode},rrfile={FOLDER.replace(',', ',,')}/replay.log,rrsnapshot=init"
+            f"shift=4,rr={mode},rrfile={FOLDER.replace(',', ',,')}/replay.log,rrsnapshot=init"
             for mode in ("record", "replay")
         )
     }

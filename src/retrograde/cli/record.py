@@ -20,6 +20,7 @@ from retrograde.cli.output import JSON_OPTION, note, progress, warn
 from retrograde.cli.terminal import ConsoleOutput, Terminal
 from retrograde.cli.typist import Script, step_of
 from retrograde.errors import UsageError
+from retrograde.machine.clock import SYSTEM_SHIFT
 from retrograde.machine.userconsole import (
     AskedPlace,
     FileCopy,
@@ -27,9 +28,6 @@ from retrograde.machine.userconsole import (
     asked_places,
 )
 from retrograde.recording.bundle import Recording
-
-FAST_SHIFT = 4
-"""At 16 ns an instruction a Debian's services start in time (bench/clock.py)."""
 
 _TIMED_OUT = re.compile(rb"[^\r\n]{0,40}\btimed out\b[^\r\n]{0,20}", re.IGNORECASE)
 
@@ -66,9 +64,7 @@ def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.option(
     "--shift",
     type=click.IntRange(0, 10),
-    default=7,
-    show_default=True,
-    help="2^SHIFT ns an instruction.",
+    help="2^SHIFT ns an instruction. Default: 4 with a disk, -initrd or -append, else 7.",
 )
 @click.option("--timeout", type=float, callback=positive, help="End it after so many seconds.")
 @click.option("--without-quirk", multiple=True, metavar="NAME", help="Leave out a remedy.")
@@ -100,7 +96,7 @@ def command(
     output: Path,
     target: str,
     qemu: str | None,
-    shift: int,
+    shift: int | None,
     timeout: float | None,
     without_quirk: tuple[str, ...],
     steps: tuple[str, ...],
@@ -148,7 +144,7 @@ async def record_here(
     as_qemu: bool = False,
     target: str,
     program: str | None,
-    shift: int = 7,
+    shift: int | None = None,
     timeout: float | None = None,
     without_quirks: frozenset[str] = frozenset(),
     script: Script | None = None,
@@ -211,7 +207,7 @@ async def record_here(
 def _late(recording: Recording) -> str:
     """Say that the guest's time-outs may come of its clock, which runs on instructions."""
     shift = recording.manifest.machine.shift
-    if shift == "auto" or shift <= FAST_SHIFT:
+    if shift == "auto" or shift <= SYSTEM_SHIFT:
         return ""
     found = _TIMED_OUT.findall(recording.console_bytes())
     if not found:
@@ -219,7 +215,7 @@ def _late(recording: Recording) -> str:
     first = found[0].decode(errors="replace").strip()
     return (
         f"something timed out {len(found)} times, the console says ({first!r}): at {2**shift} ns "
-        f"an instruction the guest's processor is slow; try --shift {FAST_SHIFT}"
+        f"an instruction the guest's processor is slow; try --shift {SYSTEM_SHIFT}"
     )
 
 

@@ -19,7 +19,7 @@ from retrograde.guests.cached import cached
 from retrograde.guests.guest import Guest
 
 SHIFT = 2
-"""The clock to record it with: at the usual 128 ns an instruction its services time out."""
+"""The clock it is measured with: at 128 ns an instruction its services time out."""
 
 _SUITE = "bookworm"
 _PACKAGES = (

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from retrograde.errors import ArgumentRefused
 from retrograde.machine import useroptions
+from retrograde.machine.clock import usual_shift
 from retrograde.machine.fatfolder import FatFolder
 from retrograde.machine.refusals import (
     HARDWARE,
@@ -75,11 +78,14 @@ class UserMachine:
     notes: tuple[str, ...] = ()
 
 
-def parse_arguments(arguments: Sequence[str], target: str, shift: Shift = 7) -> UserMachine:
+def parse_arguments(
+    arguments: Sequence[str], target: str, shift: Shift | None = None
+) -> UserMachine:
     """Turn arguments for `qemu-system-TARGET` into a machine.
 
-    `shift` is the clock when the arguments have no -icount. Raises ArgumentRefused for
-    what cannot be recorded or is not an argument QEMU takes.
+    `shift` is the clock when the arguments have no -icount; without either it is the machine's
+    `usual_shift`. Raises ArgumentRefused for what cannot be recorded or is not an argument QEMU
+    takes.
     """
     reader = _Reader(target, shift)
     for option, value in _words(arguments):
@@ -140,7 +146,7 @@ _VALUELESS = frozenset(
 class _Reader:
     """Takes options one by one; `machine` gives the result."""
 
-    def __init__(self, target: str, shift: Shift) -> None:
+    def __init__(self, target: str, shift: Shift | None) -> None:
         self._target = target
         self._shift = shift
         self._options: list[Option] = []
@@ -174,7 +180,9 @@ class _Reader:
             *self._serial.options(has_default=not nodefaults),
         ]
         try:
-            spec = MachineSpec(self._target, tuple(options), self._shift)
+            spec = MachineSpec(self._target, tuple(options))
+            shift = usual_shift(spec) if self._shift is None else self._shift
+            spec = msgspec.structs.replace(spec, shift=shift)
         except ValueError as error:
             raise ArgumentRefused(
                 f"This machine cannot be recorded: {error}.", "Check the arguments."

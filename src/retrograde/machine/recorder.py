@@ -81,7 +81,7 @@ async def record(
     *,
     target: str = "x86_64",
     program: str | None = None,
-    shift: Shift = 7,
+    shift: Shift | None = None,
     timeout: float | None = None,
     without_quirks: frozenset[str] = frozenset(),
     copy_disks: bool = False,
@@ -96,7 +96,8 @@ async def record(
 ) -> Recording:
     """Record the machine that QEMU would run with `arguments`, and return the recording.
 
-    `shift` is the clock (2**shift ns an instruction) unless the arguments have -icount.
+    `shift` is the clock (2**shift ns an instruction); an -icount in the arguments goes before it,
+    and without either it is `clock.usual_shift`.
     Ends when the guest does, after `timeout` seconds, when `stop` is set or the task is
     cancelled; each gives a complete recording. `console` is QEMU's end of a connected
     socket pair: what comes in through it is typed at the first serial port, whose
