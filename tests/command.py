@@ -39,6 +39,7 @@ def retrograde(
     environment: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
     program: Sequence[str] = RETROGRADE,
+    seconds: float = SECONDS,
 ) -> Done:
     """Run `retrograde WORDS` to its end; `prefix` is put before it (`unshare`, say)."""
     done = subprocess.run(
@@ -47,7 +48,7 @@ def retrograde(
         capture_output=True,
         cwd=cwd,
         env={**os.environ, **(environment or {})},
-        timeout=SECONDS,
+        timeout=seconds,
     )
     return Done(done.returncode, done.stdout, done.stderr.decode())
 

@@ -288,3 +288,10 @@ def test_names_with_quotes(tmp_path: Path) -> None:
     store = IndexStore(make_recording(tmp_path / "it's; DROP.retro"))
     store.write("context", 0, 9, contexts((1, "space", 1)))
     assert all_contexts(store) == [(1, "space", 1)]
+
+
+def test_duckdb_shows_no_bar_of_its_own(recording: Recording) -> None:
+    """It is shown after two seconds, on stdout, where answers go."""
+    with IndexStore(recording).connect(()) as connection:
+        asked = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    assert asked == [(False,)]

@@ -322,3 +322,11 @@ def test_symbols_of_the_program_a_machine_was_started_with(copied: Callable[...,
     assert {row["address"] for row in rows} == expected
     missing = retrograde("query", folder, sql, "--symbols", folder / "nothing")
     assert_error(missing, 2, "cannot be read")
+
+
+@pytest.mark.qemu
+@pytest.mark.usefixtures("probe")
+def test_names_are_there_before_anybody_asked_for_them(copied: Callable[..., Path]) -> None:
+    """No query has built the table; its place was empty until one did."""
+    done = retrograde("last-write", "--json", copied("tiny"), "0x200000:8")
+    assert done.json()["symbol"] is not None

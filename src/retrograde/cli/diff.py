@@ -174,10 +174,9 @@ def _label(symbols: Symbols, address: int) -> str:
 
 
 def _symbols(both: Both) -> list[Symbols]:
-    from retrograde.index.store import IndexStore
     from retrograde.index.symbols import Symbols
 
-    return [Symbols.load(IndexStore(recording)) for recording in both]
+    return [Symbols.of(recording) for recording in both]
 
 
 def _surroundings(

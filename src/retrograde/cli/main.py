@@ -26,7 +26,7 @@ from retrograde.visible import visible_lines
 
 COMMANDS = {
     "doctor": "What is here, what works, what each quirk probe found.",
-    "demo": "Record a real kernel's boot, replay it, prove it runs backwards.",
+    "demo": "What this is for: two boots recorded, five things done with them.",
     "record": "Record a machine: its QEMU arguments follow --.",
     "info": "What a recording holds.",
     "replay": "Run a recording; its console goes to stdout.",

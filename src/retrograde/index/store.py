@@ -192,6 +192,8 @@ class IndexStore:
         connection.execute("SET python_enable_replacements = false")
         # The files never change: what they hold need not be looked up again for each query.
         connection.execute("SET parquet_metadata_cache = true")
+        # It goes to stdout after two seconds, among what a command prints there.
+        connection.execute("SET enable_progress_bar = false")
         for table in TABLES.values():
             if table.name in tables:
                 self.show(table.name, connection)

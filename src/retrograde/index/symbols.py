@@ -32,7 +32,7 @@ from retrograde.index.pagetables import root_of
 from retrograde.index.programcalls import stays_of
 from retrograde.index.programplace import Piece, Stay
 from retrograde.index.programsearch import Wanted, can_search
-from retrograde.index.store import IndexStore, has_table
+from retrograde.index.store import IndexStore
 from retrograde.index.symbolfile import SymbolFile, read_symbol_file
 from retrograde.index.symbolrows import Row, columns_of, rows_in, rows_of
 from retrograde.index.views import ROOT_MASK
@@ -101,10 +101,14 @@ class Symbols:
 
     @classmethod
     def of(cls, recording: Recording) -> Symbols:
-        """Read the table of a recording; empty where it was not built or cannot be read."""
-        if has_table(recording, "symbols"):
-            with contextlib.suppress(RetrogradeError):
-                return cls.load(IndexStore(recording))
+        """Return a recording's symbols, made where there are none yet; empty where that fails.
+
+        For recordings with checkpoints: one without would be replayed.
+        """
+        with contextlib.suppress(RetrogradeError, OSError):
+            store = IndexStore(recording)
+            build_symbols(store, recording)
+            return cls.load(store)
         return cls(Names((), (), ()), {})
 
     def lookup(self, address: int, position: int = -1, space: int | None = None) -> str | None:
