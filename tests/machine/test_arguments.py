@@ -486,6 +486,9 @@ REFUSED = {
     "not a regular file": ["-kernel ."],
     "vmdk": ["-drive file=disk.img,format=vmdk"],
     "not a qcow2": ["-drive file=disk.img,format=qcow2"],
+    "hangs when the guest resets it": [
+        *("-device virtio-gpu-pci", "-device virtio-vga,id=v", "-vga virtio"),
+    ],
     "save its state": ["-device nvme,drive=d,serial=x", "-device usb-net"],
     "stalls": ["-device e1000,netdev=n", "-nic user", "-net nic -net user", "-nic user,model=igb"],
     "lacks its value": ["-kernel"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -158,3 +159,28 @@ async def test_a_real_board_passes_all_checks(probe):
     assert seen == list(CHECKS)
     assert (cell.verdict, cell.quirks) == ("quirk", ("x86-vapic",))
     assert cell.reverses
+
+
+@pytest.mark.qemu
+async def test_a_trial_looks_where_it_is_told_to(probe):
+    """What comes before `start` is passed over, and no random operations are tried."""
+    qemu = find_qemu("x86_64")
+    guest = board_guest("x86_64", "pc")
+    subject = Subject(
+        target="x86_64",
+        board="pc",
+        guest=guest.name,
+        program=str(qemu.path),
+        version=qemu.full_version,
+        qemu_sha256=qemu.digest,
+        arguments=tuple(guest.qemu_args),
+        start="TINY-PHASE 0000000000000006",
+        done=guest.done,
+        operations=0,
+    )
+    cell = await try_cell(subject, 250.0)
+    assert cell.failure is None, cell.sentence
+    assert cell.outcome("exact") is None
+    (checkpoint,) = (check for check in cell.checks if check.name == "checkpoint")
+    first = int(re.search(r"at ([0-9_]+)", checkpoint.text)[1])
+    assert first > cell.end * 3 // 4

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.guests import apt, cpio
+from retrograde.guests import modular
 from retrograde.guests.cached import cached
 from retrograde.guests.guest import Guest
-from retrograde.guests.reference import busybox_in
 
-_KERNEL = "linux-image-amd64:amd64"
-_KERNEL_IMAGE = r"linux-image-\S+-amd64"
-_BUSYBOX = "busybox-static:amd64"
 _MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "ata_piix", "ahci"),
     *("uhci_hcd", "usb_storage", "sd_mod", "sdhci_pci", "mmc_block"),
@@ -134,49 +128,11 @@ def diskload_guest(controller: str) -> Guest:
 
 
 def _make(result: Path, work: Path) -> None:
-    unpacked = work / "unpacked"
-    unpacked.mkdir()
-    apt.fetch(_KERNEL, _KERNEL_IMAGE, unpacked)
-    apt.fetch(_BUSYBOX, None, unpacked)
-    (kernel,) = (unpacked / "boot").glob("vmlinuz-*")
-    shutil.copyfile(kernel, result / "vmlinuz")
-    modules = _in_order({path.stem.replace("-", "_"): path for path in unpacked.rglob("*.ko")})
-    (result / "initrd.cpio").write_bytes(_initrd(busybox_in(unpacked), modules))
+    modular.make(result, work, _INIT, {"modules": _MODULES})
     contents = random.Random(7).randbytes(_DISK_BYTES)  # noqa: S311 - something to read
     raw, qcow2 = result / "disk.raw", result / "disk.qcow2"
     raw.write_bytes(contents)
     _convert(raw, qcow2)
-
-
-def _in_order(known: Mapping[str, Path]) -> dict[str, bytes]:
-    """Return the modules wanted and those they depend on, which come first."""
-    found: dict[str, bytes] = {}
-
-    def add(name: str) -> None:
-        if name in found or name not in known:
-            return
-        data = known[name].read_bytes()
-        depends = re.search(rb"\0depends=([^\0]*)\0", data)
-        for other in depends[1].decode().split(",") if depends else ():
-            add(other.replace("-", "_"))
-        found[name] = data
-
-    for name in _MODULES:
-        add(name)
-    return found
-
-
-def _initrd(busybox: bytes, modules: Mapping[str, bytes]) -> bytes:
-    return cpio.archive(
-        [
-            *(cpio.directory(name) for name in ("bin", "dev", "m", "proc", "sys")),
-            cpio.character_device("dev/console", 5, 1),
-            cpio.program("bin/busybox", busybox),
-            cpio.program("init", _INIT),
-            cpio.program("modules", "\n".join(modules).encode()),
-            *(cpio.program(f"m/{name}.ko", data) for name, data in modules.items()),
-        ]
-    )
 
 
 def _convert(raw: Path, qcow2: Path) -> None:

@@ -253,6 +253,7 @@ class _Reader:
             "smp": useroptions.smp,
             "m": self._memory,
             "icount": self._icount,
+            "vga": useroptions.vga,
             "rtc": useroptions.rtc,
             "name": useroptions.name,
             "action": useroptions.action,

@@ -82,6 +82,11 @@ NO_STATE = Refusal(
 STALLING_NIC = Refusal(
     "its replay stalls at the start", "Use virtio-net-pci, rtl8139 or pcnet instead."
 )
+# virtio_gpu_reset waits for the main loop, which waits for the replay lock of the processor that
+# waits: seen with QEMU 10.0.2 as soon as Linux's driver takes the device.
+HANGING_GPU = Refusal(
+    "QEMU hangs when the guest resets it", "Use -vga std or -device bochs-display instead."
+)
 STALLING_USB = Refusal("its replay can stall at the start", "Use -device qemu-xhci instead.")
 
 REFUSED_OPTIONS = {
@@ -123,6 +128,7 @@ REFUSED_DEVICES: tuple[tuple[re.Pattern[str], Refusal], ...] = tuple(
         (r"nvme.*|usb-(net|uas|audio)|rocker|virtio-sound.*", NO_STATE),
         (r"e1000.*|igb.*", STALLING_NIC),
         (r".*ehci.*", STALLING_USB),
+        (r"virtio-(gpu|vga).*", HANGING_GPU),
     )
 )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from retrograde.errors import ArgumentRefused
 from retrograde.machine.refusals import (
     CHARDEV,
+    HANGING_GPU,
     HOST_CPU,
     LOCALTIME,
     ONE_THREAD,
@@ -184,6 +185,13 @@ def debugcon(value: str) -> tuple[list[Properties], str] | None:
         return None
     chosen = [(key, text) for key, text in pairs if key in ("iobase", "readback")]
     return [global_(f"isa-debugcon.{key}={text}") for key, text in chosen], given.get("chardev", "")
+
+
+def vga(value: str) -> Text:
+    """Return -vga; raises ArgumentRefused for a card that is refused as a -device."""
+    if value == "virtio":
+        refuse("-vga virtio", HANGING_GPU)
+    return Text("vga", value)
 
 
 def object_(value: str, note: Note) -> Properties | None:

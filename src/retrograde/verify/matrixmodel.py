@@ -33,8 +33,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """A cell to try: one board of one QEMU, and the guest on it.
 
     `program` is QEMU's path, `arguments` the guest's QEMU arguments and `files` the paths
-    among them. `done` is what its console says last, `seconds` when to end a guest that
-    does not end itself. `memory` is an estimate, in bytes, of what the trial takes.
+    among them. `done` is what its console says last, `start` what it says before it does what
+    matters, in whose middle the trial looks, if that is not all. `seconds` is when to end a guest
+    that does not end itself, `operations` the number of random ones. `memory` is an estimate, in
+    bytes, of what the trial takes.
     """
 
     target: str
@@ -45,8 +47,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     qemu_sha256: str
     arguments: tuple[str, ...]
     files: tuple[str, ...] = ()
+    start: str = ""
     done: str = ""
     seconds: float | None = None
+    operations: int = 40
     memory: int = 0
 
     @property
@@ -59,7 +63,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         digests = {path: hashlib.sha256(Path(path).read_bytes()) for path in self.files}
         contents = {path: digest.hexdigest() for path, digest in digests.items()}
         words = [contents.get(word, word) for word in self.arguments]
-        told = (FORMAT, __version__, self.qemu_sha256, self.target, self.board, words, self.seconds)
+        how = (self.start, self.done, self.seconds, self.operations)
+        told = (FORMAT, __version__, self.qemu_sha256, self.target, self.board, words, how)
         return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:24]
 
 
