@@ -80,11 +80,12 @@ def take(boot: Recording, broken: Recording, line: str) -> None:
 
     at = f"console:{line}"
     symbols = Symbols.of(boot)
-    if VARIABLE not in symbols.names:
+    kernel = symbols.everywhere
+    if VARIABLE not in kernel.names:
         raise InternalError(f"The kernel of {boot.path} has no {VARIABLE}.")
     signals.run(_moments(boot, at, symbols))
     heading("3. Who wrote this? In the kernel's own words")
-    address = symbols.addresses[symbols.names.index(VARIABLE)]
+    address = kernel.addresses[kernel.names.index(VARIABLE)]
     say(f"{VARIABLE} is at {address:#x}. Its last writer before that line was\n")
     run("last-write", boot.name, f"{address:#x}:8", "--at", at, folder=boot.path.parent)
     heading("4. One question in SQL")
