@@ -23,6 +23,7 @@ from retrograde.gdbserver.address import Address
 from retrograde.gdbserver.server import GdbServer
 from retrograde.guests.builtin import builtin_guest
 from retrograde.machine.compat import qemu_for
+from retrograde.machine.isa import isa_for
 from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer
 from retrograde.machine.wiring import GdbListener
@@ -33,6 +34,7 @@ from retrograde.wire.rsp import encode
 
 SECONDS = 1800.0
 MEGABYTE = 1 << 20
+DENSE = ("x86_64", "i386", "aarch64", "arm", "ppc64", "mipsel", "m68k")
 
 
 @contextlib.asynccontextmanager
@@ -187,6 +189,29 @@ async def in_the_hot_guest(folder):
     }
 
 
+async def in_dense_guests(folder, steps):
+    """Return the p50 of reverse-stepi for a guest of each ISA whose ticks come thickest."""
+    results = {}
+    for target in DENSE:
+        guest, isa = builtin_guest("tiny", target), isa_for(target)
+        arguments = [*guest.qemu_args, "-icount", "shift=10"]
+        recording = await record(folder / f"{target}.retro", arguments, target=target)
+
+        def run(path, count, isa=isa):
+            with GdbMi("gdb-multiarch") as gdb:
+                gdb.command(f"set architecture {isa.gdb_architecture}")
+                gdb.command(f"set endian {isa.byte_order}")
+                gdb.connect(Path(path), SECONDS)
+                gdb.move("reverse-stepi", SECONDS)
+                return statistics.median(timed(gdb, "reverse-stepi") for _ in range(count))
+
+        for name, serve, count in (("ours", ours, steps), ("stub", stub, 3)):
+            async with serve(recording, recording.resolve("50%")) as path:
+                took = await asyncio.to_thread(run, path, count)
+                results[f"reverse-stepi p50, {target}, {name}"] = took
+    return results
+
+
 async def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recording", type=Path)
@@ -212,6 +237,7 @@ async def main():
         results["ratio"] = {k: results["stub"][k] / v for k, v in results["ours"].items()}
     with tempfile.TemporaryDirectory() as folder:
         results |= await in_the_hot_guest(Path(folder))
+        results |= await in_dense_guests(Path(folder), 100)
     print(json.dumps(results, indent=2))
 
 

@@ -3,7 +3,9 @@
  * code, where no callback sees it. The log tells at which positions; the handler's first
  * block finds them on its stack. Known for x86_64 in long mode (Intel SDM vol. 3, 6.14.2:
  * SS, RSP, RFLAGS, CS, RIP on a 16-byte boundary, below them an error code or nothing)
- * and in real mode (20.1.4: FLAGS, CS and IP of 2 bytes each).
+ * and in real mode (20.1.4: FLAGS, CS and IP of 2 bytes each). Elsewhere how much was pushed
+ * depends on the vector, which nobody tells: where memory alone is asked for (FEATURE_STACKS),
+ * all that a frame can reach is logged as it is then, changed or not.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -30,6 +32,18 @@ static void record_frame(uint64_t position, uint64_t pc, uint64_t top, uint64_t 
     }
 }
 
+/* Log all that the one frame pushed at `position` can reach, or count it as missed. */
+static void log_reach(uint64_t position, uint64_t pc, unsigned frames)
+{
+    uint64_t top;
+
+    if (page->features & FEATURE_STACKS && frames == 1 && can_place() && find_frame(&top)) {
+        record_present(position, pc, top, isa->frame);
+    } else {
+        page->deliveries_missed += frames;
+    }
+}
+
 /* Record the newest `frames` frames; in long mode each holds the stack pointer of the one
  * before, in real mode that one lies right above. */
 static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
@@ -53,7 +67,7 @@ static void record_frames(uint64_t position, uint64_t pc, unsigned frames)
         return;
     }
     if (!in_long_mode()) {
-        page->deliveries_missed += frames;
+        log_reach(position, pc, frames);
         return;
     }
     for (unsigned frame = 0; frame < frames && readable; frame++) {

@@ -137,17 +137,18 @@ static bool interesting(uint64_t vaddr)
            (watched_page(vaddr >> 12) || watched_page((vaddr + 15) >> 12));
 }
 
-static void await_page(struct area *ring)
+static void put_pushed(struct area *ring, const struct record *word)
 {
-    if (pushed_words < MAX_PUSHED) {
+    *(struct record *)ring_slot(ring, sizeof(*word)) = *word;
+    if (word->flags & RECORD_NO_PADDR && pushed_words < MAX_PUSHED) {
         pushed[pushed_words++] = (struct pushed){ring, ring->total - 1};
     }
 }
 
 /*
- * Record a word that the delivery of an interrupt or exception pushed. Its physical
- * address is not known yet, so a physical watch takes what could be in it, having the
- * same place in its page; Python drops what turns out not to be.
+ * Record a word that the delivery of an interrupt or exception pushed. Where its physical
+ * address is not known yet, a physical watch takes what could be in it, having the same
+ * place in its page; Python drops what turns out not to be.
  */
 void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned size)
 {
@@ -165,13 +166,16 @@ void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned s
     if (!(page->features & (FEATURE_WATCH | FEATURE_WRITES))) {
         return;
     }
+    if (in_first_page(vaddr, size) == size) { /* else, and where QEMU does not say, a store tells */
+        word.paddr = physical_address(vaddr);
+        word.flags &= word.paddr == NOWHERE ? ~0 : ~RECORD_NO_PADDR;
+    }
     value = memory_value(vaddr, size, &readable);
     for (unsigned i = 0; i < size; i++) { /* only x86's deliveries push */
         word.data[i] = value >> 8 * i;
     }
     if (page->features & FEATURE_WRITES) {
-        *(struct record *)ring_slot(&page->writes, sizeof(word)) = word;
-        await_page(&page->writes);
+        put_pushed(&page->writes, &word);
     }
     for (uint32_t i = 0; page->features & FEATURE_WATCH && i < page->watches.total; i++) {
         uint64_t first = vaddr;
@@ -182,9 +186,31 @@ void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned s
         }
         if (watches[i].access & ACCESS_WRITE && overlaps(&watches[i], first, size)) {
             word.which = i;
-            *(struct record *)ring_slot(&page->hits, sizeof(word)) = word;
-            await_page(&page->hits);
+            put_pushed(&page->hits, &word);
         }
+    }
+}
+
+/*
+ * Log what is in memory from `vaddr` on, where a delivery may have pushed it or not: either
+ * way it is there from now on. What is not RAM is left out, as no frame of ours is there.
+ */
+void record_present(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned size)
+{
+    while (size) {
+        struct record here = {.position = position, .pc = pc, .vaddr = vaddr,
+                              .paddr = physical_address(vaddr), .beyond = NOWHERE,
+                              .flags = RECORD_ACCESS | RECORD_STORE | RECORD_DELIVERY};
+
+        here.size = in_first_page(vaddr, size < sizeof(here.data) ? size : sizeof(here.data));
+        vaddr += here.size;
+        size -= here.size;
+        if (here.paddr == NOWHERE || !is_ram(here.paddr & -(uint64_t)PAGE_BYTES) ||
+            !qemu_plugin_read_memory_vaddr(here.vaddr, buffer, here.size)) {
+            continue;
+        }
+        memcpy(here.data, buffer->data, here.size);
+        *(struct record *)ring_slot(&page->writes, sizeof(here)) = here;
     }
 }
 

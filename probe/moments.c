@@ -40,7 +40,8 @@ static bool is_chosen(uint64_t position)
            (next_chosen < page->chosen.total && chosen[next_chosen] == position);
 }
 
-static bool is_ram(uint64_t paddr)
+/* Whether the page at `paddr` is RAM, as far as Python says. */
+bool is_ram(uint64_t paddr)
 {
     const struct range *ram = table(&page->ram);
 

@@ -83,6 +83,8 @@ struct isa {
     uint8_t wide_value; /* of `wide` where calls are told, in 64-bit code */
     uint32_t halt;      /* leaves its block early, and QEMU counts the rest as if it had run */
     const char *order;  /* while bit 0 of it is set, registers and code are little-endian */
+    const char *stack;  /* points to what an interrupt or exception pushed; NULL: not known */
+    uint8_t frame;      /* bytes that one pushes at most, where it is not known exactly */
     struct {
         uint8_t level; /* of the handler */
         const char *pc, *status;
@@ -117,6 +119,7 @@ void log_written(struct qemu_plugin_insn *insn);
 void forget_lines(void);
 void mark_delivered(uint64_t vaddr, unsigned size);
 uint64_t physical_address(uint64_t vaddr);
+bool can_place(void);
 
 /* moments.c */
 void take_over_moments(struct qemu_plugin_scoreboard *board);
@@ -124,6 +127,7 @@ void follow_block(struct qemu_plugin_tb *tb, bool may_hit);
 void follow_instruction(struct qemu_plugin_insn *insn);
 void remember_instruction(struct qemu_plugin_insn *insn);
 void keep_moment(uint64_t position, uint64_t vaddr);
+bool is_ram(uint64_t paddr);
 
 /* What the scoreboard of the vCPU has. */
 struct counters {
@@ -132,8 +136,15 @@ struct counters {
     uint64_t last;    /* where the instruction begun last was translated */
 };
 
+/* frame.c */
+bool find_frame(uint64_t *top);
+void take_over_frames(glib_array *known);
+
 /* registers.c */
 void take_over_registers(void);
+struct qemu_plugin_register *find_register(glib_array *list, const char *name);
+uint64_t value_of(struct qemu_plugin_register *handle, bool *readable);
+extern const uint8_t *env; /* of x86 and where calls are known: QEMU's CPU state, once it is found */
 uint64_t register_value(uint32_t index, bool *readable);
 uint64_t number_at(const uint8_t *bytes, unsigned size, bool big_endian);
 unsigned copy_register(uint32_t index, uint8_t *to, unsigned room);
@@ -179,6 +190,7 @@ void log_execution(struct qemu_plugin_insn *insn, bool suspect);
 void take_over_watches(void);
 void log_accesses(struct qemu_plugin_insn *insn, bool suspect);
 void record_delivered(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned size);
+void record_present(uint64_t position, uint64_t pc, uint64_t vaddr, unsigned size);
 void take_over_deliveries(void);
 extern uint64_t next_delivery;                  /* position of the first not seen yet */
 extern uint64_t interrupted_pc, interrupted_sp; /* by the last delivery */

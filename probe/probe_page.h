@@ -31,6 +31,7 @@ enum feature {
     FEATURE_CALLS = 512,      /* calls and the returns from them */
     FEATURE_CONTEXT = 1024,   /* changes of address space and privilege */
     FEATURE_MOMENTS = 2048,   /* what the machine is like at hits of `breakpoints` */
+    FEATURE_STACKS = 4096,    /* with FEATURE_WRITES: memory that deliveries may have pushed to */
 };
 
 /* A table Python fills, or a ring the probe fills: `total` records were written since it
@@ -91,7 +92,8 @@ struct step {
     uint64_t position, pc;
 };
 
-/* A 16-byte slice of a register that changed; `position` is where it has this value. */
+/* A 16-byte slice of a register that changed; `position` is where it has this value. Behind
+ * the registers come the pages in `seen`: their value is where they lie, NOWHERE if nowhere. */
 struct change {
     uint64_t position;
     uint16_t reg, slice, size, unused;
@@ -152,7 +154,7 @@ struct page {
      * counts of `blocks`, when it begins an epoch. */
     struct area blocks, written, touched, calls, contexts;
     /* Python fills `chosen`, the only positions of which moments are kept if there are any,
-     * `ram`, physical addresses, and `seen`, virtual ones looked at beside those registers
+     * `ram`, physical addresses, and `seen`, virtual pages looked at beside those registers
      * point to. Of what the probe fills the first stay. */
     struct area chosen, ram, seen, moments, moment_registers, moment_pages;
     uint64_t kept_registers; /* the first of `registers` that a moment has */
@@ -169,7 +171,7 @@ struct page {
     uint64_t unknown_register;   /* 1 + index of a register QEMU does not know, or 0 */
     uint64_t registers_doubtful; /* pc or flags in `changes` may be stale */
     uint64_t translated;       /* blocks */
-    uint64_t deliveries_missed; /* frames pushed that the probe cannot tell */
+    uint64_t deliveries_missed; /* that may have pushed what the probe cannot tell */
     uint64_t faults, reruns;   /* instructions begun twice, and counted once */
     uint64_t surprises, surprise_position, surprise_drift;
     uint64_t audited, audit_errors, audit_position;

@@ -19,11 +19,17 @@ static struct qemu_plugin_register *registers[MAX_REGISTERS];
 static uint8_t last_value[MAX_REGISTERS][MAX_REGISTER_BYTES];
 static int last_size[MAX_REGISTERS];
 
-static bool is_x86_64;
+#define MAX_PLACES 64 /* of the pages looked at, at most */
+
+static uint64_t last_place[MAX_PLACES];
+static bool knows_places;
+
+static bool is_x86_64, is_x86;
 static struct qemu_plugin_register *pc, *eflags, *efer, *cr0, *ss, *general[MAX_GENERAL];
 static struct qemu_plugin_register *space, *level, *wide, *order, *bank[3];
 static struct qemu_plugin_register *saved_pc[MAX_SAVED], *saved_status[MAX_SAVED];
-static const uint8_t *env, *env_candidate;
+static const uint8_t *env_candidate;
+const uint8_t *env;
 const uint8_t *pc_at;
 bool asks_pc;
 static uint8_t candidate_values[MAX_GENERAL * 8];
@@ -54,7 +60,7 @@ static unsigned read_register(struct qemu_plugin_register *handle)
     return buffer->len;
 }
 
-static uint64_t value_of(struct qemu_plugin_register *handle, bool *readable)
+uint64_t value_of(struct qemu_plugin_register *handle, bool *readable)
 {
     unsigned size = read_register(handle);
 
@@ -97,16 +103,16 @@ bool in_long_mode(void)
     return is_x86_64 && value_of(efer, &readable) >> 10 & 1;
 }
 
-/* x86_64 only: whether deliveries push 2-byte words through the real mode's vectors. */
+/* x86 only: whether deliveries push 2-byte words through the real mode's vectors. */
 bool in_real_mode(void)
 {
     bool readable;
     uint64_t value = value_of(cr0, &readable);
 
-    return is_x86_64 && readable && !(value & 1);
+    return is_x86 && readable && !(value & 1);
 }
 
-/* x86_64 only: the linear address of the stack's top, in long and in real mode. */
+/* x86 only: the linear address of the stack's top, in long and in real mode. */
 uint64_t stack_top(void)
 {
     bool readable;
@@ -362,6 +368,27 @@ void look_for_flags(struct qemu_plugin_insn *insn)
     }
 }
 
+/* Log where the pages looked at lie, which may change without their tables being written. */
+static void put_places(uint64_t position)
+{
+    const uint64_t *seen = table(&page->seen);
+
+    for (uint16_t i = 0; can_place() && i < page->seen.total && i < MAX_PLACES; i++) {
+        uint64_t place = physical_address(seen[i]);
+        struct change *change;
+
+        if (knows_places && place == last_place[i]) {
+            continue;
+        }
+        last_place[i] = place;
+        change = ring_slot(&page->changes, sizeof(*change));
+        *change = (struct change){.position = position, .reg = page->registers.total + i,
+                                  .size = sizeof(place)};
+        memcpy(change->bytes, &place, sizeof(place));
+    }
+    knows_places = true;
+}
+
 static void put_changes(uint64_t position)
 {
     if (eflags && !env) {
@@ -396,6 +423,7 @@ static void put_changes(uint64_t position)
         memcpy(last_value[reg], buffer->data, size);
         last_size[reg] = size;
     }
+    put_places(position);
 }
 
 static void on_registers(unsigned vcpu, void *unused)
@@ -417,7 +445,7 @@ void log_registers(struct qemu_plugin_insn *insn, bool suspect)
                                            CALLBACK_READS_REGS, NULL);
 }
 
-static struct qemu_plugin_register *find_register(glib_array *list, const char *name)
+struct qemu_plugin_register *find_register(glib_array *list, const char *name)
 {
     unsigned size = g_array_get_element_size(list);
 
@@ -443,6 +471,7 @@ void take_over_registers(void)
     page->unknown_register = 0;
     page->registers_doubtful = 0;
     memset(last_size, 0, sizeof(last_size));
+    knows_places = false;
     for (size_t i = 0; i < isa->generals; i++) {
         general[i] = find_register(known, isa->general[i]);
     }
@@ -451,6 +480,8 @@ void take_over_registers(void)
     efer = find_register(known, "efer");
     cr0 = find_register(known, "cr0");
     ss = find_register(known, "ss");
+    is_x86 = efer != NULL;
+    take_over_frames(known);
     space = find_register(known, isa->space);
     level = find_register(known, isa->level.name);
     wide = find_register(known, isa->wide.name);

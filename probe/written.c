@@ -102,6 +102,12 @@ uint64_t physical_address(uint64_t vaddr)
     return paddr == ~UINT64_C(0) ? paddr : (paddr & -(uint64_t)PAGE_BYTES) | offset;
 }
 
+/* Whether `physical_address` tells anything, in this QEMU. */
+bool can_place(void)
+{
+    return qemu_plugin_translate_vaddr || (cpu_get_phys_page_debug && this_vcpu());
+}
+
 /* A word an interrupt or exception pushed; it does not cross a line. */
 void mark_delivered(uint64_t vaddr, unsigned size)
 {

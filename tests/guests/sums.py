@@ -205,3 +205,11 @@ def portable() -> int:
             x = congruence(x)
         total = _mix32(total, x)
     return total
+
+
+def frames() -> int:
+    x, total = 1, 0
+    for _ in range(2 * 6000):
+        x = congruence(x)
+        total = _mix32(total, x)
+    return total

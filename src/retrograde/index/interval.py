@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from retrograde.errors import InternalError
 from retrograde.index.files import Interval
+from retrograde.machine.isa import PUSHES_NOTHING
 from retrograde.machine.probe_coverage import ALL, Coverage, Covered
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
 from retrograde.timeline.machineview import MachineView
@@ -29,9 +30,6 @@ REPLAYED: Final = ("calls", "blocks", "written", "context", "intervals")
 """The tables that one replay of an interval makes."""
 
 CONTEXTS: Final = np.array(["space", "privilege"], object)
-
-PUSHES_NOTHING: Final = frozenset({"aarch64", "arm", "riscv64", "riscv32", "ppc64", "ppc"})
-"""Targets whose interrupts and exceptions leave memory alone."""
 
 
 @dataclass(frozen=True)

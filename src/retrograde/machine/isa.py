@@ -20,6 +20,18 @@ ByteOrder = Literal["little", "big"]
 X86 = frozenset({"x86_64", "i386"})
 """Targets with PC boards."""
 
+PUSHES_NOTHING = frozenset(
+    {
+        *("aarch64", "arm", "riscv64", "riscv32", "ppc64", "ppc", "loongarch64", "or1k"),
+        *("mips", "mipsel", "mips64", "mips64el", "sparc", "sparc64", "alpha", "hppa"),
+        *("microblaze", "microblazeel", "xtensa", "xtensaeb"),
+    }
+)
+"""Targets whose interrupts and exceptions leave memory alone, but for M-profile Arm.
+
+In QEMU's target/*/ what takes one stores nothing but there (arm/tcg/m_helper.c).
+"""
+
 LONG_MODE: Final = 1 << 10
 """Bit of efer (LMA) that is set in 64-bit mode and in the 32-bit code under it."""
 

@@ -31,7 +31,7 @@ from retrograde.machine import probe_page as layout
 from retrograde.machine.probe_moments import KEPT_BYTES, PAGES_A_MOMENT, Kept, tables_of
 from retrograde.machine.probe_page import MOMENT_PAGES, Feature, RecordFlag
 from retrograde.machine.probe_record import touches
-from retrograde.machine.probe_request import Breakpoint, Watch, tables
+from retrograde.machine.probe_request import Breakpoint, Memory, Watch, tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ MAX_WATCHES = 1 << 12
 MAX_REGISTERS = 512
 MAX_CODE = 1 << 20
 MAX_RANGES = 64
-MAX_SEEN = 16
+MAX_SEEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,17 @@ class Capacity:
 class ProbeFacts:
     """What the probe says about itself.
 
-    `active` is whether it does what was armed last, `active_from` the position from which
-    its records are complete. `registers_exact` is False when a logged pc or flags register
-    may be stale. `translated` are blocks. `deliveries_missed` are interrupts and
-    exceptions in the span whose pushes are not recorded (all but x86_64 in long or real mode, when
-    watches or writes are armed). `faults` and `reruns` are instructions begun
-    twice and counted once. `surprises` are positions found wrong and set right late,
-    `surprise_position` the last: anything but 0 means positions since the load are not to
-    be trusted. `audited` blocks were compared with QEMU's count (when armed with `audit`),
-    `audit_errors` of them differed, first at `audit_position`. `unplaced` stores were to
-    physical addresses that are not known, `overflows` counts what had no room; both only
-    concern probe_coverage.
+    `active` is whether it does what was armed last, `active_from` the position from which its
+    records are complete. `registers_exact` is False when a logged pc or flags register may be
+    stale. `translated` are blocks. `deliveries_missed` are interrupts and exceptions in the span
+    whose pushes are not recorded, if they push: all but x86 in long or real mode; where `memory`
+    is armed few of those in protected mode and of m68k. `faults` and `reruns` are instructions
+    begun twice and counted once. `surprises` are positions found wrong and set right late,
+    `surprise_position` the last: anything but 0 means positions since the load are not to be
+    trusted. `audited` blocks were compared with QEMU's count (when armed with `audit`),
+    `audit_errors` of them differed, first at `audit_position`. `unplaced` stores were to physical
+    addresses that are not known, `overflows` counts what had no room; both only concern
+    probe_coverage.
     """
 
     loaded: bool
@@ -179,12 +179,14 @@ class Probe:
         audit: bool = False,
         coverage: Feature = Feature(0),  # noqa: B008 - a constant
         moments: Kept | None = None,
+        memory: Memory | None = None,
         span: tuple[int, int] = (0, layout.FOREVER),
     ) -> None:
         """Say what to record at positions in [span[0], span[1]), from the next load on.
 
-        Replaces what was armed and clears all records. `writes` logs every store,
-        `steps` every instruction, `registers` every change of those registers; `audit`
+        Replaces what was armed and clears all records. `writes` logs every store, `memory`
+        stores and what else tells memory at each position, `steps` every instruction,
+        `registers` every change of those registers; `audit`
         compares the position of every block with QEMU's own count; `coverage` are those of
         BLOCKS, WRITTEN, CALLS and CONTEXT that probe_coverage is to read; `moments` says what
         to keep at hits of breakpoints (probe_moments). Outside the span only
@@ -199,6 +201,8 @@ class Probe:
         filled = tables(breakpoints, watches, names)
         if moments:
             filled |= tables_of(moments)
+        if memory:
+            filled |= memory.tables()
         for name, rows in filled.items():
             if len(rows) > self._capacity[name]:
                 raise UsageError(
@@ -211,8 +215,9 @@ class Probe:
             Feature.COUNT: True,
             Feature.BREAK: len(filled["breakpoints"]) > 0,
             Feature.WATCH: len(filled["watches"]) > 0,
-            Feature.REGISTERS: len(registers) > 0,
-            Feature.WRITES: writes,
+            Feature.REGISTERS: len(registers) > 0 or (memory is not None and memory.places != ()),
+            Feature.WRITES: writes or memory is not None,
+            Feature.STACKS: memory is not None,
             Feature.STEPS: steps,
             Feature.AUDIT: audit,
             Feature.MOMENTS: moments is not None,

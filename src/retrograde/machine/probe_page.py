@@ -43,6 +43,7 @@ class Feature(IntFlag):
     CALLS = 512
     CONTEXT = 1024
     MOMENTS = 2048
+    STACKS = 4096
 
 
 class RecordFlag(IntFlag):
@@ -130,7 +131,8 @@ CHANGE = np.dtype(
     ]
 )
 """Bytes [16*slice, 16*slice+size) of register number `reg` of the armed list, which have
-this value from `position` on, in the guest's byte order."""
+this value from `position` on, in the guest's byte order. Numbers behind those of the list are
+of the pages in `seen`: 8 bytes in the host's order, the physical address or NOWHERE."""
 
 BLOCK = np.dtype(
     [

@@ -85,6 +85,25 @@ class Watch:
     physical: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is to be logged about memory, so that it can be told at each position.
+
+    Where the pages of virtual memory at `places` lie, and besides the stores what deliveries
+    may have pushed into RAM: `ram` are ranges of physical addresses, first and last.
+    """
+
+    ram: tuple[tuple[int, int], ...]
+    places: tuple[int, ...] = ()
+
+    def tables(self) -> dict[str, NDArray[Any]]:
+        """Return the contents of the probe's tables by name."""
+        return {
+            "ram": np.array(list(self.ram), layout.RANGE),
+            "seen": np.array(self.places, np.uint64),
+        }
+
+
 def tables(
     breakpoints: Iterable[Breakpoint], watches: Iterable[Watch], registers: Iterable[str]
 ) -> dict[str, NDArray[Any]]:

@@ -20,7 +20,7 @@ from retrograde.machine.probe_page import (
     RECORD,
     RecordFlag,
 )
-from retrograde.machine.probe_request import ACCESSES, Breakpoint, Condition, Watch
+from retrograde.machine.probe_request import ACCESSES, Breakpoint, Condition, Memory, Watch
 from retrograde.testing.cpu import NAMES, PC, SP, Access, Execution
 
 HITS_KEPT = 64
@@ -52,6 +52,7 @@ class ModelProbe:
         writes: bool = False,
         steps: bool = False,
         moments: Kept | None = None,
+        memory: Memory | None = None,
         span: tuple[int, int],
     ) -> None:
         """Say what to record, from the next load on."""
@@ -60,7 +61,8 @@ class ModelProbe:
             "breakpoints": tuple(breakpoints),
             "watches": tuple(watches),
             "registers": tuple(registers),
-            "writes": writes,
+            "writes": writes or memory is not None,
+            "places": memory.places if memory else (),
             "moments": moments,
             "span": span,
         }
@@ -105,12 +107,18 @@ class ModelProbe:
         return self._inside(self._writes)
 
     def changes(self) -> NDArray[np.void]:
-        """Return the register changes, beginning with what the registers are."""
+        """Return the register changes, beginning with what the registers are.
+
+        Behind the registers come the places of pages: where they are mapped, one to one.
+        """
         first, stop = self._span()
-        registers = self._execution.registers[self._execution.last[first]]
-        start = [_change(first, number, value) for number, value in enumerate(registers)]
+        armed = len(self._active["registers"])
+        assert armed in (0, len(NAMES)), "the model logs all registers or none"
+        registers = self._execution.registers[self._execution.last[first]][:armed]
+        start = [*registers, *self._active["places"]] if first < stop else []
+        begin = [_change(first, number, value) for number, value in enumerate(start)]
         later = self._inside(self._changes)
-        return np.concatenate([np.array(start if first < stop else [], CHANGE), later])
+        return np.concatenate([np.array(begin, CHANGE), later[later["reg"] < armed]])
 
     def moments(self) -> tuple[NDArray[np.void], NDArray[np.uint8], NDArray[np.void]]:
         """Return what the machine was like at the first hits, and at their stack pointers."""

@@ -2,38 +2,60 @@
 
 With the probe, QEMU runs one instruction a block and the probe logs every register
 change and store. Without it, and where it cannot tell, single steps through the gdbstub give
-the registers, and memory is left to a real machine.
+the registers, and without it memory is left to a real machine.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.machine.isa import X86
 from retrograde.machine.probe import Probe
+from retrograde.machine.probe_request import Memory
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.seat import LEAD, Seat
-from retrograde.timeline.window import Window, Writes
+from retrograde.timeline.window import Place, Window, Writes
 
 SLICE = 16
 """Bytes of a register that one change record holds (machine.probe_page.CHANGE)."""
 
 
-async def fill(seat: Seat, view: MachineView, start: int, end: int) -> Window:
-    """Return the window of positions `start` to `end`, both included; moves `seat`."""
+async def fill(
+    seat: Seat, view: MachineView, start: int, end: int, places: Sequence[int] = ()
+) -> Window:
+    """Return the window of positions `start` to `end`, both included; moves `seat`.
+
+    `places` are pages of virtual memory of which it tells where they lie.
+    """
     if start == seat.recording.end:
         return Window(start, [None], None)  # nothing begins there, and no step may be taken
-    if seat.probe is None or view.isa.bare:
-        # QEMU's plugins see only registers that its target description has.
+    if seat.probe is None:
         return await _by_steps(seat, start, end)
+    if view.isa.bare:
+        # QEMU's plugins see only registers that its target description has.
+        return await follow(seat, view, await _by_steps(seat, start, end), places)
     for _ in range(2):
-        if window := await _by_probe(seat, seat.probe, view, start, end):
+        window = await _by_probe(seat, seat.probe, view, (start, end), view.layout.names, places)
+        if window is not None:
             return window
         # It learns where QEMU keeps the flags from instructions that run before the
         # window; at the start of a recording there are none, so they were the window's.
     return await _by_steps(seat, start, end)
+
+
+async def follow(seat: Seat, view: MachineView, window: Window, places: Sequence[int]) -> Window:
+    """Return `window` with memory as a replay tells it, and where `places` lie; moves `seat`."""
+    if seat.probe is None:
+        return window
+    told = await _by_probe(seat, seat.probe, view, (window.start, window.end), (), places)
+    if told is None:
+        return window
+    return replace(told, start=window.start, packets=window.packets, pcs=window.pcs)
 
 
 async def _by_steps(seat: Seat, start: int, end: int) -> Window:
@@ -52,33 +74,56 @@ async def _by_steps(seat: Seat, start: int, end: int) -> Window:
 
 
 async def _by_probe(
-    seat: Seat, probe: Probe, view: MachineView, start: int, end: int
+    seat: Seat,
+    probe: Probe,
+    view: MachineView,
+    span: tuple[int, int],
+    names: Sequence[str],
+    places: Sequence[int],
 ) -> Window | None:
-    """Return the window, None when the probe could not tell all registers."""
+    """Return the window of a span, None when the probe could not tell all registers.
+
+    `names` are all of the `g` packet, or none: then there are no packets in it.
+    """
+    start, end = span
     clear = start if not seat.facts.is_delivery(start) else seat.facts.clear_before(start)
-    names = view.layout.names
     stop = min(seat.facts.clear_from(end + 1), seat.recording.end)
-    probe.arm(registers=names, writes=True, steps=view.isa.target in X86, span=(clear, stop))
+    memory = Memory(view.ram, tuple(places)) if view.ranges else None
+    is_x86 = view.isa.target in X86
+    probe.arm(registers=names, memory=memory, steps=is_x86 and bool(names), span=(clear, stop))
     await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
     async with seat.short_blocks():
         await seat.run_on(clear)
         base = await seat.mark() if view.ranges else None
         # The instruction at `end` must begin for its registers to be seen.
         await seat.run_on(stop)
-    if not probe.facts().registers_exact:
+    if names and not probe.facts().registers_exact:
         probe.disarm()
         return None
-    packets = _packets(probe, view.layout, clear, end)
-    if stop <= end:
+    packets = _packets(probe, view.layout, clear, end) if names else []
+    if names and stop <= end:
         packets[-1] = None  # nothing begins at the end of the log
     writes = None
-    is_told = not (probe.facts().deliveries_missed or seat.facts.completes_within(clear, stop))
+    missed = 0 if view.pushes_nothing else probe.facts().deliveries_missed
+    is_told = not (missed or seat.facts.completes_within(clear, stop))
     if base is not None and is_told:
         after, until = seat.ram_image(base.table), seat.facts.disturbed_from(clear)
         writes = Writes.of(probe.writes(), base, after, view, until)
-    pcs = _pcs(probe, clear, stop) if view.isa.target in X86 else None
+    pcs = _pcs(probe, clear, stop) if is_x86 and names else None
+    told = _places(probe, len(names), places, stop)
     probe.disarm()
-    return Window(clear, packets, writes, pcs)
+    return Window(clear, packets, writes, pcs, told)
+
+
+def _places(probe: Probe, registers: int, pages: Sequence[int], stop: int) -> dict[int, Place]:
+    """Return where pages lie, told at positions before `stop`, behind so many registers."""
+    changes = probe.changes()
+    values = np.ascontiguousarray(changes["bytes"]).view(np.uint64).reshape(-1, 2)[:, 0]
+    found = {}
+    for number, page in enumerate(pages, registers):
+        mine = changes["reg"] == number
+        found[page] = Place(changes["position"][mine], values[mine], stop)
+    return found
 
 
 def _pcs(probe: Probe, start: int, stop: int) -> NDArray[np.uint64]:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.machine.command import RAM_ID
-from retrograde.machine.isa import X86, Isa, isa_for
+from retrograde.machine.isa import PUSHES_NOTHING, X86, Isa, isa_for
 from retrograde.machine.targetdesc import Register, RegisterLayout, RegisterValues
+from retrograde.timeline.paging import can_translate
 from retrograde.timeline.seat import Seat
 
 # One range of QEMU's `info mtree -f`: where it is, of what, from which offset in it.
@@ -68,6 +69,25 @@ class MachineView:
             return slice(0, 0)
         first, last = self.layout.register("cr0"), self.layout.register("efer")
         return slice(2 * first.offset, 2 * (last.offset + last.size))
+
+    @property
+    def pushes_nothing(self) -> bool:
+        """Whether interrupts and exceptions leave memory alone, as on M-profile Arm they do not."""
+        return self.isa.target in PUSHES_NOTHING and "xpsr" not in self.layout.names
+
+    @property
+    def follows(self) -> bool:
+        """Whether windows tell where virtual memory is, as QEMU says, for want of knowing better.
+
+        On SPARC its stub shows stacks as if register windows had been flushed to them, which
+        is not what is in RAM (sparc_cpu_memory_rw_debug in target/sparc/mmu_helper.c).
+        """
+        return not can_translate(self.isa.target) and not self.isa.target.startswith("sparc")
+
+    @cached_property
+    def ram(self) -> tuple[tuple[int, int], ...]:
+        """First and last physical address of each range of RAM."""
+        return tuple((part.start, part.stop - 1) for part in self.ranges)
 
     def mapping(self, packet: bytes) -> bytes:
         """Return the part of a `g` packet that all registers of the paging are in."""

@@ -74,7 +74,7 @@ class Moments:
             tuple(one.name for one in told),
             sum(one.size for one in told),
             len(view.general),
-            tuple((part.start, part.stop - 1) for part in view.ranges),
+            view.ram,
             tuple(self._seen),
             tuple(sorted(chosen)),
         )

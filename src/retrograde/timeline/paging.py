@@ -71,7 +71,7 @@ class AddressSpace:
             levels = 5 if self._cr4 >> 12 & 1 else 4
             top_bit = PAGE_BITS + 9 * levels - 1
             if address >> top_bit not in (0, _WORD >> top_bit):
-                raise _not_mapped(address)  # not canonical
+                raise not_mapped(address)  # not canonical
             shifts = [PAGE_BITS + 9 * level for level in reversed(range(levels))]
             return self._walk(self._cr3 & _ADDRESS, address, shifts)
         if self._cr4 >> 5 & 1:
@@ -111,7 +111,7 @@ class AddressSpace:
             return None
         entry = int.from_bytes(page[offset : offset + size], "little")
         if not entry & 1:
-            raise _not_mapped(address)
+            raise not_mapped(address)
         return entry
 
 
@@ -120,7 +120,8 @@ def _within(base: int, address: int, shift: int) -> Mapped:
     return Mapped((base & -(1 << shift)) | offset, (1 << shift) - offset)
 
 
-def _not_mapped(address: int) -> NotMapped:
+def not_mapped(address: int) -> NotMapped:
+    """Return what to raise where nothing is at an address."""
     return NotMapped(
         f"No memory is mapped at {address:#x}.", "Addresses are of the guest's current space."
     )

@@ -1,7 +1,8 @@
 """Guest memory at a position: out of a window when that is certain, else from a machine.
 
 Either way virtual addresses are translated by us where the paging is known, so that a
-large range is a few copies out of RAM. What is not RAM (ROM, devices) only QEMU's stub
+large range is a few copies out of RAM. Elsewhere a window follows the pages that were looked
+at: QEMU says at each instruction where they lie. What is not RAM (ROM, devices) only QEMU's stub
 reads, a few hundred bytes a packet.
 """
 
@@ -11,12 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from retrograde.machine.probe_page import NOWHERE
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.paging import (
     PAGE,
     AddressSpace,
+    Mapped,
     NotMapped,
     can_translate,
+    not_mapped,
     paging_registers,
 )
 from retrograde.timeline.seat import Seat
@@ -66,11 +70,11 @@ def read_held(
     key = wanted.address - start, view.mapping(packet)
     if is_within and key in window.quiet:
         return window.quiet[key][start : start + wanted.count]
-    registers = view.decode(packet)
     if wanted.space == "physical":
         return _held(writes, view, None, position, wanted)
     if not can_translate(view.isa.target):
-        return None
+        return _held(writes, view, _Followed(window, position), position, wanted)
+    registers = view.decode(packet)
     # Mostly the page tables do not change in the window: those are read only once in it.
     space = _quiet_space(window, writes, view, registers)
     data = _held(writes, view, space, position, wanted)
@@ -86,8 +90,40 @@ def read_held(
     return _held(writes, view, AddressSpace(registers, read), position, wanted)
 
 
+def not_followed(
+    window: Window, view: MachineView, position: int, wanted: Range
+) -> tuple[int, ...]:
+    """Return the pages whose place `window` would have to tell for it to tell this memory."""
+    if wanted.space == "physical" or not view.follows:
+        return ()
+    if window.writes is None or position >= window.writes.until:
+        return ()
+    pages = range(wanted.address - wanted.address % PAGE, wanted.address + wanted.count, PAGE)
+    return tuple(page for page in pages if page not in window.places)
+
+
+class _Followed:
+    """Virtual addresses of a position, as far as a window tells where their pages lie."""
+
+    def __init__(self, window: Window, position: int) -> None:
+        self._window = window
+        self._position = position
+
+    def translate(self, address: int) -> Mapped | None:
+        """Return where `address` is, None when that is not known; raises NotMapped."""
+        offset = address % PAGE
+        place = self._window.places.get(address - offset)
+        physical = place.at(self._position) if place else None
+        if physical == NOWHERE:
+            raise not_mapped(address)
+        return None if physical is None else Mapped(physical + offset, PAGE - offset)
+
+
+_Mapping = AddressSpace | _Followed
+
+
 def _held(
-    writes: Writes, view: MachineView, space: AddressSpace | None, position: int, wanted: Range
+    writes: Writes, view: MachineView, space: _Mapping | None, position: int, wanted: Range
 ) -> bytes | None:
     data = bytearray()
     for piece in _pieces(view, space, wanted):
@@ -168,7 +204,7 @@ async def _ask(seat: Seat, piece: _Piece, space: Space) -> bytes:
             await gdb.physical_memory_mode(False)
 
 
-def _pieces(view: MachineView, space: AddressSpace | None, wanted: Range) -> Iterator[_Piece]:
+def _pieces(view: MachineView, space: _Mapping | None, wanted: Range) -> Iterator[_Piece]:
     """Cut a range where it is no longer contiguous in RAM, or no longer in RAM.
 
     Without a `space` the range is of physical memory.
@@ -183,7 +219,7 @@ def _pieces(view: MachineView, space: AddressSpace | None, wanted: Range) -> Ite
     yield last
 
 
-def _piece(view: MachineView, space: AddressSpace | None, address: int, count: int) -> _Piece:
+def _piece(view: MachineView, space: _Mapping | None, address: int, count: int) -> _Piece:
     """Return the longest piece from `address`, of at most `count` bytes, seen at once."""
     physical, room = address, count
     if space is not None:

@@ -41,7 +41,7 @@ from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.moments import Moments
 from retrograde.timeline.opening import checkpoints_of, probes_for
-from retrograde.timeline.reading import Range, read_held, read_parked
+from retrograde.timeline.reading import Range, not_followed, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.scan import Scan
 from retrograde.timeline.screen import Picture, take_picture
@@ -345,7 +345,10 @@ class Timeline:
             self._moments.look_at(address)
         wanted = Range(address, count, space)
         position, view, packet = self._position, self._view, await self.packet()
-        if window := self._windows.held(position):
+        window = self._windows.held(position)
+        if window and (pages := not_followed(window, view, position, wanted)):
+            window = await self._windows.follow(position, pages)
+        if window:
             held = read_held(window, view, packet, position, wanted)
             if held is not None:
                 return held

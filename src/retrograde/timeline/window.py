@@ -7,7 +7,7 @@ machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -76,12 +76,13 @@ class Writes:
         `after` is the RAM once all of `records` happened: what they do not explain is
         unclear.
         """
-        done = records[(records["flags"] & (RecordFlag.ATTEMPT | RecordFlag.IO)) == 0]
+        done = records[(records["flags"] & RecordFlag.IO) == 0]
         if (done["flags"] & RecordFlag.NO_PADDR).any():
             return None
-        # What taking an interrupt pushes is there at the position where it is taken.
-        delivered = done["flags"] & RecordFlag.DELIVERY != 0
-        positions = done["position"] - delivered.astype(np.uint64)
+        # What taking an interrupt pushes is there at the position where it is taken, and what
+        # an instruction stored before it faulted.
+        early = done["flags"] & (RecordFlag.DELIVERY | RecordFlag.ATTEMPT) != 0
+        positions = done["position"] - early.astype(np.uint64)
         owners, paddrs, sizes, values = pieces(done)
         offsets = view.offsets(paddrs)
         kept = offsets >= 0
@@ -157,6 +158,22 @@ class Writes:
         return self.read(page * PAGE, PAGE, FOREVER) == bytes(after.read(page * PAGE, PAGE))
 
 
+class Place(NamedTuple):
+    """Where a page of virtual memory lies: from each position on at this physical address.
+
+    That is NOWHERE where nothing is mapped. From `until` on it is not known.
+    """
+
+    positions: NDArray[np.uint64]
+    physical: NDArray[np.uint64]
+    until: int
+
+    def at(self, position: int) -> int | None:
+        """Return the physical address at `position`, NOWHERE, or None where it is not known."""
+        number = int(np.searchsorted(self.positions, position, side="right")) - 1
+        return int(self.physical[number]) if number >= 0 and position < self.until else None
+
+
 @dataclass(frozen=True)
 class Window:
     """Positions `start` to `end`, both included.
@@ -164,12 +181,14 @@ class Window:
     `packets[i]` is the `g` packet at position start + i, None where it is not known for
     sure. `writes` is None when memory cannot be answered here. `pcs[i]` is the linear
     address of instruction start + i, where registers alone do not tell and it was logged.
+    `places` has pages of virtual memory by address, where paging is not known to us.
     """
 
     start: int
     packets: Sequence[bytes | None]
     writes: Writes | None
     pcs: NDArray[np.uint64] | None = None
+    places: Mapping[int, Place] = field(default_factory=dict)
     spaces: dict[tuple[int, ...], AddressSpace] = field(default_factory=dict, compare=False)
     """How addresses are mapped all over the window, by `paging_registers`."""
     quiet: dict[tuple[int, bytes], bytes] = field(default_factory=dict, compare=False)

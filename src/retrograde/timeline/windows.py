@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from retrograde.timeline.filling import fill
+from retrograde.timeline.filling import fill, follow
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.prefetch import Prefetch
 from retrograde.timeline.seat import Seat
@@ -22,6 +22,10 @@ LARGEST_WINDOW = 16_384
 
 WINDOWS_KEPT = 4
 
+FOLLOWED = 32
+"""Pages of virtual memory whose places new windows tell, where we do not know the paging: those
+looked at last. At each instruction QEMU is asked for each."""
+
 
 class Windows:
     """The windows around where a timeline's cursor has been, newest first."""
@@ -32,6 +36,7 @@ class Windows:
         self._kept: list[Window] = []
         self._span = FIRST_WINDOW
         self._has_stepped = True
+        self._followed: dict[int, None] = {}
         self._prefetch = Prefetch(self._hold)
 
     def held(self, position: int) -> Window | None:
@@ -84,6 +89,24 @@ class Windows:
             await self._hold(max(0, position - self._grow()), position)
         self._fill_before(position)
 
+    async def follow(self, position: int, pages: Sequence[int]) -> Window | None:
+        """Have the window that holds `position` tell where `pages` lie, and those to come.
+
+        Returns that window; None when they are too many.
+        """
+        if len(pages) > FOLLOWED // 2:
+            return None
+        for page in pages:
+            self._followed.pop(page, None)
+            self._followed[page] = None
+        while len(self._followed) > FOLLOWED:
+            self._followed.pop(next(iter(self._followed)))
+        window, seat, places = self.held(position), self._filler, tuple(self._followed)
+        if window is None:
+            return None
+        self._keep(await seat.alone(lambda: follow(seat, self._view, window, places)))
+        return self.held(position)
+
     async def settle(self) -> None:
         """Wait until no replayer is at work."""
         await self._prefetch.settle()
@@ -93,7 +116,8 @@ class Windows:
         await self._prefetch.stop()
 
     def _keep(self, window: Window) -> None:
-        self._kept = [window, *self._kept[: WINDOWS_KEPT - 1]]
+        others = [one for one in self._kept if one.start not in window or one.end not in window]
+        self._kept = [window, *others[: WINDOWS_KEPT - 1]]
 
     def _grow(self) -> int:
         """Return how far the next window reaches; each is larger than the last."""
@@ -112,7 +136,8 @@ class Windows:
         return packet
 
     async def _hold(self, start: int, end: int) -> None:
-        self._keep(await self._filler.alone(lambda: fill(self._filler, self._view, start, end)))
+        seat, view, places = self._filler, self._view, tuple(self._followed)
+        self._keep(await seat.alone(lambda: fill(seat, view, start, end, places)))
 
     def _fill_before(self, position: int) -> None:
         """Have the window before this one filled as its edge comes near."""
