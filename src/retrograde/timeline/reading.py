@@ -28,6 +28,9 @@ from retrograde.timeline.window import PAGES_KEPT, Window, Writes
 
 Space = Literal["virtual", "physical"]
 
+MOST_PAGES = 16
+"""Pages of one read that a window is made to follow."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -93,12 +96,17 @@ def read_held(
 def not_followed(
     window: Window, view: MachineView, position: int, wanted: Range
 ) -> tuple[int, ...]:
-    """Return the pages whose place `window` would have to tell for it to tell this memory."""
+    """Return the pages whose place `window` would have to tell for it to tell this memory.
+
+    None when they are too many: then a parked machine is faster.
+    """
     if wanted.space == "physical" or not view.follows:
         return ()
     if window.writes is None or position >= window.writes.until:
         return ()
     pages = range(wanted.address - wanted.address % PAGE, wanted.address + wanted.count, PAGE)
+    if len(pages) > MOST_PAGES:
+        return ()
     return tuple(page for page in pages if page not in window.places)
 
 

@@ -92,10 +92,8 @@ class Windows:
     async def follow(self, position: int, pages: Sequence[int]) -> Window | None:
         """Have the window that holds `position` tell where `pages` lie, and those to come.
 
-        Returns that window; None when they are too many.
+        Returns that window.
         """
-        if len(pages) > FOLLOWED // 2:
-            return None
         for page in pages:
             self._followed.pop(page, None)
             self._followed[page] = None
