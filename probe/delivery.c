@@ -4,7 +4,7 @@
  * block finds them on its stack. Known for x86_64 in long mode (Intel SDM vol. 3, 6.14.2:
  * SS, RSP, RFLAGS, CS, RIP on a 16-byte boundary, below them an error code or nothing)
  * and in real mode (20.1.4: FLAGS, CS and IP of 2 bytes each). Elsewhere how much was pushed
- * depends on the vector, which nobody tells: where memory alone is asked for (FEATURE_STACKS),
+ * depends on the vector, which nobody tells: where memory alone is asked for (FEATURE_MEMORY),
  * all that a frame can reach is logged as it is then, changed or not.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -37,7 +37,7 @@ static void log_reach(uint64_t position, uint64_t pc, unsigned frames)
 {
     uint64_t top;
 
-    if (page->features & FEATURE_STACKS && frames == 1 && can_place() && find_frame(&top)) {
+    if (page->features & FEATURE_MEMORY && frames == 1 && can_place() && find_frame(&top)) {
         record_present(position, pc, top, isa->frame);
     } else {
         page->deliveries_missed += frames;

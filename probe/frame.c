@@ -8,10 +8,10 @@
 
 #include "probe.h"
 
-#define NESTED (1u << 14)    /* eflags.NT */
+#define NESTED (1u << 14)      /* eflags.NT */
 #define LARGE_STACK (1u << 22) /* the B flag of a stack segment: 32-bit offsets */
-#define FORMAT 6             /* where in m68k's frames their format is */
-#define THROWAWAY 1          /* that of the second frame of one interrupt */
+#define FORMAT 6               /* where in m68k's frames their format is */
+#define THROWAWAY 1            /* that of the second frame of one interrupt */
 
 /* One after the other in QEMU's state (CPUX86State): es to gs, LDT, TR, GDT, IDT, cr0 to cr4. */
 #define SEGMENTS 10
@@ -68,7 +68,7 @@ static const uint8_t *find_segments(size_t size)
 static bool find_x86(uint64_t *top)
 {
     size_t word = isa->word, size = word == 8 ? 24 : 16;
-    const uint8_t *segments = find_segments(size), *ss = segments + 2 * size;
+    const uint8_t *segments = find_segments(size), *ss;
     uint64_t offset = held(stack);
     bool is_large;
 
@@ -76,6 +76,7 @@ static bool find_x86(uint64_t *top)
     if (!segments || held(flags) & NESTED) {
         return false;
     }
+    ss = segments + 2 * size;
     is_large = number_at(ss + 2 * word + 4, 4, false) & LARGE_STACK;
     offset &= is_large ? 0xffffffff : 0xffff;
     *top = (uint32_t)(number_at(ss + word, word, false) + offset);
@@ -93,10 +94,7 @@ bool find_frame(uint64_t *top)
         return find_x86(top);
     }
     *top = value_of(stack, &readable);
-    if (!readable) {
-        return false;
-    }
-    if (!is_ram(physical_address(*top + FORMAT) & -(uint64_t)PAGE_BYTES)) {
+    if (!readable || !is_ram(physical_address(*top + FORMAT) & -(uint64_t)PAGE_BYTES)) {
         return false;
     }
     format = memory_value(*top + FORMAT, 1, &readable) >> 4;

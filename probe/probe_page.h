@@ -31,7 +31,8 @@ enum feature {
     FEATURE_CALLS = 512,      /* calls and the returns from them */
     FEATURE_CONTEXT = 1024,   /* changes of address space and privilege */
     FEATURE_MOMENTS = 2048,   /* what the machine is like at hits of `breakpoints` */
-    FEATURE_STACKS = 4096,    /* with FEATURE_WRITES: memory that deliveries may have pushed to */
+    FEATURE_MEMORY = 4096,    /* with FEATURE_WRITES: what deliveries may have pushed; with
+                               * FEATURE_REGISTERS: where the pages in `seen` lie */
 };
 
 /* A table Python fills, or a ring the probe fills: `total` records were written since it

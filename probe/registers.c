@@ -373,7 +373,7 @@ static void put_places(uint64_t position)
 {
     const uint64_t *seen = table(&page->seen);
 
-    for (uint16_t i = 0; can_place() && i < page->seen.total && i < MAX_PLACES; i++) {
+    for (uint16_t i = 0; i < page->seen.total && i < MAX_PLACES; i++) {
         uint64_t place = physical_address(seen[i]);
         struct change *change;
 
@@ -423,7 +423,9 @@ static void put_changes(uint64_t position)
         memcpy(last_value[reg], buffer->data, size);
         last_size[reg] = size;
     }
-    put_places(position);
+    if (page->features & FEATURE_MEMORY && can_place()) {
+        put_places(position);
+    }
 }
 
 static void on_registers(unsigned vcpu, void *unused)

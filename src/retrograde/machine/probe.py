@@ -217,7 +217,7 @@ class Probe:
             Feature.WATCH: len(filled["watches"]) > 0,
             Feature.REGISTERS: len(registers) > 0 or (memory is not None and memory.places != ()),
             Feature.WRITES: writes or memory is not None,
-            Feature.STACKS: memory is not None,
+            Feature.MEMORY: memory is not None,
             Feature.STEPS: steps,
             Feature.AUDIT: audit,
             Feature.MOMENTS: moments is not None,

@@ -43,7 +43,7 @@ class Feature(IntFlag):
     CALLS = 512
     CONTEXT = 1024
     MOMENTS = 2048
-    STACKS = 4096
+    MEMORY = 4096
 
 
 class RecordFlag(IntFlag):
