@@ -113,10 +113,15 @@ def test_a_foreign_guest_gets_a_gdb_that_knows_it(recorded):
     assert b"riscv:rv64" in done.stdout
     assert "Undefined item" not in done.stderr
     if b"riscv:rv64" not in show_architecture("gdb"):
-        for command in ("debug", "verify"):
-            assert_error(
-                retrograde(command, path, "--gdb", "gdb"), 3, "riscv:rv64", "Leave --gdb out"
-            )
+        done = retrograde("debug", path, "--gdb", "gdb")
+        assert_error(done, 3, "riscv:rv64", "Leave --gdb out")
+
+
+@pytest.mark.skipif(shutil.which("gdb-multiarch") is None, reason="gdb-multiarch is not installed")
+def test_verify_says_so_too(recorded):
+    if b"aarch64" not in show_architecture("gdb"):
+        done = retrograde("verify", recorded("tiny", "aarch64").path, "--gdb", "gdb")
+        assert_error(done, 3, "aarch64", "Leave --gdb out")
 
 
 def show_architecture(gdb):

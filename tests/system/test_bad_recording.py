@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from retrograde.recording.manifest import FORMAT
 from retrograde.recording.rrevents import Kind
 from retrograde.recording.rrlog import RrLog
 from tests.command import assert_error, retrograde
@@ -70,8 +71,8 @@ def test_no_manifest(tmp_path: Path) -> None:
 
 def test_newer_format(copied: Copied) -> None:
     folder = copied()
-    change(folder, lambda manifest: manifest.update(format=2, a_new_field=1))
-    assert_refused(folder, 2, "has format 2", "newer retrograde")
+    change(folder, lambda manifest: manifest.update(format=FORMAT + 1, a_new_field=1))
+    assert_refused(folder, 2, f"has format {FORMAT + 1}", "newer retrograde")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ who waits for the wrong one ends by its own deadline, and with another error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -40,8 +41,10 @@ MOMENTS = [
 
 def children(pid: int, name: str) -> list[int]:
     """Process ids of the living children of `pid` that are called `name` or longer."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    found = {int(child) for one in threads for child in (one / "children").read_text().split()}
+    found: set[int] = set()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile, as those of pools do
+            found |= {int(child) for child in (thread / "children").read_text().split()}
     return [child for child in found if comm(child).startswith(name)]
 
 

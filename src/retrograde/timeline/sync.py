@@ -20,6 +20,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrograde.machine.probe_request import Access, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.targetdesc import RegisterValues
@@ -182,6 +185,10 @@ class SyncTimeline:
     def digest(self) -> str:
         """Return a digest of all RAM at the cursor."""
         return self._loop.run(self._timeline.digest())
+
+    def in_ram(self, look: Callable[[NDArray[np.uint8]], Result]) -> Result:
+        """Return what `look`, in a thread of its own, finds in all RAM at the cursor, in place."""
+        return self._loop.run(self._timeline.in_ram(look))
 
     def physical(self, address: int) -> int | None:
         """Return the physical address of a virtual one at the cursor; None if not mapped."""
