@@ -141,7 +141,8 @@ class Table:
             for kind, runs in self._runs.items()
         }
         rows = [(kind, *those) for kind, those in counts.items()]
-        rows.append(("all", *map(sum, zip(*counts.values(), strict=True))))
+        if counts:
+            rows.append(("all", *map(sum, zip(*counts.values(), strict=True))))
         widths = [len(name) + 2 for name in names]
         lines = [
             "".join(f"{it!s:>{width}}" for it, width in zip(row, widths, strict=True))

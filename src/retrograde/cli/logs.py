@@ -23,30 +23,6 @@ class _Warnings(logging.Handler):
             warn(text)
 
 
-class Complaints(logging.Handler):
-    """What asyncio complains of, which follows from an error where there was one.
-
-    Pieces of work that an error left behind end with errors of their own, that nobody waits
-    for any more. Without an error they are a defect of ours.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._kept: list[logging.LogRecord] = []
-        logging.getLogger("asyncio").addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep what is logged."""
-        self._kept.append(record)
-
-    def tell(self) -> None:
-        """Print it all on stderr."""
-        if logging.lastResort:
-            for record in self._kept:
-                logging.lastResort.handle(record)
-        self._kept.clear()
-
-
 def show_warnings() -> None:
     """Have warnings of the package printed on stderr."""
     logging.getLogger("retrograde").addHandler(_Warnings())

@@ -19,6 +19,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from retrograde.cli import logs, signals, streams
+from retrograde.complaints import Complaints
 from retrograde.foreign import in_our_words
 from retrograde.held import sweep
 from retrograde.version import __version__
@@ -114,7 +115,7 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
     """Do `action` and exit: errors as two sentences on stderr, with their exit code."""
     streams.prepare()
     logs.show_warnings()
-    complaints = logs.Complaints()
+    complaints = Complaints()
     signals.heed()
     # numpy's OpenBLAS, of which we use nothing, starts a thread for each processor. Where
     # there is no room for them it sends us a SIGINT, which would look like Ctrl-C.

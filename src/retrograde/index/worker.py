@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from retrograde import errors
+from retrograde.complaints import Complaints
 from retrograde.errors import EnvironmentLacks, InternalError, RetrogradeError
 from retrograde.foreign import in_our_words
 from retrograde.index.files import Interval
@@ -93,9 +94,10 @@ def main() -> None:
         os.write(out, msgspec.json.encode(what) + b"\n")
 
     path, program = sys.argv[1:]
-    work = _serve(Path(path), program, answer)
+    work, complaints = _serve(Path(path), program, answer), Complaints()
     try:
         asyncio.run(work)
+        complaints.tell()
     except (BrokenPipeError, asyncio.CancelledError):
         pass  # nobody wants the answers any more
     except Exception as error:
