@@ -31,7 +31,9 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     guest = builtin_guest()
     output = tmp_path_factory.mktemp("booted") / "moved.retro"
     told = f"SYMBOL(_stext)={RAN:016x}\n"
-    done = retrograde("record", "-o", output, "--", *guest.qemu_args, "-append", told)
+    done = retrograde(
+        *("record", "-o", output, "--shift", "7", "--"), *guest.qemu_args, "-append", told
+    )
     assert done.status == 0, done.stderr
     return Recording.open(output)
 

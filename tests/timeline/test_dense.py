@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("probe")]
 GUESTS = (
     *(("i386", "pc", "frames"), ("x86_64", "microvm", "frames"), ("x86_64", "pc", "pagefault")),
     *((target, "", "aliases") for target in ("arm", "riscv64")),
-    *((target, "", "tiny") for target in ("aarch64", "ppc64", "mipsel", "m68k")),
+    *((target, "", "tiny") for target in ("aarch64", "ppc64", "mipsel")),
 )
 """32-bit code, in a 64-bit machine too, and an ISA each; pagefault and aliases have paging on."""
 
@@ -118,7 +118,7 @@ async def test_memory_in_a_window_is_that_of_a_parked_machine(dense, target, boa
                 assert place.at(position) == physical, (position, hex(page))
 
 
-@pytest.mark.parametrize("target", ["i386", "aarch64", "ppc64", "mipsel", "m68k"])
+@pytest.mark.parametrize("target", ["i386", "aarch64", "ppc64", "mipsel"])
 async def test_looking_around_parks_no_machine(dense, monkeypatch, target):
     recording = await dense(target, "", "tiny")
     _, end = busy_span(LogFacts.read(recording.log()), recording.end)
