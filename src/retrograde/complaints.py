@@ -1,8 +1,9 @@
-"""What asyncio has to say of work that nobody waits for any more."""
+"""What Python has to say of what an error left behind: work, and objects half made."""
 
 from __future__ import annotations
 
 import logging
+import sys
 
 
 class Complaints(logging.Handler):
@@ -27,3 +28,8 @@ class Complaints(logging.Handler):
             for record in self._kept:
                 logging.lastResort.handle(record)
         self._kept.clear()
+
+
+def hush() -> None:
+    """Have half-made objects, a loop say, not complain as they go: what is wrong was said."""
+    sys.unraisablehook = lambda _unraisable: None

@@ -19,7 +19,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from retrograde.cli import logs, signals, streams
-from retrograde.complaints import Complaints
+from retrograde.complaints import Complaints, hush
 from retrograde.foreign import in_our_words
 from retrograde.held import sweep
 from retrograde.version import __version__
@@ -140,7 +140,7 @@ def guarded(action: Callable[[], object], *, show_traceback: bool = False) -> No
             complaints.tell()
             _say("".join(traceback.format_exception(error)))
         else:
-            sys.unraisablehook = _nothing  # half-made objects may complain when they go
+            hush()
         ours = in_our_words(error)
         _drop_what_is_refused()
         _say(str(ours))
@@ -169,10 +169,6 @@ def _show(error: click.ClickException) -> None:
     error.show(text)
     with contextlib.suppress(OSError):
         click.echo(visible_lines(text.getvalue()), err=True, nl=False)
-
-
-def _nothing(_unraisable: object) -> None:
-    """Say nothing of what is wrong while we end: what is wrong was said."""
 
 
 def _say(text: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from retrograde import errors
-from retrograde.complaints import Complaints
+from retrograde.complaints import Complaints, hush
 from retrograde.errors import EnvironmentLacks, InternalError, RetrogradeError
 from retrograde.foreign import in_our_words
 from retrograde.index.files import Interval
@@ -101,14 +101,10 @@ def main() -> None:
     except (BrokenPipeError, asyncio.CancelledError):
         pass  # nobody wants the answers any more
     except Exception as error:
-        sys.unraisablehook = _nothing  # a half-made loop may complain when it goes
+        hush()
         answer(Failure.of(in_our_words(error)))
     finally:
         work.close()  # where no loop could be made nobody has awaited it
-
-
-def _nothing(_unraisable: object) -> None:
-    """Say nothing."""
 
 
 async def _serve(path: Path, program: str, answer: Answer) -> None:
