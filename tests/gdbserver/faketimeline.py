@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-from retrograde.errors import PositionError, QemuRefused, UsageError
+from retrograde.errors import PositionError, QemuRefused
 from retrograde.machine.isa import isa_for
-from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.position import parse_position
 from retrograde.recording.folder import Folder
@@ -51,8 +50,6 @@ class FakeTimeline:
         self.position = 0
         self.end = END
         self.can_search = True
-        self.stops = {}
-        self._next = 0
 
     def resolve(self, expression):
         return parse_position(str(expression), self.end, lambda _text: None)
@@ -77,7 +74,7 @@ class FakeTimeline:
     async def glimpse(self):
         return await self.packet()
 
-    def foresees(self, *, forward):
+    def foresees(self, _stops, *, forward):
         return False
 
     async def registers(self):
@@ -94,49 +91,32 @@ class FakeTimeline:
     async def target_description(self):
         return {"target.xml": b"<target/>"}
 
-    def add_breakpoint(self, address, conditions=(), checks=()):
-        if any(isinstance(s, Breakpoint) and s.pc == address for s in self.stops.values()):
-            raise UsageError("twice")
-        return self._add(Breakpoint(address, conditions, checks))
+    async def all_hits(self, stops, start, stop):
+        return [hit for p in range(start, min(stop, END)) for hit in self._at(stops, p)]
 
-    def add_watchpoint(self, address, count, access="w", space="virtual"):
-        return self._add(Watch(address, count, access))
-
-    def remove(self, number):
-        del self.stops[number]
-
-    def _add(self, stop):
-        self._next += 1
-        self.stops[self._next] = stop
-        return self._next
-
-    async def hits(self, start, stop):
-        return [hit for p in range(start, min(stop, END)) for hit in self._at(p)]
-
-    def _at(self, p):
+    def _at(self, stops, p):
         registers = {"rax": 7 * p}
-        for stop in self.stops.values():
-            here = isinstance(stop, Breakpoint) and stop.pc == pc(p)
-            if here and _holds(stop, registers):
+        for stop in stops.breakpoints:
+            if stop.pc == pc(p) and _holds(stop, registers):
                 yield Hit(p, pc(p))
-        for stop in self.stops.values():
-            if isinstance(stop, Watch) and stop.access != "r" and _touches(stop, stored(p)):
+        for stop in stops.watches:
+            if stop.access != "r" and _touches(stop, stored(p)):
                 yield Hit(p, pc(p), stored(p), stored(p), 8, p, True)
 
-    async def run(self, progress=None):
+    async def run(self, stops, progress=None):
         for p in range(self.position, END):
             await self._breathe(p, progress)
-            for hit in self._at(p):
+            for hit in self._at(stops, p):
                 if hit.is_access or p != self.position:
                     await self.seek(p + hit.is_access)
                     return hit
         await self.seek(END)
         return None
 
-    async def run_back(self, progress=None):
+    async def run_back(self, stops, progress=None):
         for p in reversed(range(self.position)):
             await self._breathe(p, progress)
-            if hits := list(self._at(p)):
+            if hits := list(self._at(stops, p)):
                 await self.seek(p)
                 return hits[-1]
         await self.seek(0)

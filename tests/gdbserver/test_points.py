@@ -49,7 +49,7 @@ def motion_with(*points: Point) -> Motion:
         isa=SimpleNamespace(target="x86_64"), layout=SimpleNamespace(registers=()), conditional=()
     )
     timeline = cast("Timeline", cast("Any", SimpleNamespace(view=view)))
-    table = Points(timeline)
+    table = Points()
     for point in points:
         table.insert(point)
     return Motion(timeline, table)

@@ -76,7 +76,7 @@ async def test_the_machine_that_shows_the_hit_goes_there_meanwhile(indexed: Reco
         hit = await timeline.last_hit(Stops((Breakpoint(pc),)), 0, timeline.end)
         assert hit is not None
         assert last <= hit.position < timeline.end - 10_000
-        assert 0 <= hit.position - timeline._seats[0].position < 1000
+        assert 0 <= hit.position - timeline.history.pool.seats[0].position < 1000
         await timeline.seek(hit.position)
         assert await timeline.pc() == pc
 

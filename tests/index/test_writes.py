@@ -64,7 +64,7 @@ async def test_memory_changes_where_and_when_the_rows_say(recording: Recording) 
         written.setdefault(row[0], {}).update(zip(places(row), stored(row), strict=True))
     dice, seen = random.Random(11), 0
     async with await Timeline.open(recording, use_probe=False, replayers=1) as timeline:
-        seat = timeline._seats[0]
+        seat = timeline.history.pool.seats[0]
         late = [position for position in written if position > SPAN[0]]
         taken = timeline.facts.deliveries[-20:].tolist()
         for begin in (at - 10 for at in (*dice.sample(late, 3), *dice.sample(taken, 2))):

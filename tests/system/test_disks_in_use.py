@@ -159,7 +159,7 @@ async def test_nothing_is_saved_or_loaded_with_requests_in_flight(recording):
 
 async def test_a_mark_keeps_the_ram_alone(recording):
     async with await Timeline.open(recording, replayers=1) as timeline:
-        seat = timeline._seats[0]
+        seat = timeline.history.pool.seats[0]
         busy = await busy_position(seat._parked, timeline.facts)
         ram = bytes(seat.ram.view())
         image = await seat.mark()

@@ -56,7 +56,7 @@ async def test_a_killed_qemu_is_replaced_and_the_answer_is_right(recording):
     expected = await truth(recording, positions)
     async with await Timeline.open(recording) as timeline:
         for number, position in enumerate(positions):
-            seat = timeline._seats[number % 2]
+            seat = timeline.history.pool.seats[number % 2]
             # Killed while it is on its way there, not only before.
             seeking = asyncio.create_task(look(timeline, position))
             for _ in range(4 * number):
@@ -70,7 +70,7 @@ async def test_a_killed_qemu_is_replaced_and_the_answer_is_right(recording):
 @pytest.mark.parametrize("turns", (1, 2, 3, 4, 6, 8, 12, 20))
 async def test_a_replacement_cancelled_at_any_moment_leaves_nothing(recording, turns):
     async with await Timeline.open(recording, replayers=1) as timeline:
-        seat = timeline._seats[0]
+        seat = timeline.history.pool.seats[0]
         with pytest.raises(ValueError), seat.unsettled():
             raise ValueError
         seeking = asyncio.create_task(timeline.seek(recording.end // 2))
@@ -90,7 +90,7 @@ async def test_a_qemu_killed_during_a_search_is_replaced(recording, probe):
         searching = asyncio.create_task(timeline.last_store(stack, 8))
         for _ in range(10):
             await asyncio.sleep(0)
-        for seat in timeline._seats:
+        for seat in timeline.history.pool.seats:
             if seat._replayer is not None:  # one may be starting anew already
                 os.kill(seat.pid, signal.SIGKILL)
         assert await searching == expected

@@ -35,6 +35,19 @@ def programs(draw, longest=400):
 addresses = st.one_of(
     st.integers(0, 300), st.integers(RAM_BYTES - 200, RAM_BYTES - 1), st.integers(0, RAM_BYTES - 1)
 )
+
+
+def an_address(dice):
+    """Return one of `addresses`."""
+    return dice.choice(
+        (
+            dice.randint(0, 300),
+            dice.randint(RAM_BYTES - 200, RAM_BYTES - 1),
+            dice.randint(0, RAM_BYTES - 1),
+        )
+    )
+
+
 accesses = st.sampled_from(("r", "w", "rw"))
 conditions = st.builds(
     Condition,

@@ -197,7 +197,7 @@ async def test_memory_out_of_a_window_is_memory_of_a_machine(machine):
             held = await it.timeline.read(stack, 8)
             # Written by nobody here: from the second time on its page is at hand.
             again = [await it.timeline.read(it.quiet + offset, 4) for offset in (0, 0, 1)]
-            seat = it.timeline._seats[0]
+            seat = it.timeline.history.pool.seats[0]
             await seat.go(position)
             gdb = await seat.gdb()
             assert await gdb.read_memory(stack, 8) == held

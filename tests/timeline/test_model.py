@@ -13,90 +13,17 @@ from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
 from retrograde.errors import PositionError, QemuDied, QemuRefused
-from retrograde.machine.probe_request import Breakpoint, Watch
-from retrograde.testing.cpu import PC, RAM_BYTES, Instruction, Program, execute
-from retrograde.testing.machine import ModelReplayer, packet_of
+from retrograde.machine.probe_request import Breakpoint
+from retrograde.testing.cpu import Instruction, Program, execute
+from retrograde.testing.machine import ModelReplayer
 from retrograde.testing.model import CYCLE, model_timeline
 from retrograde.timeline.timeline import Timeline
 from tests.timeline import programs as p
+from tests.timeline.driving import KINDS, Driver, cancel_something
 
 EXAMPLES = settings(
     deadline=None, max_examples=150, phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )
-
-
-class Driver:
-    """Does one operation after the other, and compares each with the execution."""
-
-    def __init__(self, timeline, execution, data, stops):
-        self.timeline, self.execution, self.data, self.stops = timeline, execution, data, stops
-        self.numbers = []
-        self.hits = p.hits_of(execution, stops) if timeline.can_search else []
-
-    def arm(self):
-        for stop in self.stops:
-            if isinstance(stop, Breakpoint):
-                self.numbers.append(self.timeline.add_breakpoint(stop.pc, stop.conditions))
-            else:
-                space = "physical" if stop.physical else "virtual"
-                self.numbers.append(
-                    self.timeline.add_watchpoint(stop.start, stop.length, stop.access, space)
-                )
-
-    async def do(self, kind):
-        here, end = self.timeline.position, self.execution.end
-        expected = here
-        if kind == "seek":
-            expected = self.data.draw(st.integers(0, end))
-            await self.timeline.seek(expected)
-        elif kind == "step":
-            expected = self.data.draw(st.integers(here, end))
-            await self.timeline.step(expected - here)
-        elif kind == "step_back":
-            expected = self.data.draw(st.integers(0, here))
-            await self.timeline.step_back(here - expected)
-        elif kind == "run":
-            hit = await self.timeline.run()
-            ahead = [one for one in self.hits if one > (here, False)]
-            expected = ahead[0][0] + ahead[0][1] if ahead else end
-            assert (hit and (hit.position, hit.is_access)) == (ahead[0] if ahead else None)
-        elif kind == "run_back":
-            hit = await self.timeline.run_back()
-            behind = [one for one in self.hits if one[0] < here]
-            expected = behind[-1][0] if behind else 0
-            assert (hit and (hit.position, hit.is_access)) == (behind[-1] if behind else None)
-        elif kind == "hits":
-            start = self.data.draw(st.integers(0, end))
-            stop = self.data.draw(st.integers(start, end))
-            found = await self.timeline.hits(start, stop)
-            inside = [one for one in self.hits if start <= one[0] < stop]
-            assert sorted({(hit.position, hit.is_access) for hit in found}) == inside
-            assert [hit.position for hit in found] == sorted(hit.position for hit in found)
-        elif kind == "last_write":
-            address, count = self.data.draw(p.addresses), self.data.draw(st.integers(1, 9))
-            hit = await self.timeline.last_store(address, count)
-            writes = p.hits_of(self.execution, [Watch(address, count, "w")])
-            behind = [one[0] for one in writes if one[0] < here]
-            assert (hit and hit.position) == (behind[-1] if behind else None)
-        assert self.timeline.position == expected
-        await self.compare()
-
-    async def compare(self):
-        position = self.timeline.position
-        moment = self.execution.last[position]
-        glimpse = await self.timeline.glimpse()
-        truth = packet_of(self.execution.registers[moment])
-        assert all(one in (ord("x"), other) for one, other in zip(glimpse, truth, strict=True))
-        assert await self.timeline.pc() == self.execution.registers[moment][PC]
-        assert await self.timeline.packet() == packet_of(self.execution.registers[moment])
-        ram = self.execution.ram_at(moment)
-        for space in ("virtual", "physical"):
-            address, count = self.data.draw(p.addresses), self.data.draw(st.integers(0, 40))
-            count = min(count, RAM_BYTES - address)
-            assert await self.timeline.read(address, count, space) == ram[address : address + count]
-
-
-KINDS = ("seek", "step", "step_back", "step_back", "run", "run_back", "hits", "last_write")
 
 
 def drive(program, data, stops, *, kinds=KINDS, cancels=False, **options):
@@ -106,37 +33,16 @@ def drive(program, data, stops, *, kinds=KINDS, cancels=False, **options):
     async def work():
         with tempfile.TemporaryDirectory() as folder:
             async with model_timeline(program, Path(folder), **options) as timeline:
-                driver = Driver(timeline, execution, data, stops)
+                dice = data.draw(st.randoms())
+                driver = Driver(timeline, execution, dice, stops)
                 if timeline.can_search:
                     driver.arm()
                 for kind in data.draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=12)):
                     if cancels:
-                        await cancel_something(timeline, data)
+                        await cancel_something(timeline, dice)
                     await driver.do(kind)
 
     asyncio.run(work())
-
-
-async def cancel_something(timeline, data):
-    target = data.draw(st.integers(0, timeline.end))
-    operation = data.draw(
-        st.sampled_from(
-            (
-                lambda: timeline.seek(target),
-                lambda: timeline.step_back(timeline.position // 2),
-                lambda: timeline.step((timeline.end - timeline.position) // 2),
-                *((timeline.run, timeline.run_back) if timeline.can_search else ()),
-                lambda: timeline.read(0, 64),
-                timeline.digest,
-            )
-        )
-    )
-    task = asyncio.create_task(operation())
-    for _ in range(data.draw(st.integers(0, 60))):
-        await asyncio.sleep(0)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, QemuRefused):
-        await task
 
 
 @EXAMPLES

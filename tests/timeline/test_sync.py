@@ -10,12 +10,15 @@ from retrograde.errors import UsageError
 from retrograde.timeline.sync import SyncTimeline, open_timeline
 from retrograde.timeline.timeline import Timeline
 
-ASYNC_ONLY = {"open", "over", "view", "target_description", "foresees", "glimpse"}
+ASYNC_ONLY = {
+    *("open", "on", "history", "recording", "store", "facts", "view"),
+    *("target_description", "foresees", "glimpse"),
+}
 """Making one is open_timeline's; the others are for front ends, which are async."""
 
 
-SYNC_ONLY = {"ask", "hints"}
-"""A question is asynchronous itself; a timeline's hints are no property but an attribute."""
+SYNC_ONLY = {"ask"}
+"""A question is asynchronous itself."""
 
 
 def public(kind):

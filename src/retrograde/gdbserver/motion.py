@@ -11,7 +11,7 @@ short, at k going forward and at k+1 going back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -19,7 +19,7 @@ from retrograde.errors import InternalError, QemuRefused
 from retrograde.gdbserver.face import Face, face_of
 from retrograde.gdbserver.points import Point, Points
 from retrograde.gdbserver.target import TRAP_BEFORE, byte_order
-from retrograde.timeline.search import Hit
+from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.timeline import Timeline
 from retrograde.wire.agent import BadExpression
 from retrograde.wire.rsp_stop import SIGTRAP, StopReason
@@ -119,23 +119,28 @@ class Motion:
         when that is not wanted. Not a second time though when the client, told of it
         once, insists.
         """
-        self._points.arm(self._conditional.get)
+        stops = self._stops()
         if self._told != self._timeline.position and (point := await self._break_here()):
             return self._of_break(point)
-        return await self._walk(forward=True) or await self._search(True, progress) or AT_END
+        walked = await self._walk(stops, forward=True)
+        return walked or await self._search(stops, True, progress) or AT_END
 
     async def run_back(self, progress: Progress) -> Stop:
         """Go back to the last break- or watchpoint, or to the start."""
-        self._points.arm(self._conditional.get)
-        return await self._walk(forward=False) or await self._search(False, progress) or AT_BEGIN
+        stops = self._stops()
+        walked = await self._walk(stops, forward=False)
+        return walked or await self._search(stops, False, progress) or AT_BEGIN
 
-    async def _walk(self, forward: bool) -> Stop | None:
+    def _stops(self) -> Stops:
+        return self._points.stops(self._conditional.get)
+
+    async def _walk(self, stops: Stops, forward: bool) -> Stop | None:
         """Look at the nearest positions one by one; return the stop if it is there.
 
         Windows hold them, and most stops of gdb's next, finish and until are near.
         """
         timeline = self._timeline
-        if not len(self._points) or self._points.watches or timeline.foresees(forward=forward):
+        if not stops or stops.watches or timeline.foresees(stops, forward=forward):
             return None
         for _ in range(WALKED):
             if timeline.position == (timeline.end if forward else 0):
@@ -146,19 +151,20 @@ class Motion:
                 return stop
         return None
 
-    async def _search(self, forward: bool, progress: Progress) -> Stop | None:
+    async def _search(self, stops: Stops, forward: bool, progress: Progress) -> Stop | None:
         """Look through all positions ahead, those where something may stop nearest first."""
         move = self._timeline.run if forward else self._timeline.run_back
+        decided = {one.pc for one in stops.breakpoints if one.checks}
         sifted = 0
-        while hit := await move(progress):
-            if stop := await self._stop_at(hit, forward):
+        while hit := await move(stops, progress):
+            if stop := await self._stop_at(hit, forward, decided):
                 return stop
             sifted = min(SIFTED, max(WALKED, 4 * sifted))
-            if stop := await self._sift(forward, sifted):
+            if stop := await self._sift(stops, forward, sifted):
                 return stop
         return None
 
-    async def _sift(self, forward: bool, count: int) -> Stop | None:
+    async def _sift(self, stops: Stops, forward: bool, count: int) -> Stop | None:
         """Look at all hits in the next `count` positions: a condition refused the one here.
 
         Walked to within windows, each costs a thousandth of a search of its own.
@@ -170,18 +176,22 @@ class Motion:
             start, stop = here + 1, min(here + count, timeline.end)
         if start >= stop:
             return None
-        hits = await timeline.hits(start, stop)
+        hits = await timeline.all_hits(stops, start, stop)
+        decided = {one.pc for one in stops.breakpoints if one.checks}
         for hit in hits if forward else reversed(hits):
             await self._walk_to(hit.position)
-            if found := await self._stop_at(hit, forward):
+            if found := await self._stop_at(hit, forward, decided):
                 return found
         await timeline.seek(stop - 1 if forward else start)
         return None
 
-    async def _stop_at(self, hit: Hit, forward: bool) -> Stop | None:
-        """Return the stop at a hit, with the cursor where gdb expects it; None if none."""
+    async def _stop_at(self, hit: Hit, forward: bool, decided: Container[int]) -> Stop | None:
+        """Return the stop at a hit, with the cursor where gdb expects it; None if none.
+
+        At the addresses `decided` the search has tried the conditions.
+        """
         if not hit.is_access:
-            return await self._reached(hit.pc, decided=self._points.is_decided(hit.pc))
+            return await self._reached(hit.pc, decided=hit.pc in decided)
         await self._walk_to(hit.position + (forward != self._before))
         return self._of_access(hit)
 
@@ -272,9 +282,8 @@ class Motion:
             return None
         known = self._scanned[0] <= position < self._scanned[1]
         if not known or self._scanned_for != watches:
-            self._points.arm(self._conditional.get)
             span = (max(0, start), min(stop, self._timeline.end))
-            hits = await self._timeline.hits(*span)
-            self._accesses = [hit for hit in hits if hit.is_access]
+            accesses = Stops(watches=self._stops().watches)
+            self._accesses = await self._timeline.all_hits(accesses, *span)
             self._scanned, self._scanned_for = span, watches
         return next((hit for hit in self._accesses if hit.position == position), None)

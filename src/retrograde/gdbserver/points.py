@@ -1,15 +1,16 @@
-"""The client's break- and watchpoints, and how the timeline is told of them."""
+"""The client's break- and watchpoints, and what a search is to look for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from retrograde.machine.probe_page import PAGE_BYTES
-from retrograde.machine.probe_request import LAZY, PCS, Access, Check
-from retrograde.timeline.search import Hit
-from retrograde.timeline.timeline import Space, Timeline
+from retrograde.machine.probe_request import LAZY, PCS, Access, Breakpoint, Check
+from retrograde.timeline.reading import Space
+from retrograde.timeline.search import Hit, Stops
+from retrograde.timeline.stops import watch_of
 from retrograde.wire.agent import Expression
 from retrograde.wire.rsp_stop import StopReason
 
@@ -73,13 +74,11 @@ class Point:
 
 
 class Points:
-    """What the client asked for, and what of it the timeline has been told."""
+    """What the client asked for, and what a search is to look for."""
 
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
+    def __init__(self) -> None:
         self._points: dict[tuple[Kind, int, int, Space], Point] = {}
         self._breaks: dict[int, list[Point]] = {}
-        self._armed: dict[_Wish, int] = {}
 
     def __iter__(self) -> Iterator[Point]:
         return iter(self._points.values())
@@ -97,12 +96,6 @@ class Points:
         self._points.pop((kind, address, length, space), None)
         self._group()
 
-    def clear(self) -> None:
-        """Remove all points, here and in the timeline."""
-        self._points.clear()
-        self._group()
-        self.arm(lambda _number: None)
-
     @property
     def watches(self) -> frozenset[Point]:
         """The watchpoints."""
@@ -112,49 +105,35 @@ class Points:
         """Return the breakpoints at a linear address."""
         return self._breaks.get(pc, [])
 
-    def is_decided(self, pc: int) -> bool:
-        """Whether the timeline, as it was armed, stops at `pc` only where a condition holds."""
-        return any(wish.address == pc and wish.checks for wish in self._armed)
+    def stops(self, name: RegisterName) -> Stops:
+        """Return what to look for; `name` names registers.
 
-    def arm(self, name: RegisterName) -> None:
-        """Make the timeline's break- and watchpoints these; `name` names registers."""
-        wishes = set(self._wishes(name))
-        for wish in self._armed.keys() - wishes:
-            self._timeline.remove(self._armed.pop(wish))
-        for wish in wishes - self._armed.keys():
-            self._armed[wish] = wish.tell(self._timeline)
+        A breakpoint in it that has no checks may be one whose conditions the probe cannot
+        check.
+        """
+        watches = (
+            watch_of(one.address, one.length, _ACCESS[one.kind], physical=one.space == "physical")
+            for one in self.watches
+        )
+        return Stops(
+            tuple(
+                self._breakpoint(pc, points, name) for pc, points in sorted(self._breaks.items())
+            ),
+            tuple(sorted(set(watches), key=lambda one: (one.start, one.length, one.access))),
+        )
 
-    def _wishes(self, name: RegisterName) -> Iterator[_Wish]:
-        for point in self.watches:
-            yield _Wish(point.address, point.length, point.space, _ACCESS[point.kind])
-        for pc, points in self._breaks.items():
-            checks: list[Check | None] = []
-            if all(point.conditions for point in points):
-                checks = [_check_of(one, name) for point in points for one in point.conditions]
-            told = tuple(check for check in checks if check)
-            yield _Wish(pc, checks=told if len(told) == len(checks) else ())
+    def _breakpoint(self, pc: int, points: Sequence[Point], name: RegisterName) -> Breakpoint:
+        checks: list[Check | None] = []
+        if all(point.conditions for point in points):
+            checks = [_check_of(one, name) for point in points for one in point.conditions]
+        told = tuple(check for check in checks if check)
+        return Breakpoint(pc, checks=told if len(told) == len(checks) else ())
 
     def _group(self) -> None:
         self._breaks = {}
         for point in self:
             if point.is_break:
                 self._breaks.setdefault(point.address, []).append(point)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What the timeline is told: a watchpoint, or with no `access` a breakpoint."""
-
-    address: int
-    length: int = 1
-    space: Space = "virtual"
-    access: Access | None = None
-    checks: tuple[Check, ...] = ()
-
-    def tell(self, timeline: Timeline) -> int:
-        if self.access is None:
-            return timeline.add_breakpoint(self.address, checks=self.checks)
-        return timeline.add_watchpoint(self.address, self.length, self.access, self.space)
 
 
 def _check_of(expression: Expression, name: RegisterName) -> Check | None:

@@ -82,7 +82,7 @@ class Session:
         self.ended = False
         self._timeline = timeline
         self._say = say
-        self._points = Points(timeline)
+        self._points = Points()
         self._mode = mode
         self._shown = mode.now
         self._face = face_of(timeline.view, mode.now)
@@ -133,8 +133,7 @@ class Session:
         return await self._stopped(Stop(signal=2))
 
     def close(self) -> None:
-        """Take the client's break- and watchpoints out: only it knew of them."""
-        self._points.clear()
+        """Give back what was opened for the client."""
         if self._program:
             self._program.close()
 

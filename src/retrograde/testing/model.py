@@ -28,6 +28,7 @@ from retrograde.recording.manifest import Ram
 from retrograde.testing.cpu import RAM_BYTES, Execution, Program, execute
 from retrograde.testing.machine import ModelReplayer, packet_of
 from retrograde.testing.probe import ModelProbe
+from retrograde.timeline.history import History
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore
@@ -84,7 +85,7 @@ class ModelSeat(Seat):
 
 
 @contextlib.asynccontextmanager
-async def model_timeline(
+async def model_history(
     program: Program,
     folder: Path,
     *,
@@ -95,8 +96,8 @@ async def model_timeline(
     keeps_code: bool = False,
     disks: bool = False,
     seed: int = 0,
-) -> AsyncIterator[Timeline]:
-    """Open a timeline on a program's execution, with checkpoints at positions.
+) -> AsyncIterator[History]:
+    """Open the history of a program's execution, with checkpoints at positions.
 
     Checkpoints at positions with several states are left out, as no pass makes them.
     `folder` must be empty. `dies` is the chance that a machine dies at an await;
@@ -119,7 +120,17 @@ async def model_timeline(
         )
         for number in range(seats)
     ]
-    async with await Timeline.over(recording, store, taken) as timeline:
+    async with await History.over(recording, store, taken) as history:
+        yield history
+
+
+@contextlib.asynccontextmanager
+async def model_timeline(program: Program, folder: Path, **options: Any) -> AsyncIterator[Timeline]:
+    """Open a timeline on a program's execution; takes what `model_history` does."""
+    async with (
+        model_history(program, folder, **options) as history,
+        await Timeline.on(history) as timeline,
+    ):
         yield timeline
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +18,7 @@ from retrograde.machine.probe_record import data_of, number_of
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.timeline.hints import Hints
 from retrograde.timeline.moments import Moments, positions_of
+from retrograde.timeline.pool import Pool
 from retrograde.timeline.scan import Records, Scan, gaps
 from retrograde.timeline.seat import LEAD, Seat
 from retrograde.timeline.store import CheckpointStore
@@ -141,40 +141,48 @@ def grouped(pieces: Sequence[tuple[int, int]], side_by_side: int) -> list[tuple[
     return groups
 
 
-async def scan(seat: Seat, stops: Stops, start: int, stop: int) -> list[Hit]:
+async def all_hits(pool: Pool, stops: Stops, start: int, stop: int) -> list[Hit]:
     """Return all hits at positions from `start` to before `stop`, in order."""
     if not stops:
         return []
-    look = functools.partial(_look, seat, stops, start)
-    records, is_whole = await seat.surviving(functools.partial(look, stop))
+
+    def look(until: int) -> Awaitable[tuple[Records, bool]]:
+        return pool.work(lambda seat: _look(seat, stops, start, until))
+
+    records, is_whole = await look(stop)
     parts = [records]
     while not is_whole and len(parts[-1]):
         stop = int(parts[-1]["position"][0])  # of this position some may be lost
         parts[-1] = parts[-1][parts[-1]["position"] > stop]
-        records, is_whole = await seat.surviving(functools.partial(look, stop + 1))
+        records, is_whole = await look(stop + 1)
         parts.append(records)
     return [hit_of(record) for part in reversed(parts) for record in part]
 
 
-async def newest(seat: Seat, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]:
+async def newest_hits(pool: Pool, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]:
     """Return hits at positions from `start` to before `stop`, in order, and if they are all.
 
     Of more than NEWEST the newest: what one replay tells.
     """
-    records, is_whole = await seat.surviving(lambda: _look(seat, stops, start, stop))
+    records, is_whole = await pool.work(lambda seat: _look(seat, stops, start, stop))
     return [hit_of(record) for record in records[-NEWEST:]], is_whole and len(records) <= NEWEST
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search for `stops`: what replays, what is known already and what is kept."""
+    """A search for `stops`: what replays, what is known already and what is kept.
 
-    seats: Sequence[Seat]
+    Where the answer is as good as known, `viewer` goes there meanwhile: whoever asked will
+    look at it.
+    """
+
+    pool: Pool
     stops: Stops
     scan: Scan
     moments: Moments | None = None
     hints: Hints | None = None
     progress: Progress | None = None
+    viewer: Seat | None = None
 
 
 async def first_hit(search: Search, start: int, stop: int, passed: int) -> Hit | None:
@@ -205,7 +213,7 @@ async def last_hit(search: Search, start: int, stop: int) -> Hit | None:
     """Return the last hit at a position from `start` to before `stop`.
 
     Intervals between checkpoints are replayed newest first, as many at a time as there
-    are seats.
+    are replayers.
     """
 
     async def last(seat: Seat, low: int, high: int) -> Hit | None:
@@ -214,15 +222,14 @@ async def last_hit(search: Search, start: int, stop: int) -> Hit | None:
 
     if not search.stops:
         return None
-    seats, pieces = search.seats, _pieces(search, start, stop, backward=True)
-    if len(seats) < 2 or not pieces or pieces[0][1] - pieces[0][0] > NARROW:
+    pieces, viewer = _pieces(search, start, stop, backward=True), search.viewer
+    others = [seat for seat in search.pool.seats if seat is not viewer]
+    if not viewer or not others or not pieces or pieces[0][1] - pieces[0][0] > NARROW:
         return await _first_answer(search, last, pieces)
-    # The hit is as good as known, and whoever asked will look at it: meanwhile the first
-    # seat, which shows what is at the cursor, goes there.
-    there = seats[0].facts.clear_before(pieces[0][0])
-    ahead = asyncio.create_task(seats[0].surviving(lambda: seats[0].go(there)))
+    there = viewer.facts.clear_before(pieces[0][0])
+    ahead = asyncio.create_task(search.pool.work(lambda seat: seat.go(there), (viewer,)))
     try:
-        hit = await _first_answer(replace(search, seats=seats[1:]), last, pieces)
+        hit = await _first_answer(search, last, pieces, others)
         await ahead
         return hit
     finally:
@@ -246,12 +253,12 @@ def _pieces(search: Search, start: int, stop: int, *, backward: bool) -> list[tu
                 search.scan.add(*gap, np.zeros(0, RECORD))
     pieces: list[tuple[int, int]] = []
     for span in reversed(spans) if backward else spans:
-        cut = intervals(search.seats[0].store, *span)
-        pieces += grouped(cut[::-1] if backward else cut, len(search.seats))
+        cut = intervals(search.pool.seats[0].store, *span)
+        pieces += grouped(cut[::-1] if backward else cut, len(search.pool.seats))
     return pieces
 
 
-async def gather(seat: Seat, moments: Moments, places: Mapping[int, int]) -> None:
+async def gather(pool: Pool, moments: Moments, places: Mapping[int, int]) -> None:
     """Have `moments` know what is at positions and right behind them.
 
     `places` has the linear address of the instruction at each. What is not known of the
@@ -262,13 +269,13 @@ async def gather(seat: Seat, moments: Moments, places: Mapping[int, int]) -> Non
         return
     stops = Stops(tuple(Breakpoint(pc) for pc in sorted(set(places.values()))))
 
-    async def pass_by() -> None:
+    async def pass_by(seat: Seat) -> None:
         probe = _probe_of(seat)
         await _run_through(seat, probe, stops, min(places), max(places) + 2, kept)
         moments.add(moments_of(probe, kept), places)
         probe.disarm()
 
-    await seat.surviving(pass_by)
+    await pool.work(pass_by)
 
 
 async def _look_into(search: Search, seat: Seat, start: int, stop: int) -> tuple[Records, bool]:
@@ -345,28 +352,35 @@ async def _run_through(
 
 async def _first_answer(
     search: Search,
-    look: Callable[[Seat, int, int], Coroutine[None, None, Hit | None]],
+    look: Callable[[Seat, int, int], Awaitable[Hit | None]],
     pieces: Sequence[tuple[int, int]],
+    among: Sequence[Seat] = (),
 ) -> Hit | None:
-    """Look into `pieces` side by side; return the hit of the first of them that has one."""
+    """Look into `pieces` side by side; return the hit of the first of them that has one.
+
+    A replayer, one of `among` or any, is borrowed for each piece: others who wait for one
+    wait no longer than a piece takes.
+    """
     waiting = deque(pieces)
-    running: deque[tuple[asyncio.Task[Hit | None], Seat]] = deque()
-    idle = list(search.seats)
+    running: deque[tuple[asyncio.Task[Hit | None], int]] = deque()
+    most = len(among or search.pool.seats)
+
+    async def piece(low: int, high: int) -> Hit | None:
+        return await search.pool.work(lambda seat: look(seat, low, high), among)
+
     try:
         while waiting or running:
-            while waiting and idle:
-                seat, (start, stop) = idle.pop(), waiting.popleft()
-                work = functools.partial(look, seat, start, stop)
-                running.append((asyncio.create_task(seat.surviving(work)), seat))
-            task, seat = running.popleft()
+            while waiting and len(running) < most:
+                start, stop = waiting.popleft()
+                running.append((asyncio.create_task(piece(start, stop)), stop))
+            task, edge = running.popleft()
             hit = await task
             if search.progress:
-                search.progress(seat.position)
+                search.progress(edge)
             if hit:
                 return hit
-            idle.append(seat)
         return None
     finally:
-        for task, _seat in running:
+        for task, _edge in running:
             task.cancel()
-        await asyncio.gather(*(task for task, _seat in running), return_exceptions=True)
+        await asyncio.gather(*(task for task, _edge in running), return_exceptions=True)

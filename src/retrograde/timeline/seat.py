@@ -8,7 +8,6 @@ the same in every process.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -91,8 +90,8 @@ class Seat:
         self._code_kept = False
         self._keeps_code: bool | None = None
         self._stands_at: int | None = None
+        self._is_closed = False
         self._died_of: Checkpoint | None = None
-        self._alone = asyncio.Lock()
 
     @classmethod
     async def take(
@@ -173,11 +172,6 @@ class Seat:
             self._adrift = True
         return await work()
 
-    async def alone(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Do `work`, as `surviving` does, when whoever else does something alone is done."""
-        async with self._alone:
-            return await self.surviving(work)
-
     @contextlib.contextmanager
     def unsettled(self) -> Iterator[None]:
         """Hold what must not be left half done.
@@ -240,7 +234,11 @@ class Seat:
         return RamImage.of(self.store.pages, table, self.ram.array(), self.ram.present())
 
     async def close(self) -> None:
-        """End the process. Safe to repeat."""
+        """End the process, for good. Safe to repeat."""
+        self._is_closed = True
+        await self._stop()
+
+    async def _stop(self) -> None:
         if self._replayer is not None:
             await self._replayer.close()
             self._replayer = None
@@ -253,7 +251,7 @@ class Seat:
 
     async def start(self) -> None:
         """Start a process, parked at position 0."""
-        await self.close()
+        await self._stop()
         self._marks.clear()
         try:
             self._replayer = await self._start_from(self.store.images)
@@ -262,6 +260,9 @@ class Seat:
                 raise
             self._replayer = await self._start_from(None)
             self.store.drop_all()
+        if self._is_closed:  # while somebody was still at work with it
+            await self._stop()
+            raise QemuDied("This replayer was closed.")
         self._code_kept = False
         manifest = self.recording.manifest
         if self._reset_pages is None and manifest.ram.seen and not any(manifest.machine.disks()):

@@ -142,13 +142,13 @@ class SyncTimeline:
         """Move back by `count` instructions."""
         self._loop.run(self._timeline.step_back(count))
 
-    def run(self, progress: Progress | None = None) -> Hit | None:
-        """Run forward to the next break- or watchpoint, or to the end (None)."""
-        return self._loop.run(self._timeline.run(progress))
+    def run(self, stops: Stops | None = None, progress: Progress | None = None) -> Hit | None:
+        """Run forward to the next of `stops`, or those set here, or to the end (None)."""
+        return self._loop.run(self._timeline.run(stops, progress))
 
-    def run_back(self, progress: Progress | None = None) -> Hit | None:
-        """Run backward to the last break- or watchpoint, or to the start (None)."""
-        return self._loop.run(self._timeline.run_back(progress))
+    def run_back(self, stops: Stops | None = None, progress: Progress | None = None) -> Hit | None:
+        """Run backward to the last of `stops`, or those set here, or to the start (None)."""
+        return self._loop.run(self._timeline.run_back(stops, progress))
 
     def run_to(self, pc: int, progress: Progress | None = None) -> Hit | None:
         """Run forward to the instruction at linear address `pc`; None if it never comes."""

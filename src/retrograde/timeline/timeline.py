@@ -17,14 +17,12 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
-from retrograde.machine.compat import qemu_for
 from retrograde.machine.isa import X86
 from retrograde.machine.probe_page import RecordFlag
 from retrograde.machine.probe_request import Access, Breakpoint, Check
@@ -36,11 +34,10 @@ from retrograde.recording.bundle import Recording
 from retrograde.timeline import frames, lastwrite, links, search
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.hints import Hints
+from retrograde.timeline.history import History
 from retrograde.timeline.lastwrite import Write
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
-from retrograde.timeline.moments import Moments
-from retrograde.timeline.opening import checkpoints_of, probes_for
 from retrograde.timeline.reading import Range, not_followed, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.scan import Scan
@@ -50,12 +47,8 @@ from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.survey import DEFAULT_BUDGET
-from retrograde.timeline.trace import Trace, trace
+from retrograde.timeline.trace import Trace
 from retrograde.timeline.windows import Windows
-
-SCANS_KEPT = 4
-"""Sets of break- and watchpoints whose hits are remembered: a debugger adds one of its own to
-the user's for a moment, and takes it away."""
 
 FEWEST, MOST = 16, 1024
 """Hits that are looked at in one more replay when one hit after the other is asked for."""
@@ -67,28 +60,31 @@ Result = TypeVar("Result")
 class Timeline:
     """A cursor over one recording. Made by `open`; always ended by `close`."""
 
-    def __init__(
-        self,
-        recording: Recording,
-        store: CheckpointStore,
-        seats: Sequence[Seat],
-        view: MachineView,
-    ) -> None:
-        self.recording = recording
-        self.store = store
-        self.facts = seats[0].facts
-        self._seats = seats
-        self._view = view
+    def __init__(self, history: History, *, owns: bool = False) -> None:
+        """Make a cursor at position 0; `owns` has the history closed with it."""
+        self.history = history
+        self._owns = owns
+        self._view = history.view
         self._position = 0
-        self._windows = Windows(seats, view)
-        self._stops = StopTable(view.conditional)
-        self._scans: dict[Stops, Scan] = {}
-        self._moments = Moments(view, self.facts)
+        self._windows = Windows(history.pool, history.view)
+        self._stops = StopTable(history.view.conditional)
+        self._moments = history.moments
+        self._scan: Scan | None = None
         self._ahead = FEWEST
         self._is_again = False
         self._fill: Callable[[], Awaitable[None]] | None = None
-        self.hints: Hints | None = None
-        """What lets searches skip what cannot match: set it to an index (index.hints)."""
+        history.enter(self._windows.stop)
+
+    @classmethod
+    async def on(cls, history: History, *, at: str | int = 0, owns: bool = False) -> Self:
+        """Put a cursor at position expression `at` of a history; `owns` gives it that."""
+        timeline = cls(history, owns=owns)
+        try:
+            await timeline.seek(history.recording.resolve(at))
+        except BaseException:
+            await timeline.close()  # which also ends what is being prefetched
+            raise
+        return timeline
 
     @classmethod
     async def open(
@@ -102,64 +98,58 @@ class Timeline:
         use_probe: bool = True,
         progress: Progress | None = None,
     ) -> Self:
-        """Open a timeline at position expression `at`.
+        """Open a timeline at position expression `at`, with a history of its own.
 
-        The first time, one replay makes checkpoints in the recording's cache, within
-        `budget` bytes of disk; `progress` is told its position. `replayers` QEMU
-        processes are kept. Raises QemuMismatch, InputChanged and EnvironmentLacks as
-        `qemu_for` does; without a usable probe the timeline works by single steps.
+        Takes and raises what `History.open` does.
         """
-        qemu = qemu or qemu_for(recording)
-        store = await checkpoints_of(recording, qemu, budget=budget, progress=progress)
-        facts = LogFacts.read(recording.log())
-        probes = probes_for(recording, qemu, facts, replayers if use_probe else 0)
-        seats = [
-            Seat(recording, qemu, store, facts, probes[number] if probes else None)
-            for number in range(replayers)
-        ]
-        return await cls.over(recording, store, seats, at=at)
-
-    @classmethod
-    async def over(
-        cls,
-        recording: Recording,
-        store: CheckpointStore,
-        seats: Sequence[Seat],
-        *,
-        at: str | int = 0,
-    ) -> Self:
-        """Open a timeline over `seats` not started yet; it ends them and closes `store`."""
-        try:
-            for seat in seats:
-                await seat.start()
-            timeline = cls(recording, store, seats, await MachineView.of(seats[0]))
-        except BaseException:
-            await _end(seats)
-            store.close()
-            raise
-        try:
-            await timeline.seek(recording.resolve(at))
-        except BaseException:
-            await timeline.close()  # which also ends what is being prefetched
-            raise
-        return timeline
+        history = await History.open(
+            recording,
+            qemu,
+            replayers=replayers,
+            budget=budget,
+            use_probe=use_probe,
+            progress=progress,
+        )
+        return await cls.on(history, at=at, owns=True)
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """End all processes. Safe to repeat."""
-        await self._windows.stop()
-        await _end(self._seats)
-        self.store.close()
+        """End the cursor, and the processes if they are its own. Safe to repeat."""
+        self.history.left(self._windows.stop)
+        if self._owns:
+            await self._windows.stop()
+            await self.history.close()
+        else:
+            await self._windows.settle()  # ended half-way, others would wait for a new process
+
+    @property
+    def recording(self) -> Recording:
+        """What is replayed."""
+        return self.history.recording
+
+    @property
+    def store(self) -> CheckpointStore:
+        """The checkpoints."""
+        return self.history.store
+
+    @property
+    def facts(self) -> LogFacts:
+        """What the log tells of positions."""
+        return self.history.facts
+
+    @property
+    def hints(self) -> Hints | None:
+        """What lets searches skip what cannot match (History.hints)."""
+        return self.history.hints
+
+    @hints.setter
+    def hints(self, hints: Hints | None) -> None:
+        self.history.hints = hints
 
     @property
     def position(self) -> int:
@@ -169,7 +159,7 @@ class Timeline:
     @property
     def end(self) -> int:
         """The last position."""
-        return self.recording.end
+        return self.history.end
 
     @property
     def view(self) -> MachineView:
@@ -179,7 +169,7 @@ class Timeline:
     @property
     def can_search(self) -> bool:
         """Whether break- and watchpoints can be looked for: the probe is there."""
-        return self._seats[0].probe is not None
+        return self.history.can_search
 
     def resolve(self, expression: str | int) -> int:
         """Turn a position expression into a position; raises PositionError."""
@@ -218,15 +208,17 @@ class Timeline:
         self._fill = functools.partial(self._windows.step_back_to, target)
         await self._come_to(target)
 
-    async def run(self, progress: Progress | None = None) -> Hit | None:
-        """Run forward to the next break- or watchpoint, or to the end (None).
+    async def run(self, stops: Stops | None = None, progress: Progress | None = None) -> Hit | None:
+        """Run forward to the next of `stops`, or to the end (None).
 
+        Without `stops` those count that `add_breakpoint` and `add_watchpoint` have set here.
         A breakpoint stops at its instruction, a watchpoint after the access.
         """
-        scan, start = self._scan(self._stops.armed()), self._position
+        stops, start = self._armed(stops), self._position
+        self._scan = scan = self.history.scan(stops)
         record, at = scan.next(start, self.end, passed=start)
         if record is None:
-            looking = await self._search(self._stops.armed(), scan, progress)
+            looking = self._search(stops, scan, progress)
             hit = await search.first_hit(looking, at, self.end, passed=start)
             await self._stop_at(hit.position + hit.is_access if hit else self.end)
             return hit
@@ -234,25 +226,27 @@ class Timeline:
         await self._stop_again(scan, hit, hit.position + hit.is_access, forward=True)
         return hit
 
-    async def run_back(self, progress: Progress | None = None) -> Hit | None:
-        """Run backward to the last break- or watchpoint, or to the start (None).
+    async def run_back(
+        self, stops: Stops | None = None, progress: Progress | None = None
+    ) -> Hit | None:
+        """Run backward to the last of `stops`, or to the start (None).
 
-        Either stops at the instruction's position: the old value is visible.
+        Either kind stops at the instruction's position: the old value is visible.
         """
-        scan = self._scan(self._stops.armed())
+        stops = self._armed(stops)
+        self._scan = scan = self.history.scan(stops)
         record, at = scan.last(0, self._position)
         if record is None:
-            looking = await self._search(self._stops.armed(), scan, progress)
-            hit = await search.last_hit(looking, 0, at)
+            hit = await search.last_hit(self._search(stops, scan, progress), 0, at)
             await self._stop_at(hit.position if hit else 0)
             return hit
         hit = search.hit_of(record)
         await self._stop_again(scan, hit, hit.position, forward=False)
         return hit
 
-    def foresees(self, *, forward: bool) -> bool:
-        """Whether the nearest break- or watchpoint that way, or how far none is, is known."""
-        scan = self._scan(self._stops.armed())
+    def foresees(self, stops: Stops | None = None, *, forward: bool) -> bool:
+        """Whether the nearest of `stops` that way, or how far none is, is known."""
+        self._scan = scan = self.history.scan(self._armed(stops))
         return scan.knows(self._position if forward else self._position - 1)
 
     async def run_to(self, pc: int, progress: Progress | None = None) -> Hit | None:
@@ -261,7 +255,7 @@ class Timeline:
         Returns None, with the cursor where it was, when it is never reached.
         """
         stops = Stops(breakpoints=(Breakpoint(pc),))
-        looking = await self._search(stops, Scan(), progress)
+        looking = self._search(stops, Scan(), progress)
         hit = await search.first_hit(looking, self._position, self.end, passed=self._position)
         if hit:
             await self.seek(hit.position)
@@ -361,12 +355,8 @@ class Timeline:
         return int(answer.split()[-1], 16) if answer.startswith("gpa: ") else None
 
     def stored(self, position: int, address: int, count: int) -> bytes | None:
-        """Return physical memory out of the checkpoint at `position`, without a machine.
-
-        None where there is no checkpoint, and for what is not RAM at all positions.
-        """
-        ram, offset = self._seats[0].store.ram_at(position), self._view.offset(address, count)
-        return None if ram is None or offset is None else bytes(ram.read(offset, count))
+        """Return physical memory out of a checkpoint; see `History.stored`."""
+        return self.history.stored(position, address, count)
 
     def write(self, *_what: object) -> NoReturn:
         """Refuse: raises UsageError, whatever register or memory was to be written."""
@@ -377,11 +367,7 @@ class Timeline:
 
     async def physical_at(self, position: int, address: int, count: int) -> bytes:
         """Return physical memory at any position; the cursor stays where it is."""
-        wanted = Range(address, count, "physical")
-        return await self._parked_at(
-            check_position(position, self.end),
-            lambda seat: read_parked(seat, self._view, {}, wanted),
-        )
+        return await self.history.physical_at(position, address, count, self._windows.viewers)
 
     async def digest(self) -> str:
         """Return a digest of all RAM at the cursor; equal RAM has equal digests.
@@ -435,24 +421,19 @@ class Timeline:
 
     async def last_hit(self, stops: Stops, start: int, stop: int) -> Hit | None:
         """Return the last hit of `stops` at a position from `start` to before `stop`."""
-        looking = await self._search(stops, Scan(), None)
-        return await search.last_hit(looking, start, stop)
+        return await search.last_hit(self._search(stops, Scan(), None), start, stop)
+
+    async def all_hits(self, stops: Stops, start: int, stop: int) -> list[Hit]:
+        """Return all hits of `stops` at positions from `start` to before `stop`, in order."""
+        return await self.history.all_hits(stops, start, stop)
 
     async def newest_hits(self, stops: Stops, start: int, stop: int) -> tuple[list[Hit], bool]:
-        """Return hits of `stops` from `start` to before `stop`, in order, and if they are all.
-
-        Takes one replay; of many, the newest are returned.
-        """
-        return await search.newest((await self._free_seats())[0], stops, start, stop)
+        """Return the newest hits, in order, and if they are all; see `History.newest_hits`."""
+        return await self.history.newest_hits(stops, start, stop)
 
     async def trace(self, start: int, stop: int) -> Trace:
-        """Return what happened at positions from `start` to before `stop`.
-
-        Where there were more memory accesses than the probe keeps, the trace begins later.
-        Raises UsageError for more than LONGEST positions.
-        """
-        seat = (await self._free_seats())[0]
-        return await seat.surviving(lambda: trace(seat, start, stop))
+        """Return what happened from `start` to before `stop`; see `History.trace`."""
+        return await self.history.trace(start, stop)
 
     # -- break- and watchpoints --------------------------------------------------------
 
@@ -480,22 +461,12 @@ class Timeline:
         """Return all hits at positions from `start` to before `stop`, in order."""
         return await self.all_hits(self._stops.armed(), start, stop)
 
-    async def all_hits(self, stops: Stops, start: int, stop: int) -> list[Hit]:
-        """Return all hits of `stops` at positions from `start` to before `stop`, in order."""
-        seat = (await self._free_seats())[0]
-        return await search.scan(seat, stops, start, stop)
+    def _armed(self, stops: Stops | None) -> Stops:
+        return self._stops.armed() if stops is None else stops
 
-    def _scan(self, stops: Stops) -> Scan:
-        """Return what searches for `stops` have found."""
-        scan = self._scans.pop(stops, None) or Scan()
-        self._scans[stops] = scan
-        if len(self._scans) > SCANS_KEPT:
-            self._scans.pop(next(iter(self._scans)))
-        return scan
-
-    async def _search(self, stops: Stops, scan: Scan, progress: Progress | None) -> search.Search:
-        seats = await self._free_seats()
-        return search.Search(seats, stops, scan, self._moments, self.hints, progress)
+    def _search(self, stops: Stops, scan: Scan, progress: Progress | None) -> search.Search:
+        self._windows.forget()
+        return self.history.search(stops, scan, self._windows.parker, progress)
 
     async def _stop_at(self, position: int) -> None:
         """Have the cursor where a search ended."""
@@ -533,7 +504,7 @@ class Timeline:
     async def _know_before(self) -> None:
         """Know what is before a hit, and before those before it: they are gone back to."""
         here, before = self._position, self._position - 1
-        scan = next(reversed(self._scans.values()), None)
+        scan = self._scan
         if scan is None or not self._is_again or self._moments.get(before):
             return
         places = {}
@@ -544,7 +515,7 @@ class Timeline:
             await self._gather(places)
 
     async def _gather(self, places: Mapping[int, int]) -> None:
-        await search.gather((await self._free_seats())[0], self._moments, places)
+        await search.gather(self.history.pool, self._moments, places)
 
     def _more(self) -> int:
         """Return how many hits to look at, more each time."""
@@ -553,25 +524,10 @@ class Timeline:
 
     async def _parked(self, look: Callable[[Seat], Awaitable[Result]]) -> Result:
         """Return what `look` finds in the machine, parked at the cursor."""
-        return await self._parked_at(self._position, look)
+        position = self._position
 
-    async def _parked_at(self, position: int, look: Callable[[Seat], Awaitable[Result]]) -> Result:
-        seat = self._seats[0]
-
-        async def there() -> Result:
+        async def there(seat: Seat) -> Result:
             await seat.go(position)
             return await look(seat)
 
-        return await seat.alone(there)
-
-    async def _free_seats(self) -> Sequence[Seat]:
-        await self._windows.settle()
-        return self._seats
-
-
-async def _end(seats: Sequence[Seat]) -> None:
-    """End the processes of `seats`, and give back their probes' memory."""
-    for seat in seats:
-        await seat.close()
-        if seat.probe:
-            seat.probe.close()
+        return await self.history.pool.work(there, self._windows.viewers)

@@ -1,15 +1,16 @@
 """The windows a timeline holds: which, how far the next one reaches, and filling ahead.
 
-The first replayer parks at positions; the last fills windows, in the background where
-they are two.
+One replayer parks at positions; another fills windows, in the background. Where there is
+only one, it does both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from retrograde.timeline.filling import fill, follow
 from retrograde.timeline.machineview import MachineView
+from retrograde.timeline.pool import Pool
 from retrograde.timeline.prefetch import Prefetch
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.window import Window
@@ -30,14 +31,20 @@ looked at last. At each instruction QEMU is asked for each."""
 class Windows:
     """The windows around where a timeline's cursor has been, newest first."""
 
-    def __init__(self, seats: Sequence[Seat], view: MachineView) -> None:
-        self._parker, self._filler = seats[0], seats[-1]
+    def __init__(self, pool: Pool, view: MachineView) -> None:
+        self._pool = pool
+        self.parker, self._filler = pool.pair()
         self._view = view
         self._kept: list[Window] = []
         self._span = FIRST_WINDOW
         self._has_stepped = True
         self._followed: dict[int, None] = {}
         self._prefetch = Prefetch(self._hold)
+
+    @property
+    def viewers(self) -> Sequence[Seat]:
+        """The replayers to look at a position with: the parker, unless only others are idle."""
+        return (self.parker, *self._pool.seats)
 
     def held(self, position: int) -> Window | None:
         """Return the window that holds `position`, if one does."""
@@ -61,7 +68,7 @@ class Windows:
         around = max(0, position - FIRST_WINDOW), position
         # Who stepped after the last seek will after this one: worth a replayer's time
         # beside the seek. Who did not may be a script that seeks on and on.
-        may_prefetch = self._filler is not self._parker
+        may_prefetch = self._filler is not self.parker
         if may_prefetch and self._has_stepped:
             self._prefetch.want(*around)
         await self._look(position)
@@ -71,7 +78,7 @@ class Windows:
 
     def expect(self, position: int) -> None:
         """Have what is before `position` held when there is time: a cursor is there."""
-        if self._filler is not self._parker and self.held(position) is None:
+        if self._filler is not self.parker and self.held(position) is None:
             self._prefetch.want_when_idle(max(0, position - FIRST_WINDOW), position)
 
     async def step_to(self, position: int, end: int) -> None:
@@ -99,14 +106,18 @@ class Windows:
             self._followed[page] = None
         while len(self._followed) > FOLLOWED:
             self._followed.pop(next(iter(self._followed)))
-        window, seat, places = self.held(position), self._filler, tuple(self._followed)
-        if window is None:
+        held, view, places = self.held(position), self._view, tuple(self._followed)
+        if held is None:
             return None
-        self._keep(await seat.alone(lambda: follow(seat, self._view, window, places)))
+        self._keep(await self._filled(lambda seat: follow(seat, view, held, places)))
         return self.held(position)
 
+    def forget(self) -> None:
+        """Leave the replayers to a search: what is not begun to be filled is dropped."""
+        self._prefetch.forget()
+
     async def settle(self) -> None:
-        """Wait until no replayer is at work."""
+        """Wait until nothing is being filled; what is not begun is dropped."""
         await self._prefetch.settle()
 
     async def stop(self) -> None:
@@ -125,17 +136,20 @@ class Windows:
     async def _look(self, position: int) -> bytes:
         """Park at `position`, return the registers there and hold them."""
 
-        async def look() -> bytes:
-            await self._parker.go(position)
-            return await (await self._parker.gdb()).read_registers()
+        async def look(seat: Seat) -> bytes:
+            await seat.go(position)
+            return await (await seat.gdb()).read_registers()
 
-        packet = await self._parker.alone(look)
+        packet = await self._pool.work(look, self.viewers)
         self._keep(Window(position, [packet], None))
         return packet
 
     async def _hold(self, start: int, end: int) -> None:
-        seat, view, places = self._filler, self._view, tuple(self._followed)
-        self._keep(await seat.alone(lambda: fill(seat, view, start, end, places)))
+        view, places = self._view, tuple(self._followed)
+        self._keep(await self._filled(lambda seat: fill(seat, view, start, end, places)))
+
+    async def _filled(self, filling: Callable[[Seat], Awaitable[Window]]) -> Window:
+        return await self._pool.work(filling, (self._filler,))
 
     def _fill_before(self, position: int) -> None:
         """Have the window before this one filled as its edge comes near."""
