@@ -60,11 +60,11 @@ def test_questions_share_what_they_need_until_it_is_closed(copied):
     before = qemus()
     with retrograde.open(copied("tiny")) as rec:
         write = rec.last_write(0x200100, 8)
-        opened = rec._asked, len(qemus())
+        opened = rec._opened, len(qemus())
         assert write.position == rec.writes(0x200100, 8)[-1].position
         assert rec.last_write(0x200100, 8, at=write.position) != write
         assert rec.origin(0x200100, 8)[0].position == write.position
-        assert (rec._asked, len(qemus())) == opened  # QEMU may be another, a load may take one
+        assert (rec._opened, len(qemus())) == opened  # QEMU may be another, a load may take one
         assert qemus() != before
         with pytest.raises(PositionError):
             rec.last_write(0x200100, 8, at="never")
@@ -82,11 +82,15 @@ def test_questions_share_what_they_need_until_it_is_closed(copied):
 @pytest.mark.usefixtures("probe")
 def test_an_index_made_meanwhile_is_used(copied):
     with retrograde.open(copied("tiny")) as rec:
+
+        def history():
+            return rec._opened.investigation._history
+
         write = rec.last_write(0x200100, 8)
-        assert rec._asked.hints is None
+        assert history().hints is None
         asyncio.run(build(rec, tables=["blocks", "written"]))
         assert rec.last_write(0x200100, 8) == write
-        assert rec._asked.hints is not None
+        assert history().hints is not None
 
 
 @pytest.mark.qemu
@@ -102,6 +106,23 @@ def test_timelines_of_its_own_with_and_without_await(recorded):
     with rec.timeline("50%") as timeline:
         assert timeline.position == rec.end // 2
         assert timeline.pc() == asyncio.run(pc())
+
+
+@pytest.mark.qemu
+def test_timelines_share_processes_and_end_with_the_recording(recorded):
+    before = qemus()
+    with retrograde.open(recorded("tiny").path) as rec:
+        timelines = [rec.timeline(f"{10 * number}%") for number in range(1, 9)]
+        for number, timeline in enumerate(timelines, 1):
+            timeline.step_back(5)
+            assert timeline.position == rec.end * number // 10 - 5
+        assert len(qemus()) <= len(before) + 2
+        timelines[0].close()
+        timelines[1].step_back()
+    with pytest.raises(UsageError, match="closed"):
+        timelines[1].step_back()
+    timelines[1].close()
+    assert qemus() == before
 
 
 @pytest.mark.qemu

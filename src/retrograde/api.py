@@ -9,20 +9,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from retrograde.errors import UsageError
 from retrograde.portal import LoopThread
 from retrograde.recording import bundle
 
 if TYPE_CHECKING:
-    from retrograde.index.database import Answer, Database
-    from retrograde.index.hints import IndexHints
+    from retrograde.index.database import Answer
     from retrograde.index.origin import Step
     from retrograde.index.views import Call
     from retrograde.index.writes import Store
+    from retrograde.investigation.investigation import Investigation
     from retrograde.timeline.lastwrite import Write
     from retrograde.timeline.reading import Space
     from retrograde.timeline.screen import Picture
@@ -40,52 +39,42 @@ class Recording(bundle.Recording):
     without it.
     """
 
-    _database: Database | None = None
-    _asked: SyncTimeline | None = None
-    _hints: IndexHints | None = None
+    _opened: _Opened | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End what questions have opened. Safe to repeat; the next question opens it again."""
-        asked, database = self._asked, self._database
-        self._asked = self._database = self._hints = None
-        if database:
-            database.close()
-        if asked:
-            asked.close()
+        """End what questions and timelines have opened. Safe to repeat.
+
+        The next question opens it again; a timeline is of no use afterwards.
+        """
+        opened, self._opened = self._opened, None
+        if opened:
+            opened.close()
 
     def timeline(self, at: str | int = 0) -> SyncTimeline:
-        """Open a timeline of its own with the cursor at the position `at`; close it at the end.
+        """Put a cursor of its own at the position `at`; close it at the end.
 
-        It needs no `await`. The first one makes checkpoints, which takes a replay. Raises as
-        `Timeline.open` does.
+        It needs no `await`. The first one makes checkpoints, which takes a replay; all share
+        the same processes, and many may be used at once. Raises as `Timeline.open` does.
         """
-        from retrograde.timeline.sync import open_timeline
+        from retrograde.timeline.sync import SyncTimeline
 
-        timeline = open_timeline(self._for_what_is_kept, at=at)
-        timeline.hints = self._known()
-        return timeline
+        opened = self._open()
+        timeline = opened.loop.run(opened.investigation.timeline(at))
+        return SyncTimeline(timeline, opened.loop, kept=opened)
 
     @contextlib.asynccontextmanager
     async def open_async(self, at: str | int = 0) -> AsyncIterator[Timeline]:
-        """Open a timeline of its own for `async with`; else as `timeline`."""
-        import asyncio
+        """Put a cursor at the position `at`, for `async with`, with processes of its own."""
+        from retrograde.investigation.investigation import Investigation
 
-        from retrograde.timeline.timeline import Timeline
-
-        async with await Timeline.open(self._for_what_is_kept, at=at) as timeline:
-            timeline.hints = await asyncio.to_thread(self._known)
-            yield timeline
+        async with Investigation(self._for_what_is_kept) as opened, await opened.timeline(at) as it:
+            yield it
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Answer:
         """Ask in DuckDB's SQL; `parameters` stand for its question marks.
@@ -94,23 +83,14 @@ class Recording(bundle.Recording):
         `polars()`. The tables are listed in the reference. Raises UsageError with DuckDB's
         message for what it cannot answer.
         """
-        return self._tables().query(sql, parameters)
+        return self._open().investigation.tables().query(sql, parameters)
 
     def calls(self, name: str) -> list[Call]:
         """Return the rows of `functions` for calls of the function `name`, in order.
 
         Raises UsageError before `retrograde index` has been run.
         """
-        from retrograde.index.views import Call
-
-        database = self._tables()
-        if not database.store.done("calls"):
-            raise UsageError(
-                f"The calls of {self.path} have not been collected.",
-                f"Run: retrograde index {self.path}",
-            )
-        rows = database.query("FROM functions WHERE name = ? ORDER BY position", [name])
-        return [Call._make(row) for row in rows]
+        return self._open().investigation.calls(name)
 
     def writes(
         self,
@@ -125,12 +105,7 @@ class Recording(bundle.Recording):
         As rows of the table `writes`. The bytes are those that are at `address` at that
         position. Replays what the index does not rule out, all where there is none.
         """
-        from retrograde.index.writes import row_of, stores_to
-
-        async def ask(timeline: Timeline) -> list[Store]:
-            return [row_of(hit) for hit in await stores_to(timeline, address, count, space)]
-
-        return self._ask(ask, at)
+        return self._ask(lambda one: one.writes(address, count, space, at=at))
 
     def last_write(
         self,
@@ -144,11 +119,7 @@ class Recording(bundle.Recording):
 
         Replays as `writes` does.
         """
-
-        async def ask(timeline: Timeline) -> Write | None:
-            return await timeline.last_write(address, count, space)
-
-        return self._ask(ask, at)
+        return self._ask(lambda one: one.last_write(address, count, space, at=at))
 
     def origin(
         self,
@@ -164,14 +135,7 @@ class Recording(bundle.Recording):
         It is in 1 to 8 bytes from the address `where`, or in the register of that name. The
         newest of at most `most` steps comes first.
         """
-        from retrograde.index.origin import origin, origin_of_register
-
-        async def ask(timeline: Timeline) -> list[Step]:
-            if isinstance(where, str):
-                return await origin_of_register(timeline, where, most=most)
-            return await origin(timeline, where, count, space, most=most)
-
-        return self._ask(ask, at)
+        return self._ask(lambda one: one.origin(where, count, space, at=at, most=most))
 
     def screen(self, *, at: str | int = "end") -> Picture:
         """Return what was on the guest's screen at the position `at`.
@@ -179,49 +143,40 @@ class Recording(bundle.Recording):
         A `retrograde.timeline.screen.Picture`: numpy's pixels, and `png()`. Raises UsageError
         where the machine has no screen.
         """
-
-        async def ask(timeline: Timeline) -> Picture:
-            return await timeline.screen()
-
-        return self._ask(ask, at)
+        return self._ask(lambda one: one.screen(at))
 
     @functools.cached_property
     def _for_what_is_kept(self) -> bundle.Recording:
         """The recording without us, so that a forgotten one of us ends what it has opened."""
         return bundle.Recording(self.folder, self.manifest)
 
-    def _ask(
-        self, question: Callable[[Timeline], Coroutine[Any, Any, Result]], at: str | int
-    ) -> Result:
-        """Ask the timeline that is kept for questions, with its cursor at `at`."""
-        if self._asked is None:
-            self._asked = self.timeline(at)
-        else:
-            self._asked.seek(at)
-        self._asked.hints = self._known()
-        return self._asked.ask(question)
+    def _ask(self, question: Callable[[Investigation], Coroutine[Any, Any, Result]]) -> Result:
+        opened = self._open()
+        return opened.loop.run(question(opened.investigation))
 
-    def _known(self) -> IndexHints | None:
-        """Return what the index knows, read anew when that on disk has changed."""
-        from retrograde.index.hints import IndexHints
+    def _open(self) -> _Opened:
+        if self._opened is None:
+            self._opened = _Opened(self._for_what_is_kept)
+        return self._opened
 
-        if not (self._hints and self._hints.is_current):
-            self._hints = IndexHints.of(self._for_what_is_kept)
-        return self._hints
 
-    def _tables(self) -> Database:
-        """Return the database, opened anew when the index on disk has changed.
+class _Opened:
+    """An investigation and the loop it lives in; ended when nobody has it any more."""
 
-        Kept open because of what it knows of the files: looking that up takes longer than
-        most questions.
-        """
-        from retrograde.index.database import Database
+    def __init__(self, recording: bundle.Recording) -> None:
+        from retrograde.investigation.investigation import Investigation
 
-        if not (self._database and self._database.is_current):
-            if self._database:
-                self._database.close()
-            self._database = Database(self._for_what_is_kept)
-        return self._database
+        self.loop = LoopThread()
+        self.investigation = Investigation(recording)
+        self._forgotten = weakref.finalize(self, self.loop.abandon, self.investigation.close)
+
+    def close(self) -> None:
+        """End processes, database and loop."""
+        if self._forgotten.detach():
+            try:
+                self.loop.run(self.investigation.close())
+            finally:
+                self.loop.close()
 
 
 def open(path: str | os.PathLike[str]) -> Recording:  # noqa: A001 - retrograde.open

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from retrograde.errors import UsageError
+
 Result = TypeVar("Result")
 
 
@@ -20,6 +22,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._last: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
@@ -36,8 +39,11 @@ class LoopThread:
         """Run `work` to its end and return its result.
 
         What interrupts the waiting (KeyboardInterrupt) cancels `work`, waits until that
-        has cleaned up, and goes on.
+        has cleaned up, and goes on. Raises UsageError once it is closed.
         """
+        if self.is_closed:
+            work.close()
+            raise UsageError("This was closed.", "Open the recording again.")
         outcome: concurrent.futures.Future[Result] = concurrent.futures.Future()
         tasks: list[asyncio.Task[Result]] = []
 
@@ -67,6 +73,17 @@ class LoopThread:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
+    def leave(self, cleaning_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have `cleaning_up` done and go on; as `abandon`, for a garbage collector."""
+
+        def begin() -> None:
+            task = self._loop.create_task(cleaning_up())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+        if not self.is_closed:
+            self._loop.call_soon_threadsafe(begin)
+
     def abandon(self, cleaning_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """End once `cleaning_up` is done, and do not wait for that.
 
@@ -75,6 +92,7 @@ class LoopThread:
 
         async def last() -> None:
             try:
+                await asyncio.gather(*self._leaving, return_exceptions=True)
                 await cleaning_up()
             finally:
                 self._loop.stop()

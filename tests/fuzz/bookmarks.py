@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from retrograde.gdbserver.bookmarks import Bookmarks
+from retrograde.investigation.bookmarks import Bookmarks
 from retrograde.recording.sealed import copy_of
 from tests.fuzz.mutation import change_json as mutate  # noqa: F401 - part of a target
 from tests.fuzz.mutation import sealed

@@ -132,19 +132,17 @@ async def _served(
     from retrograde.gdbserver.face import mode_for
     from retrograde.gdbserver.mode import ModeChoice
     from retrograde.gdbserver.server import GdbServer
-    from retrograde.index.hints import IndexHints
-    from retrograde.timeline.timeline import Timeline
+    from retrograde.investigation.investigation import Investigation
 
     commands = resources.files("retrograde.gdbserver") / "gdbinit.py"
-    with (
-        Scratch() as folder,
-        resources.as_file(commands) as script,
-    ):
+    async with contextlib.AsyncExitStack() as opened:
+        folder = opened.enter_context(Scratch())
+        script = opened.enter_context(resources.as_file(commands))
         address = Address(path=str(socket_in(folder)))
         # The bar must be gone before the terminal is gdb's.
         with progress("preparing", recording.end) as show:
-            timeline = await Timeline.open(recording, qemu, at=at, progress=show)
-        timeline.hints = IndexHints.of(recording)
+            seen = await opened.enter_async_context(Investigation(recording, qemu, progress=show))
+            timeline = await opened.enter_async_context(await seen.timeline(at))
         program = symbols[0] if symbols else recording.program()
         mode = mode_for(recording, program)
         architecture = "i386" if mode else None
@@ -156,13 +154,13 @@ async def _served(
             names = [_quoted(file.absolute()) for file in symbols]
             attach = ["-ex", f"exec-file {names[0]}", *attach]
             attach += [word for name in names for word in ("-ex", f"retro symbols {name}")]
-        async with timeline, await GdbServer.start(timeline, address, warn, mode=mode):
-            if not program and (kernel := await _own_names(timeline)):
-                file = Path(folder) / "kernel"
-                file.write_bytes(kernel)
-                # Before our commands: it is in place already.
-                attach = ["-ex", f"symbol-file {_quoted(file)}", *attach]
-            yield [*guest, *attach]
+        await opened.enter_async_context(await GdbServer.start(timeline, address, warn, mode=mode))
+        if not program and (kernel := await _own_names(timeline)):
+            file = Path(folder) / "kernel"
+            file.write_bytes(kernel)
+            # Before our commands: it is in place already.
+            attach = ["-ex", f"symbol-file {_quoted(file)}", *attach]
+        yield [*guest, *attach]
 
 
 async def _own_names(timeline: Timeline) -> bytes | None:

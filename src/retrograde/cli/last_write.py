@@ -16,6 +16,7 @@ from retrograde.recording.bundle import Recording
 if TYPE_CHECKING:
     from retrograde.machine.qemu import Qemu
     from retrograde.timeline.lastwrite import Write
+    from retrograde.timeline.reading import Space
 
 
 @click.command("last-write")
@@ -83,15 +84,11 @@ async def _ask(
     show: Progress,
 ) -> tuple[Write, str | None] | None:
     """Return the write, and the name of what wrote."""
-    from retrograde.index.hints import open_hinted
-    from retrograde.index.symbols import Symbols, name_at
-    from retrograde.timeline.lastwrite import last_write
+    from retrograde.investigation.investigation import Investigation
 
-    async with await open_hinted(recording, qemu, at=at, progress=show) as timeline:
-        found = await last_write(timeline, address, count, "physical" if physical else "virtual")
+    space: Space = "physical" if physical else "virtual"
+    async with Investigation(recording, qemu, progress=show) as seen:
+        found = await seen.last_write(address, count, space, at=at)
         if found is None:
             return None
-        if not found.pc:
-            return found, None
-        symbols = Symbols.of(recording)
-        return found, await name_at(timeline, symbols, found.pc, found.position)
+        return found, await seen.name(found.pc, found.position) if found.pc else None

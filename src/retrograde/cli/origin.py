@@ -15,7 +15,7 @@ from retrograde.recording.bundle import Recording
 if TYPE_CHECKING:
     from retrograde.index.origin import Step
     from retrograde.machine.qemu import Qemu
-    from retrograde.timeline.timeline import Space
+    from retrograde.timeline.reading import Space
 
 COLUMNS = (
     *(("position", "BIGINT"), ("kind", "VARCHAR"), ("pc", "UBIGINT")),
@@ -77,18 +77,12 @@ async def _ask(
     show: Progress,
 ) -> list[tuple[Step, str | None]]:
     """Return the steps, and the names of what did them."""
-    from retrograde.index.hints import open_hinted
-    from retrograde.index.origin import origin, origin_of_register
-    from retrograde.index.symbols import Symbols, name_at
+    from retrograde.investigation.investigation import Investigation
 
-    async with await open_hinted(recording, qemu, at=at, progress=show) as timeline:
-        if isinstance(value, str):
-            steps = await origin_of_register(timeline, value, most=most)
-        else:
-            space: Space = "physical" if physical else "virtual"
-            steps = await origin(timeline, *value, space, most=most)
-        symbols = Symbols.of(recording)
+    where, count = (value, 0) if isinstance(value, str) else value
+    space: Space = "physical" if physical else "virtual"
+    async with Investigation(recording, qemu, progress=show) as seen:
+        steps = await seen.origin(where, count, space, at=at, most=most)
         return [
-            (step, await name_at(timeline, symbols, step.pc, step.position) if step.pc else None)
-            for step in steps
+            (step, await seen.name(step.pc, step.position) if step.pc else None) for step in steps
         ]

@@ -51,9 +51,7 @@ def command(recording: Recording, at: str, output: Path, qemu: str | None, force
 
 
 async def _look(recording: Recording, qemu: Qemu, position: int, show: Progress) -> Picture:
-    from retrograde.timeline.timeline import Timeline
+    from retrograde.investigation.investigation import Investigation
 
-    async with await Timeline.open(
-        recording, qemu, at=position, replayers=1, use_probe=False, progress=show
-    ) as timeline:
-        return await timeline.screen()
+    async with Investigation(recording, qemu, progress=show) as seen:
+        return await seen.screen(position)

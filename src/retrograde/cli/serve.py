@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 
 import click
@@ -61,24 +62,23 @@ IDLE_SECONDS = 600.0
 async def _serve(recording: Recording, qemu: Qemu, address: Address, at: int) -> None:
     from retrograde.gdbserver.face import mode_for
     from retrograde.gdbserver.server import GdbServer
-    from retrograde.index.hints import IndexHints
-    from retrograde.timeline.timeline import Timeline
+    from retrograde.investigation.investigation import Investigation
 
     stop = asyncio.Event()
-    with progress("preparing", recording.end) as show:
-        timeline = await Timeline.open(recording, qemu, at=at, progress=show)
-        timeline.hints = IndexHints.of(recording)
-    signals.on_ending(stop.set)
-    async with (
-        timeline,
-        await GdbServer.start(
-            timeline,
-            address,
-            warn,
-            patience=None if address.is_local else IDLE_SECONDS,
-            mode=mode_for(recording, recording.program()),
-        ) as server,
-    ):
+    async with contextlib.AsyncExitStack() as opened:
+        with progress("preparing", recording.end) as show:
+            seen = await opened.enter_async_context(Investigation(recording, qemu, progress=show))
+            timeline = await opened.enter_async_context(await seen.timeline(at))
+        signals.on_ending(stop.set)
+        server = await opened.enter_async_context(
+            await GdbServer.start(
+                timeline,
+                address,
+                warn,
+                patience=None if address.is_local else IDLE_SECONDS,
+                mode=mode_for(recording, recording.program()),
+            )
+        )
         if not timeline.can_search:
             warn("without the probe (`retrograde doctor`) only steps work, no breakpoints.")
         note(f"target remote {server.address}")

@@ -110,12 +110,12 @@ def _panic(broken: Recording) -> str:
 
 async def _moments(boot: Recording, at: str, symbols: Symbols) -> None:
     """Go to a line's moment, and a million instructions back from there."""
-    from retrograde.index.hints import open_hinted
-    from retrograde.machine.compat import qemu_for
+    from retrograde.investigation.investigation import Investigation
 
-    with progress("making checkpoints", boot.end, "opening the recording") as report:
-        opened = await open_hinted(boot, qemu_for(boot), at=at, progress=report)
-    async with opened as timeline:
+    async with contextlib.AsyncExitStack() as opened:
+        with progress("making checkpoints", boot.end, "opening the recording") as report:
+            seen = await opened.enter_async_context(Investigation(boot, progress=report))
+            timeline = await opened.enter_async_context(await seen.timeline(at))
         heading("1. A line of the console is a moment")
         position = timeline.position
         say(f"{_line(boot, position)}\n")

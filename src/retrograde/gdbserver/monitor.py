@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from retrograde.errors import UsageError
-from retrograde.gdbserver.bookmarks import Bookmarks
 from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
 from retrograde.gdbserver.mode import MODES, ModeChoice
 from retrograde.index.kernelplace import find_anchors, last_ram, unfold, was_in_memory
 from retrograde.index.programplace import Piece
 from retrograde.index.programsearch import Wanted, can_search, places_here, stays_at_checkpoints
+from retrograde.investigation.bookmarks import Bookmarks
 from retrograde.machine.probe_request import Breakpoint
 from retrograde.position import format_position
 from retrograde.timeline.frames import FARTHEST

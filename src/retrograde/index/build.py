@@ -79,7 +79,7 @@ async def build(
             f"Choose from {', '.join((*LOG_TABLES, *REPLAYED))}.",
         )
     report, index = Report(), IndexStore(recording)
-    report.troubles += build_log_tables(index, recording, tables)
+    report.troubles += await asyncio.to_thread(build_log_tables, index, recording, tables)
     wanted = [name for name in REPLAYED if name in tables]
     if wanted:
         workers = jobs if cluster is None else cluster
@@ -99,8 +99,8 @@ async def _replay(
     surveying: Progress | None,
     progress: Progress | None,
 ) -> None:
-    qemu = qemu or qemu_for(recording)
-    require_probe(qemu.path)
+    qemu = qemu if qemu else await asyncio.to_thread(qemu_for, recording)
+    await asyncio.to_thread(require_probe, qemu.path)
     if not recording.manifest.ram.seen:
         raise EnvironmentLacks(
             "No index can be made: QEMU keeps the RAM of this machine to itself.",
@@ -108,15 +108,13 @@ async def _replay(
         )
     checkpoints = await checkpoints_of(recording, qemu, progress=surveying, all_whole=True)
     with contextlib.closing(checkpoints):
-        facts = LogFacts.read(recording.log())
+        facts = await asyncio.to_thread(lambda: LogFacts.read(recording.log()))
         starts = [(one.position, one.seconds) for one in checkpoints.index.checkpoints]
         stretches = plan.stretches(starts, recording.end, facts.clear_from)
         trusted = {one.position for one in checkpoints.checkpoints}
     everything = [interval for stretch in stretches for interval in stretch.intervals]
     maker = f"QEMU {qemu.digest[:16]}, intervals {plan.identity(stretches)}"
-    for name in REPLAYED:
-        index.claim(name, maker)
-    missing = {name: index.missing(name, everything) for name in tables}
+    missing = await asyncio.to_thread(_missing, index, maker, tables, everything)
     either = {interval for intervals in missing.values() for interval in intervals}
     report.already = recording.end - sum(last - first for first, last in either)
     if progress:
@@ -132,6 +130,15 @@ async def _replay(
             await cluster.work(recording, qemu, index, shares, count, source)
     else:
         await _Pool(recording, qemu, deque(tasks(workers)), count).work(workers)
+
+
+def _missing(
+    index: IndexStore, maker: str, tables: Sequence[str], everything: list[Interval]
+) -> dict[str, list[Interval]]:
+    """Claim the tables, and return which intervals of each are missing."""
+    for name in REPLAYED:
+        index.claim(name, maker)
+    return {name: index.missing(name, everything) for name in tables}
 
 
 def _task(run: list[Interval], missing: dict[str, list[Interval]]) -> worker.Task:

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.index.files import Interval
 from retrograde.index.store import IndexStore, has_table
 from retrograde.machine.probe_page import PAGE_BYTES
 from retrograde.machine.probe_request import Watch
-from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.hints import lines_of
 from retrograde.timeline.search import Stops
-from retrograde.timeline.timeline import Progress, Timeline
 
 MOST_PAGES: Final = 64
 """Pages of a physical watchpoint up to which each is looked up."""
@@ -55,6 +53,10 @@ class IndexHints:
         except EnvironmentLacks:
             return None  # searches are slower, and right all the same
 
+    def _ask(self, query: str, parameters: Any) -> list[Any]:
+        """Return the rows of a query. Questions may be asked side by side, by any threads."""
+        return self._connection.cursor().execute(query, parameters).fetchall()
+
     @property
     def is_current(self) -> bool:
         """Whether this is of the index as it is on disk now."""
@@ -66,13 +68,13 @@ class IndexHints:
         Newest first: first position, last, and whether other than stores changed them. The
         page is given by its physical address, lines as bits.
         """
-        return self._connection.execute(
+        return self._ask(
             "SELECT first, last, device & $lines != 0 FROM written "
             "JOIN intervals ON first = interval_first "
             "WHERE page = $page AND (bitmap | device) & $lines != 0 AND first < $stop "
             "ORDER BY first DESC",
             {"lines": lines, "page": page, "stop": stop},
-        ).fetchall()
+        )
 
     def spans(self, stops: Stops, start: int, stop: int, *, only_last: bool) -> list[Interval]:
         """Return where hits can be: see `Hints`."""
@@ -121,12 +123,12 @@ class IndexHints:
         """Return, by interval, where the breakpoints' blocks ran: first, last, and their end."""
         reached: dict[int, tuple[int, int, int]] = {}
         for point in stops.breakpoints:
-            rows = self._connection.execute(
+            rows = self._ask(
                 "SELECT interval_first, min(first), max(last), max(last + instructions) "
                 "FROM blocks WHERE pc BETWEEN ? AND ? AND pc + size_bytes > ? GROUP BY 1",
                 [max(0, point.pc - PAGE_BYTES), point.pc, point.pc],
             )
-            for interval, first, last, end in rows.fetchall():
+            for interval, first, last, end in rows:
                 old = reached.get(interval, (first, last, end))
                 reached[interval] = min(old[0], first), max(old[1], last), max(old[2], end)
         return reached
@@ -150,32 +152,12 @@ class IndexHints:
             for page in pages[:2]:
                 mask |= lines_of(watch.start, end, page)
             query = "SELECT interval_first, bit_or(bitmap) & ?::UBIGINT FROM written GROUP BY 1"
-            return self._connection.execute(query, [mask]).fetchall()
+            return self._ask(query, [mask])
         if len(pages) > MOST_PAGES:
             return [(first, 1) for first, _ in self._written]
         rows = []
         for page in pages:
             query = "SELECT interval_first, bitmap & ?::UBIGINT FROM written WHERE page = ?"
             marks = [lines_of(watch.start, end, page), page * PAGE_BYTES]
-            rows += self._connection.execute(query, marks).fetchall()
+            rows += self._ask(query, marks)
         return rows
-
-
-async def open_hinted(
-    recording: Recording,
-    qemu: Qemu | None = None,
-    *,
-    at: str | int,
-    progress: Progress | None = None,
-) -> Timeline:
-    """Open a timeline at `at` for a question, which knows what the index knows.
-
-    Raises as `Timeline.open` does.
-    """
-    hints = IndexHints.of(recording)
-    # With an index one interval is replayed at a time, and nothing is stepped through.
-    timeline = await Timeline.open(
-        recording, qemu, at=at, replayers=1 if hints else 2, progress=progress
-    )
-    timeline.hints = hints
-    return timeline

@@ -19,7 +19,8 @@ from typing import Any, Final, Literal, TypeAlias
 from retrograde.errors import UsageError
 from retrograde.index.dataflow import Slice, Source
 from retrograde.index.stretch import Stretch, dataflow_for
-from retrograde.machine.probe_page import PAGE_BYTES, RecordFlag
+from retrograde.machine.probe_page import PAGE_BYTES
+from retrograde.machine.probe_record import is_of_device, is_pushed
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrevents import Kind as Event
 from retrograde.timeline.lastwrite import Piece, last_store, last_write, pieces_of
@@ -161,7 +162,7 @@ class _Walk:
         if stretch is None or record is None:
             return await self._by_others(memory, before), None
         position, pc = int(record["position"]), int(record["pc"])
-        if record["flags"] & RecordFlag.DELIVERY:
+        if is_pushed(record):
             what = f"an interrupt or exception pushed {memory}"
             return Step(position, "delivery", pc, "", what), None
         insn = await stretch.instruction(position)
@@ -255,7 +256,7 @@ def _store(stretch: Stretch, memory: Memory, before: int) -> Any | None:
 def _part(stretch: Stretch, sources: Sequence[Source], record: Any, memory: Memory) -> Flow | None:
     """Return what those bytes are that the store of `record` left in `memory`."""
     stores = stretch.trace.accesses_at(int(record["position"]), stores=True)
-    stores = stores[stores["flags"] & RecordFlag.DELIVERY == 0]
+    stores = stores[~is_pushed(stores)]
     size = int(stores["size"].sum()) // len(sources)
     inside = range(memory.physical, memory.physical + len(memory.content))
     numbers = [number for number, at in enumerate(hit_of(record).placed) if at in inside]
@@ -312,7 +313,7 @@ def _loaded(stretch: Stretch, position: int, flow: Flow) -> tuple[Memory | None,
     load = loads[(loads["vaddr"] <= at) & (at < loads["vaddr"] + loads["size"])][0]
     hit, skipped = hit_of(load), at - int(load["vaddr"])
     physical = hit.placed[skipped]
-    if load["flags"] & RecordFlag.IO:
+    if is_of_device(load):
         return None, "input", f"input from a device at physical {physical:#x}"
     # Memory that is followed lies in one page.
     count = min(flow.count, size - flow.first, PAGE_BYTES - physical % PAGE_BYTES)

@@ -15,7 +15,7 @@ import numpy as np
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe import Capacity, Probe
-from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_record import counted_at, retired
 from retrograde.machine.probe_request import Watch
 from retrograde.timeline.scan import Records
 from retrograde.timeline.seat import Progress, Seat
@@ -109,13 +109,11 @@ class _Tracing:
             await self._begin()
         self.edge = self._stop if last == end else last - UNPLACED_FOR
         self._goes_on = True
-        positions = records["position"] - (records["flags"] & RecordFlag.DELIVERY != 0)
-        ready = int(np.searchsorted(positions, self.edge))
+        ready = int(np.searchsorted(counted_at(records), self.edge))
         self._taken += ready
         self._adapt(ready / max(1, self.edge - first))
-        records["position"] = positions
-        inside = (positions >= first) & (records["flags"] & RecordFlag.ATTEMPT == 0)
-        records = records[:ready][inside[:ready]]
+        records = retired(records[:ready])
+        records = records[records["position"] >= first]
         return Stores(first, self.edge, self._probe.placed(records) if self._watches else records)
 
     def _adapt(self, density: float) -> None:

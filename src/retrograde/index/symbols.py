@@ -124,14 +124,10 @@ class Symbols:
         return found
 
 
-async def name_at(timeline: Timeline, symbols: Symbols, pc: int, position: int) -> str | None:
-    """Return the name of the code at `pc` as it is at a position; the cursor may move there."""
-    found = symbols.lookup(pc)
-    if found or not symbols.programs:
-        return found
-    await timeline.seek(position)
-    # Of an access in a program that several processes share, pc may be another's (CF_PCREL).
-    return symbols.lookup(await timeline.pc(), position, root_of(await timeline.registers()))
+async def name_here(timeline: Timeline, symbols: Symbols) -> str | None:
+    """Return the name of the code that runs at the cursor."""
+    space = root_of(await timeline.registers())
+    return symbols.lookup(await timeline.pc(), timeline.position, space)
 
 
 def build_symbols(

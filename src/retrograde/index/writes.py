@@ -106,7 +106,7 @@ async def stores_to(
     Raises as `last_write` does.
     """
     pieces = await pieces_of(timeline, address, count, space)
-    found = changes(timeline.hints, pieces, timeline.position)
+    found = await changes(timeline.hints, pieces, timeline.position)
     spans = _joined([(low, high) for low, high, _ in reversed(found)])
     watches = tuple(Watch(piece.physical, piece.count, physical=True) for piece in pieces)
     hits: list[Hit] = []

@@ -30,6 +30,57 @@ class Pieces(NamedTuple):
     data: NDArray[np.uint8]
 
 
+def is_access(records: Any) -> Any:
+    """Whether a record, or each of many, is of a memory access and not of a breakpoint."""
+    return records["flags"] & RecordFlag.ACCESS != 0
+
+
+def is_store(records: Any) -> Any:
+    """Whether it is of a store."""
+    return records["flags"] & RecordFlag.STORE != 0
+
+
+def is_pushed(records: Any) -> Any:
+    """Whether taking an interrupt or exception did it, and no instruction."""
+    return records["flags"] & RecordFlag.DELIVERY != 0
+
+
+def is_of_device(records: Any) -> Any:
+    """Whether it went to a device and not to memory."""
+    return records["flags"] & RecordFlag.IO != 0
+
+
+def is_placed(records: Any) -> Any:
+    """Whether it is known where in physical memory it went."""
+    return records["flags"] & RecordFlag.NO_PADDR == 0
+
+
+def counted_at(records: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Return the position of the instruction that each is held to be of.
+
+    What taking an interrupt or exception pushed is of the instruction before it.
+    """
+    positions: NDArray[np.uint64] = records["position"] - is_pushed(records).astype(np.uint64)
+    return positions
+
+
+def retired(records: NDArray[np.void]) -> NDArray[np.void]:
+    """Return what instructions that retired did, at `counted_at`, in a copy.
+
+    Those that faulted are left out.
+    """
+    kept: NDArray[np.void] = records[records["flags"] & RecordFlag.ATTEMPT == 0].copy()
+    kept["position"] = counted_at(kept)
+    return kept
+
+
+def shown_after(records: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Return the position of each at whose end memory shows it: also that of what faulted."""
+    early = records["flags"] & (RecordFlag.DELIVERY | RecordFlag.ATTEMPT) != 0
+    positions: NDArray[np.uint64] = records["position"] - early.astype(np.uint64)
+    return positions
+
+
 def data_of(record: Any) -> bytes:
     """Return the bytes that an access moved, in the order of memory."""
     return bytes(record["data"][: int(record["size"])])

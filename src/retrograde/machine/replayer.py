@@ -29,7 +29,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replaylaunch import Saved, lay_out, open_images
+from retrograde.machine.replaylaunch import Images, Saved, lay_out, open_images
 from retrograde.machine.semihosting import must_be_confined
 from retrograde.machine.wiring import GdbListener, Wiring
 from retrograde.recording.bundle import INPUTS, Recording
@@ -125,7 +125,8 @@ class Replayer:
         words when it does not start.
         """
         wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
-        try:
+
+        def prepare() -> tuple[Images, list[str], bool]:
             files = open_images(recording, wiring, images)
             launch = lay_out(
                 recording,
@@ -137,11 +138,15 @@ class Replayer:
                 plugin=plugin,
             )
             argv = replay_command(recording.manifest.machine, launch)
+            return files, argv, must_be_confined(recording.manifest.machine, qemu)
+
+        try:
+            files, argv, confined = await finished(asyncio.to_thread(prepare))
             process = await QemuProcess.start(
                 argv,
                 pass_fds=(*wiring.pass_fds, *plugin_fds),
                 inputs=recording.path / INPUTS,
-                confined=must_be_confined(recording.manifest.machine, qemu),
+                confined=confined,
             )
         except BaseException:
             wiring.close()
@@ -309,13 +314,13 @@ class Replayer:
         if 0 < snapshot.position < self._position:
             await self._pass_start()
         if snapshot.fill:
-            snapshot.fill(self.ram)
+            await finished(asyncio.to_thread(snapshot.fill, self.ram))
         await self._leave_out_ram(snapshot.fill is not None and self._wiring.ram is not None)
         self._flushes = await self._code_flushes()
         await self.monitor.obey(f"loadvm {snapshot.tag}")
         self._kept_code = await self._code_flushes() == self._flushes
         if again := snapshot.mend or snapshot.fill:
-            again(self.ram)
+            await finished(asyncio.to_thread(again, self.ram))
         else:
             self._release_zeros()
         await self.ask_position()

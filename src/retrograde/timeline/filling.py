@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.machine.isa import X86
-from retrograde.machine.probe import Probe
 from retrograde.machine.probe_request import Memory
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.timeline.machineview import MachineView
-from retrograde.timeline.seat import LEAD, Seat
+from retrograde.timeline.observe import Seen, Wanted, observe
+from retrograde.timeline.seat import Seat
 from retrograde.timeline.window import Place, Window, Writes
 
 SLICE = 16
@@ -39,20 +39,15 @@ async def fill(
     if view.isa.bare:
         # QEMU's plugins see only registers that its target description has.
         return await follow(seat, view, await _by_steps(seat, start, end), places)
-    for _ in range(2):
-        window = await _by_probe(seat, seat.probe, view, (start, end), view.layout.names, places)
-        if window is not None:
-            return window
-        # It learns where QEMU keeps the flags from instructions that run before the
-        # window; at the start of a recording there are none, so they were the window's.
-    return await _by_steps(seat, start, end)
+    window = await _by_probe(seat, view, start, end, tuple(view.layout.names), places)
+    return window or await _by_steps(seat, start, end)
 
 
 async def follow(seat: Seat, view: MachineView, window: Window, places: Sequence[int]) -> Window:
     """Return `window` with memory as a replay tells it, and where `places` lie; moves `seat`."""
     if seat.probe is None:
         return window
-    told = await _by_probe(seat, seat.probe, view, (window.start, window.end), (), places)
+    told = await _by_probe(seat, view, window.start, window.end, (), places)
     if told is None:
         return window
     return replace(told, start=window.start, packets=window.packets, pcs=window.pcs)
@@ -75,73 +70,53 @@ async def _by_steps(seat: Seat, start: int, end: int) -> Window:
 
 async def _by_probe(
     seat: Seat,
-    probe: Probe,
     view: MachineView,
-    span: tuple[int, int],
-    names: Sequence[str],
+    start: int,
+    end: int,
+    names: tuple[str, ...],
     places: Sequence[int],
 ) -> Window | None:
     """Return the window of a span, None when the probe could not tell all registers.
 
     `names` are all of the `g` packet, or none: then there are no packets in it.
     """
-    start, end = span
     clear = start if not seat.facts.is_delivery(start) else seat.facts.clear_before(start)
-    stop = min(seat.facts.clear_from(end + 1), seat.recording.end)
     memory = Memory(view.ram, tuple(places)) if view.ranges else None
-    is_x86 = view.isa.target in X86
-    probe.arm(registers=names, memory=memory, steps=is_x86 and bool(names), span=(clear, stop))
-    await seat.go(seat.facts.clear_before(max(1, clear - LEAD)), load=True)
-    async with seat.short_blocks():
-        await seat.run_on(clear)
-        base = await seat.mark() if view.ranges else None
-        # The instruction at `end` must begin for its registers to be seen.
-        await seat.run_on(stop)
-    if names and not probe.facts().registers_exact:
-        probe.disarm()
-        return None
-    packets = _packets(probe, view.layout, clear, end) if names else []
-    if names and stop <= end:
-        packets[-1] = None  # nothing begins at the end of the log
-    writes = None
-    missed = 0 if view.pushes_nothing else probe.facts().deliveries_missed
-    is_told = not (missed or seat.facts.completes_within(clear, stop))
-    if base is not None and is_told:
-        after, until = seat.ram_image(base.table), seat.facts.disturbed_from(clear)
-        writes = Writes.of(probe.writes(), base, after, view, until)
-    pcs = _pcs(probe, clear, stop) if is_x86 and names else None
-    told = _places(probe, len(names), places, stop)
-    probe.disarm()
+    steps = view.isa.target in X86 and bool(names)
+    wanted = Wanted(registers=names, steps=steps, memory=memory, short=True, exact=bool(names))
+    # The instruction at `end` must begin for its registers to be seen.
+    async with observe(seat, wanted, clear, end) as seen:
+        if names and not seen.is_exact:
+            return None
+        packets = _packets(seen, view.layout, clear, end) if names else []
+        if names and seen.until <= end:
+            packets[-1] = None  # nothing begins at the end of the log
+        missed = 0 if view.pushes_nothing else seen.deliveries_missed
+        writes = None
+        if seen.before and not missed and not seat.facts.completes_within(clear, seen.until):
+            after, quiet = seat.ram_image(seen.before.table), seat.facts.disturbed_from(clear)
+            writes = Writes.of(seen.writes(), seen.before, after, view, quiet)
+        pcs = seen.pcs() if steps else None
+        told = _places(seen, len(names), places)
     return Window(clear, packets, writes, pcs, told)
 
 
-def _places(probe: Probe, registers: int, pages: Sequence[int], stop: int) -> dict[int, Place]:
-    """Return where pages lie, told at positions before `stop`, behind so many registers."""
-    changes = probe.changes()
+def _places(seen: Seen, registers: int, pages: Sequence[int]) -> dict[int, Place]:
+    """Return where pages lie, told behind so many registers."""
+    changes = seen.changes()
     values = np.ascontiguousarray(changes["bytes"]).view(np.uint64).reshape(-1, 2)[:, 0]
     found = {}
     for number, page in enumerate(pages, registers):
         mine = changes["reg"] == number
-        found[page] = Place(changes["position"][mine], values[mine], stop)
+        found[page] = Place(changes["position"][mine], values[mine], seen.until)
     return found
 
 
-def _pcs(probe: Probe, start: int, stop: int) -> NDArray[np.uint64]:
-    """Return the linear address of each instruction from `start` to before `stop`.
-
-    Of those begun at one position the last is the one that retires.
-    """
-    steps = probe.steps()
-    wanted = np.arange(start, stop, dtype=np.uint64)
-    found: NDArray[np.uint64] = steps["pc"][np.searchsorted(steps["position"], wanted, "right") - 1]
-    return found
-
-
-def _packets(probe: Probe, layout: RegisterLayout, start: int, end: int) -> list[bytes | None]:
+def _packets(seen: Seen, layout: RegisterLayout, start: int, end: int) -> list[bytes | None]:
     """Put the probe's register changes together to one `g` packet a position."""
     count = end - start + 1
     rows = np.zeros((count, layout.size), dtype=np.uint8)
-    changes = probe.changes()
+    changes = seen.changes()
     values = np.ascontiguousarray(changes["bytes"]).view(np.uint8).reshape(-1, SLICE)
     for number, register in enumerate(layout.registers):
         for part in range(-(-register.size // SLICE)):

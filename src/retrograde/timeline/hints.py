@@ -21,7 +21,10 @@ Change = tuple[int, int, bool]
 
 
 class Hints(Protocol):
-    """What is known of a recording without a replay."""
+    """What is known of a recording without a replay.
+
+    Looking it up may wait for a disk: it is done in threads, several at once.
+    """
 
     def spans(self, stops: Stops, start: int, stop: int, *, only_last: bool) -> list[Span]:
         """Return disjoint spans, rising, of the positions from `start` to before `stop`.

@@ -91,10 +91,12 @@ class History:
     async def over(
         cls, recording: Recording, store: CheckpointStore, seats: Sequence[Seat]
     ) -> Self:
-        """Open a history with `seats` not started yet; it ends them and closes `store`."""
+        """Open a history with `seats` not started yet; it ends them and closes `store`.
+
+        One is started; the others are when somebody borrows them.
+        """
         try:
-            for seat in seats:
-                await seat.start()
+            await seats[0].start()
             return cls(recording, store, Pool(seats), await MachineView.of(seats[0]))
         except BaseException:
             await end(seats)

@@ -8,6 +8,7 @@ wrote later, and where is found by looking at the memory between.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,7 +84,7 @@ async def last_store(timeline: _Past, pieces: Sequence[Piece], stop: int) -> Hit
     Cheaper than `last_write`, which is to be asked where this returns None.
     """
     question = _Question(timeline, pieces, stop)
-    for first, last, by_others in question.spans():
+    for first, last, by_others in await question.spans():
         hit = await question.store_within(first, last)
         if hit or by_others:
             return hit
@@ -111,10 +112,14 @@ async def pieces_of(timeline: _Past, address: int, count: int, space: Space) -> 
     return pieces
 
 
-def changes(hints: Hints | None, pieces: Sequence[Piece], stop: int) -> list[Change]:
+async def changes(hints: Hints | None, pieces: Sequence[Piece], stop: int) -> list[Change]:
     """Return the spans before `stop` in which the bytes may have changed, newest first."""
     if hints is None:
         return [(0, stop, True)]
+    return await asyncio.to_thread(_known_changes, hints, pieces, stop)
+
+
+def _known_changes(hints: Hints, pieces: Sequence[Piece], stop: int) -> list[Change]:
     others: dict[tuple[int, int], bool] = dict.fromkeys(hints.unknown(stop), True)
     for piece in pieces:
         page = piece.physical // PAGE_BYTES
@@ -138,15 +143,15 @@ class _Question:
 
     async def answer(self) -> Write | None:
         final = await self._bytes(self._stop)
-        for first, last, by_others in self.spans():
+        for first, last, by_others in await self.spans():
             found = await self._within(first, last, final, by_others=by_others)
             if found:
                 return found
         return None
 
-    def spans(self) -> list[Change]:
+    async def spans(self) -> list[Change]:
         """Return where the bytes may have changed, newest first."""
-        return changes(self._timeline.hints, self._pieces, self._stop)
+        return await changes(self._timeline.hints, self._pieces, self._stop)
 
     @property
     def _watches(self) -> Stops:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,9 +37,9 @@ async def checkpoints_of(
     `all_whole` all are looked at first, and made anew where one is damaged.
     """
     origin = origin_of(recording, qemu)
-    store = CheckpointStore.open(recording, origin)
+    store = await asyncio.to_thread(CheckpointStore.open, recording, origin)
     if store is not None:
-        if not all_whole or store.is_whole():
+        if not all_whole or await asyncio.to_thread(store.is_whole):
             return store
         store.close()
     store = await survey(recording, qemu, budget=budget, progress=progress)

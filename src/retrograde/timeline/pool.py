@@ -25,7 +25,7 @@ class _Waiting(NamedTuple):
 
 
 class Pool:
-    """Started replayers. Ended by `close`."""
+    """Replayers, which start when they are first used. Ended by `close`."""
 
     def __init__(self, seats: Sequence[Seat]) -> None:
         self.seats = tuple(seats)

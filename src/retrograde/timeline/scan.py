@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import RECORD, RecordFlag
+from retrograde.machine.probe_page import RECORD
+from retrograde.machine.probe_record import is_access
 
 Records = NDArray[np.void]
 """The probe's records (machine.probe_page.RECORD), by position."""
@@ -79,7 +80,7 @@ class Scan:
             for record in span.records[span.from_(at) :]:
                 if record["position"] >= stop:
                     return None, stop
-                if record["position"] != passed or record["flags"] & RecordFlag.ACCESS:
+                if record["position"] != passed or is_access(record):
                     return record, at
             at = span.stop
         return None, min(at, stop)

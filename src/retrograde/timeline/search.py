@@ -11,16 +11,15 @@ from itertools import pairwise
 import numpy as np
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe import Probe
-from retrograde.machine.probe_moments import Kept, moments_of
-from retrograde.machine.probe_page import NOWHERE, PAGE_BYTES, RECORD, RecordFlag
-from retrograde.machine.probe_record import data_of, number_of
+from retrograde.machine.probe_page import NOWHERE, PAGE_BYTES, RECORD
+from retrograde.machine.probe_record import data_of, is_access, is_store, number_of
 from retrograde.machine.probe_request import Breakpoint, Watch
 from retrograde.timeline.hints import Hints
 from retrograde.timeline.moments import Moments, positions_of
+from retrograde.timeline.observe import Wanted, observe
 from retrograde.timeline.pool import Pool
 from retrograde.timeline.scan import Records, Scan, gaps
-from retrograde.timeline.seat import LEAD, Seat
+from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore
 
 LONGEST = 8
@@ -95,9 +94,8 @@ class Hit:
 
 def hit_of(record: np.void) -> Hit:
     """Return a probe's record as a Hit."""
-    flags = int(record["flags"])
     position, pc = int(record["position"]), int(record["pc"])
-    if not flags & RecordFlag.ACCESS:
+    if not is_access(record):
         return Hit(position, pc)
     return Hit(
         position,
@@ -106,7 +104,7 @@ def hit_of(record: np.void) -> Hit:
         physical=_place(record["paddr"]),
         size=int(record["size"]),
         value=number_of(record),
-        is_store=bool(flags & RecordFlag.STORE),
+        is_store=bool(is_store(record)),
         data=data_of(record),
         beyond=_place(record["beyond"]),
     )
@@ -206,7 +204,8 @@ async def first_hit(search: Search, start: int, stop: int, passed: int) -> Hit |
 
     if not search.stops:
         return None
-    return await _first_answer(search, first, _pieces(search, start, stop, backward=False))
+    pieces = await _pieces(search, start, stop, backward=False)
+    return await _first_answer(search, first, pieces)
 
 
 async def last_hit(search: Search, start: int, stop: int) -> Hit | None:
@@ -222,7 +221,8 @@ async def last_hit(search: Search, start: int, stop: int) -> Hit | None:
 
     if not search.stops:
         return None
-    pieces, viewer = _pieces(search, start, stop, backward=True), search.viewer
+    pieces = await _pieces(search, start, stop, backward=True)
+    viewer = search.viewer
     others = [seat for seat in search.pool.seats if seat is not viewer]
     if not viewer or not others or not pieces or pieces[0][1] - pieces[0][0] > NARROW:
         return await _first_answer(search, last, pieces)
@@ -237,25 +237,36 @@ async def last_hit(search: Search, start: int, stop: int) -> Hit | None:
         await asyncio.gather(ahead, return_exceptions=True)
 
 
-def _pieces(search: Search, start: int, stop: int, *, backward: bool) -> list[tuple[int, int]]:
-    """Return what to replay, in order: what hints leave of the way.
-
-    Of an interval they leave as little as can have the answer, unless answers are asked for
-    one after the other.
-    """
-    if search.hints is None:
-        spans = [(start, stop)] if start < stop else []
-    else:
-        only_last = backward and search.scan.is_empty
-        spans = search.hints.spans(search.stops, start, stop, only_last=only_last)
-        if not only_last:
-            for gap in gaps(spans, start, stop):
-                search.scan.add(*gap, np.zeros(0, RECORD))
+async def _pieces(
+    search: Search, start: int, stop: int, *, backward: bool
+) -> list[tuple[int, int]]:
+    """Return what to replay, in order: what hints leave of the way."""
     pieces: list[tuple[int, int]] = []
+    spans = await _spans(search, start, stop, backward=backward)
     for span in reversed(spans) if backward else spans:
         cut = intervals(search.pool.seats[0].store, *span)
         pieces += grouped(cut[::-1] if backward else cut, len(search.pool.seats))
     return pieces
+
+
+async def _spans(
+    search: Search, start: int, stop: int, *, backward: bool
+) -> Sequence[tuple[int, int]]:
+    """Return where on the way a hit can be.
+
+    Of an interval as little is left as can have the answer, unless answers are asked for one
+    after the other.
+    """
+    if search.hints is None:
+        return [(start, stop)] if start < stop else []
+    only_last = backward and search.scan.is_empty
+    spans = await asyncio.to_thread(
+        search.hints.spans, search.stops, start, stop, only_last=only_last
+    )
+    if not only_last:
+        for gap in gaps(spans, start, stop):
+            search.scan.add(*gap, np.zeros(0, RECORD))
+    return spans
 
 
 async def gather(pool: Pool, moments: Moments, places: Mapping[int, int]) -> None:
@@ -270,10 +281,9 @@ async def gather(pool: Pool, moments: Moments, places: Mapping[int, int]) -> Non
     stops = Stops(tuple(Breakpoint(pc) for pc in sorted(set(places.values()))))
 
     async def pass_by(seat: Seat) -> None:
-        probe = _probe_of(seat)
-        await _run_through(seat, probe, stops, min(places), max(places) + 2, kept)
-        moments.add(moments_of(probe, kept), places)
-        probe.disarm()
+        wanted = Wanted(stops.breakpoints, moments=kept)
+        async with observe(seat, wanted, min(places), max(places) + 2) as seen:
+            moments.add(seen.moments(), places)
 
     await pool.work(pass_by)
 
@@ -291,63 +301,22 @@ async def _look_into(search: Search, seat: Seat, start: int, stop: int) -> tuple
 async def _look(
     seat: Seat, stops: Stops, start: int, stop: int, moments: Moments | None = None
 ) -> tuple[Records, bool]:
-    """Return the probe's records at positions from `start` to before `stop`, in order.
-
-    Also whether these are all: only the newest are kept where its ring overflows. What
-    taking an interrupt or exception at a position pushes, the instruction before it is
-    held to have written: at the position itself it is already there.
-    """
-    probe = _probe_of(seat)
+    """Return the probe's records of `stops` (Seen.hits), and have `moments` know of them."""
     kept = moments.kept() if moments and stops.breakpoints else None
-    await _run_through(seat, probe, stops, start, stop, kept)
-    records = probe.hits()
-    is_whole = probe.kept_all("hits")
-    records = records[(records["flags"] & RecordFlag.ATTEMPT) == 0].copy()
-    records["position"] -= (records["flags"] & RecordFlag.DELIVERY != 0).astype(np.uint64)
-    if moments and kept:
-        reached = records[records["flags"] & RecordFlag.ACCESS == 0]
-        pcs = dict(zip(reached["position"].tolist(), reached["pc"].tolist(), strict=True))
-        moments.add(moments_of(probe, kept), pcs)
-    probe.disarm()
-    inside = (records["position"] >= start) & (records["position"] < stop)
-    return records[inside], is_whole
-
-
-def _probe_of(seat: Seat) -> Probe:
-    if seat.probe is None:
-        raise EnvironmentLacks(
-            "Searching needs the probe, which this QEMU cannot load.",
-            "Use QEMU 10.0 or later with plugins, and install a C compiler.",
-        )
-    return seat.probe
-
-
-async def _run_through(
-    seat: Seat, probe: Probe, stops: Stops, start: int, stop: int, kept: Kept | None
-) -> None:
-    until = min(seat.facts.clear_from(stop + 1), seat.recording.end)
-    for _ in range(2):
-        probe.arm(
-            breakpoints=stops.breakpoints,
-            watches=stops.watches,
-            moments=kept,
-            span=(start, stop + 1),
-        )
-        if not stops.is_lazy:
-            await seat.go(seat.facts.clear_before(start + 1), load=True)
-            await seat.run_on(until)
-            return
-        await seat.go(seat.facts.clear_before(max(1, start + 1 - LEAD)), load=True)
-        async with seat.short_blocks():
-            await seat.run_on(until)
-        if probe.facts().registers_exact:
-            return
-        # It learns where QEMU keeps the flags from the instructions before those it is to
-        # tell them of, and at the start of a recording there are none.
-    raise EnvironmentLacks(
-        "This QEMU does not let the probe tell the flags.",
-        "Leave them out of the condition, and look at them after a seek to each hit.",
-    )
+    lazy = stops.is_lazy
+    wanted = Wanted(stops.breakpoints, stops.watches, moments=kept, short=lazy, exact=lazy)
+    async with observe(seat, wanted, start, stop) as seen:
+        if lazy and not seen.is_exact:
+            raise EnvironmentLacks(
+                "This QEMU does not let the probe tell the flags.",
+                "Leave them out of the condition, and look at them after a seek to each hit.",
+            )
+        records, is_whole = seen.hits()
+        if moments and kept:
+            reached = records[~is_access(records)]
+            pcs = dict(zip(reached["position"].tolist(), reached["pc"].tolist(), strict=True))
+            moments.add(seen.moments(), pcs)
+    return records, is_whole
 
 
 async def _first_answer(

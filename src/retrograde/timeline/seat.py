@@ -48,10 +48,6 @@ UNREACHED = -1
 RACES = 20
 """How often a position is gone to, to have a race in QEMU end as it is to end."""
 
-LEAD = 4096
-"""Positions ahead of those that need short blocks from which they are made: the probe begins
-to compile its work in about 2000 early."""
-
 REVIVALS = 2
 """How often a dead QEMU is replaced within one piece of work before that is an error."""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks, QemuRefused
 from retrograde.machine.process import finished
@@ -104,7 +105,7 @@ async def survey(
             return CheckpointStore.nowhere(origin)
     try:
         async with await Replayer.start(recording, qemu) as replayer:
-            facts = LogFacts.read(recording.log())
+            facts = await asyncio.to_thread(lambda: LogFacts.read(recording.log()))
             has_room = True
             if replayer.can_load:
                 has_room = await _pass(recording.end, facts, replayer, store, budget, progress)
@@ -115,8 +116,8 @@ async def survey(
                 )
             store.use_reserve()
             with disk_errors_named(store.folder.path):
-                replayer.copy_images(store.folder)
-        return store.publish()
+                await finished(asyncio.to_thread(replayer.copy_images, store.folder))
+        return await finished(asyncio.to_thread(store.publish))
     except BaseException:
         store.discard()
         raise
@@ -209,16 +210,22 @@ class _Keeper:
     async def keep(self, checkpoint: Checkpoint) -> None:
         """Keep `checkpoint` with the RAM as it is now; the machine may run on at once."""
         await self.finish()
-        present = self._ram.present()
+        present, put = self._ram.present(), self._store.pages.put
         if self._copy is None:
-            self._add(checkpoint, self._store.pages.put(self._ram.array(), self._table, present))
+            ram = self._ram.array()
+            table = await finished(asyncio.to_thread(put, ram, self._table, present))
+            self._add(checkpoint, table)
             return
+        await finished(asyncio.to_thread(self._take, self._copy, present))
+        putting = asyncio.to_thread(put, self._copy, self._table, present)
+        self._pending = checkpoint, asyncio.ensure_future(putting)
+
+    def _take(self, copy: NDArray[np.uint8], present: NDArray[np.bool_]) -> None:
+        """Copy the RAM as it is now, which the machine may change once it runs on."""
         ram = self._ram.array()
         for number in np.flatnonzero(present).tolist():
             part = slice(number * MIB, (number + 1) * MIB)
-            self._copy[part] = ram[part]
-        put = asyncio.to_thread(self._store.pages.put, self._copy, self._table, present)
-        self._pending = checkpoint, asyncio.ensure_future(put)
+            copy[part] = ram[part]
 
     async def finish(self) -> None:
         """Wait until everything is stored; raises OSError when the disk is full."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 import numpy as np
@@ -76,27 +75,27 @@ def open_timeline(
 class SyncTimeline:
     """A `Timeline` whose every method returns when it is done. Made by `open_timeline`."""
 
-    def __init__(self, timeline: Timeline, loop: LoopThread) -> None:
+    def __init__(self, timeline: Timeline, loop: LoopThread, *, kept: object = None) -> None:
+        """Move `timeline` in `loop`, which ends with it unless it is that of what is `kept`."""
         self._timeline = timeline
         self._loop = loop
-        self._forgotten = weakref.finalize(self, loop.abandon, timeline.close)
+        self._kept = kept
+        leave = loop.leave if kept else loop.abandon
+        self._forgotten = weakref.finalize(self, leave, timeline.close)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End all processes. Safe to repeat; who forgets it has it done some time."""
-        if self._forgotten.detach():
+        if self._forgotten.detach() and not self._loop.is_closed:
             self._loop.run(self._timeline.close())
-            self._loop.close()
+            if not self._kept:
+                self._loop.close()
+            self._kept = None
 
     def ask(self, question: Callable[[Timeline], Coroutine[Any, Any, Result]]) -> Result:
         """Return what an asynchronous question to the timeline comes to."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
 from retrograde.machine.isa import X86
-from retrograde.machine.probe_page import RecordFlag
+from retrograde.machine.probe_record import is_pushed
 from retrograde.machine.probe_request import Access, Breakpoint, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.segment import ask_linear_pc
@@ -60,13 +60,13 @@ Result = TypeVar("Result")
 class Timeline:
     """A cursor over one recording. Made by `open`; always ended by `close`."""
 
-    def __init__(self, history: History, *, owns: bool = False) -> None:
-        """Make a cursor at position 0; `owns` has the history closed with it."""
+    def __init__(self, history: History, *, owns: bool = False, walks: bool = True) -> None:
+        """Make a cursor at position 0; see `on`."""
         self.history = history
         self._owns = owns
         self._view = history.view
         self._position = 0
-        self._windows = Windows(history.pool, history.view)
+        self._windows = Windows(history.pool, history.view, ahead=walks)
         self._stops = StopTable(history.view.conditional)
         self._moments = history.moments
         self._scan: Scan | None = None
@@ -76,9 +76,15 @@ class Timeline:
         history.enter(self._windows.stop)
 
     @classmethod
-    async def on(cls, history: History, *, at: str | int = 0, owns: bool = False) -> Self:
-        """Put a cursor at position expression `at` of a history; `owns` gives it that."""
-        timeline = cls(history, owns=owns)
+    async def on(
+        cls, history: History, *, at: str | int = 0, owns: bool = False, walks: bool = True
+    ) -> Self:
+        """Put a cursor at position expression `at` of a history.
+
+        `owns` has the history closed with it. One that `walks` has what it will see filled in
+        before it is asked for.
+        """
+        timeline = cls(history, owns=owns, walks=walks)
         try:
             await timeline.seek(history.recording.resolve(at))
         except BaseException:
@@ -482,7 +488,7 @@ class Timeline:
         self._is_again, self._fill = True, None
         if self._moments.get(position) is None:
             near = scan.around(hit.position, self._more(), forward=forward)
-            near = near[near["flags"] & RecordFlag.DELIVERY == 0]
+            near = near[~is_pushed(near)]
             places = zip(near["position"].tolist(), near["pc"].tolist(), strict=True)
             await self._gather(dict(places))
         if self._moments.get(position) is None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.errors import EnvironmentLacks, UsageError
-from retrograde.machine.probe_page import RecordFlag
-from retrograde.machine.probe_record import touches
+from retrograde.errors import UsageError
+from retrograde.machine.probe_record import is_store, touches
 from retrograde.machine.probe_request import Watch
+from retrograde.timeline.observe import Wanted, observe
 from retrograde.timeline.scan import Records
 from retrograde.timeline.seat import Seat
 
@@ -27,7 +27,7 @@ class Trace:
 
     `pcs` are their linear addresses, `accesses` their loads and stores in order
     (machine.probe_page.RECORD). What an interrupt or exception pushed is with the
-    instruction before it and has the flag DELIVERY.
+    instruction before it (probe_record.is_pushed).
     """
 
     start: int
@@ -43,16 +43,13 @@ class Trace:
         """Return the stores, or the loads, of the instruction at `position`."""
         low, high = np.searchsorted(self.accesses["position"], [position, position + 1])
         here = self.accesses[low:high]
-        chosen: Records = here[(here["flags"] & RecordFlag.STORE != 0) == stores]
+        chosen: Records = here[is_store(here) == stores]
         return chosen
 
     def last_store(self, physical: int, count: int, before: int) -> Any | None:
         """Return the last store to any of `count` bytes at a position below `before`."""
         stores = self.accesses[: np.searchsorted(self.accesses["position"], before)]
-        hits = np.flatnonzero(
-            (stores["flags"] & RecordFlag.STORE != 0)
-            & touches(stores, physical, physical + count - 1)
-        )
+        hits = np.flatnonzero(is_store(stores) & touches(stores, physical, physical + count - 1))
         return stores[hits[-1]] if len(hits) else None
 
 
@@ -63,22 +60,9 @@ async def trace(seat: Seat, start: int, stop: int) -> Trace:
             f"From {start:_} to {stop:_} cannot be traced.",
             f"Give two positions at most {LONGEST:_} apart, the smaller one first.",
         )
-    if seat.probe is None:
-        raise EnvironmentLacks(
-            "Tracing needs the probe, which this QEMU cannot load.",
-            "Use QEMU 10.0 or later with plugins, and install a C compiler.",
-        )
-    seat.probe.arm(watches=(_EVERYWHERE,), steps=True, span=(start, stop + 1))
-    await seat.go(seat.facts.clear_before(start + 1), load=True)
-    await seat.run_on(min(seat.facts.clear_from(stop), seat.recording.end))
-    steps, accesses, is_whole = seat.probe.steps(), seat.probe.hits(), seat.probe.kept_all("hits")
-    # Of the instructions begun at one position the last is the one that retires.
-    last = np.searchsorted(steps["position"], np.arange(start, stop), "right") - 1
-    pcs = steps["pc"][last]
-    accesses = accesses[accesses["flags"] & RecordFlag.ATTEMPT == 0].copy()
-    accesses["position"] -= accesses["flags"] & RecordFlag.DELIVERY != 0
-    seat.probe.disarm()
+    wanted = Wanted(watches=(_EVERYWHERE,), steps=True)
+    async with observe(seat, wanted, start, stop) as seen:
+        (accesses, is_whole), pcs = seen.hits(), seen.pcs()
     if not is_whole and stop - start > 1:
         return await trace(seat, (start + stop) // 2, stop)
-    inside = (accesses["position"] >= start) & (accesses["position"] < stop)
-    return Trace(start, stop, pcs, accesses[inside])
+    return Trace(start, stop, pcs, accesses)

@@ -15,8 +15,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import FOREVER, MOST_BYTES, RecordFlag
-from retrograde.machine.probe_record import pieces
+from retrograde.machine.probe_page import FOREVER, MOST_BYTES
+from retrograde.machine.probe_record import is_of_device, is_placed, pieces, shown_after
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import PAGE, RamImage
 from retrograde.timeline.paging import AddressSpace
@@ -76,13 +76,10 @@ class Writes:
         `after` is the RAM once all of `records` happened: what they do not explain is
         unclear.
         """
-        done = records[(records["flags"] & RecordFlag.IO) == 0]
-        if (done["flags"] & RecordFlag.NO_PADDR).any():
+        done = records[~is_of_device(records)]
+        if not is_placed(done).all():
             return None
-        # What taking an interrupt pushes is there at the position where it is taken, and what
-        # an instruction stored before it faulted.
-        early = done["flags"] & (RecordFlag.DELIVERY | RecordFlag.ATTEMPT) != 0
-        positions = done["position"] - early.astype(np.uint64)
+        positions = shown_after(done)
         owners, paddrs, sizes, values = pieces(done)
         offsets = view.offsets(paddrs)
         kept = offsets >= 0

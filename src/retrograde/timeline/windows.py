@@ -31,9 +31,11 @@ looked at last. At each instruction QEMU is asked for each."""
 class Windows:
     """The windows around where a timeline's cursor has been, newest first."""
 
-    def __init__(self, pool: Pool, view: MachineView) -> None:
+    def __init__(self, pool: Pool, view: MachineView, *, ahead: bool = True) -> None:
+        """Fill windows `ahead`, where there is another replayer for that, or only when asked."""
         self._pool = pool
         self.parker, self._filler = pool.pair()
+        self._may_prefetch = ahead and self._filler is not self.parker
         self._view = view
         self._kept: list[Window] = []
         self._span = FIRST_WINDOW
@@ -68,17 +70,16 @@ class Windows:
         around = max(0, position - FIRST_WINDOW), position
         # Who stepped after the last seek will after this one: worth a replayer's time
         # beside the seek. Who did not may be a script that seeks on and on.
-        may_prefetch = self._filler is not self.parker
-        if may_prefetch and self._has_stepped:
+        if self._may_prefetch and self._has_stepped:
             self._prefetch.want(*around)
         await self._look(position)
-        if may_prefetch and not self._has_stepped:
+        if self._may_prefetch and not self._has_stepped:
             self._prefetch.want_when_idle(*around)
         self._has_stepped = False
 
     def expect(self, position: int) -> None:
         """Have what is before `position` held when there is time: a cursor is there."""
-        if self._filler is not self.parker and self.held(position) is None:
+        if self._may_prefetch and self.held(position) is None:
             self._prefetch.want_when_idle(max(0, position - FIRST_WINDOW), position)
 
     async def step_to(self, position: int, end: int) -> None:

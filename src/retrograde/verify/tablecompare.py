@@ -10,7 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from retrograde.errors import Divergence
-from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES, RecordFlag
+from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
+from retrograde.machine.probe_record import is_of_device, is_placed
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.search import hit_of
 from retrograde.verify.conventions import Conventions
@@ -96,9 +97,9 @@ class Comparison:
                 lines |= {first + line for line in range(LINES) if row[name] >> line & 1}
         placed, unplaced = set(), set()
         for store in stores:
-            if store["flags"] & RecordFlag.IO:
+            if is_of_device(store):
                 continue
-            known = not store["flags"] & RecordFlag.NO_PADDR
+            known = is_placed(store)
             start = int(store["vaddr"])
             places = hit_of(store).placed if known else range(start, start + int(store["size"]))
             lines = {at // LINE_BYTES for at in places}

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from retrograde.errors import RecordingError
-from retrograde.gdbserver.bookmarks import Bookmarks
+from retrograde.investigation.bookmarks import Bookmarks
 from retrograde.recording.bundle import Recording
 from tests.hostile import KINDS, put
 from tests.recording.handmade import make_recording

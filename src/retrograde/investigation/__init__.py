@@ -1,0 +1,1 @@
+"""One opened recording, as every front end holds it."""
