@@ -16,7 +16,7 @@ from retrograde.gdbserver.face import face_of
 from retrograde.gdbserver.memory import Memory
 from retrograde.gdbserver.mode import ModeChoice
 from retrograde.gdbserver.monitor import MonitorCommands
-from retrograde.gdbserver.motion import Motion, Progress, Stop
+from retrograde.gdbserver.motion import Motion, Stop
 from retrograde.gdbserver.points import MAX_POINTS, Points
 from retrograde.gdbserver.program import ProgramFile
 from retrograde.gdbserver.requests import (
@@ -34,6 +34,7 @@ from retrograde.gdbserver.requests import (
 )
 from retrograde.machine.targetdesc import ROOT_DOCUMENT
 from retrograde.position import format_position
+from retrograde.timeline.moving import Progress
 from retrograde.timeline.timeline import Timeline
 from retrograde.visible import visible
 from retrograde.wire.rsp_stop import StopReason
