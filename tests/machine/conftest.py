@@ -7,8 +7,9 @@ import pytest
 
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe import Capacity, Probe
-from retrograde.machine.probe_support import delivery_positions, require_probe
-from tests.machine.replaylab import QEMU, Replay, log_of
+from retrograde.machine.probe_support import require_probe
+from retrograde.recording.rrevents import Kind
+from tests.machine.replaylab import QEMU, Replay, positions_of
 
 SMALL = Capacity(hits=1 << 18, writes=1 << 20, steps=1 << 18, changes=1 << 20)
 
@@ -42,8 +43,8 @@ def probe_for(lab_recording, probe_library):
     probes = []
 
     def make(guest, capacity=SMALL):
-        log = log_of(lab_recording(guest))
-        probes.append(Probe(probe_library, *delivery_positions(log), capacity=capacity))
+        at = [positions_of(lab_recording(guest), kind) for kind in (Kind.EXCEPTION, Kind.INTERRUPT)]
+        probes.append(Probe(probe_library, *at, capacity=capacity))
         return probes[-1]
 
     yield make

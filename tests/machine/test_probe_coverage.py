@@ -15,10 +15,10 @@ from retrograde.errors import InternalError
 from retrograde.machine.probe import Probe
 from retrograde.machine.probe_coverage import Coverage, Covered, capacity_for
 from retrograde.machine.probe_page import LINE_BYTES, RecordFlag
-from retrograde.machine.probe_support import delivery_positions, require_probe
+from retrograde.machine.probe_support import require_probe
 from retrograde.recording.rrevents import Kind
 from retrograde.timeline.search import hit_of
-from tests.machine.replaylab import MEMORY, QEMU, Replay, deliveries_of, log_of, positions_of
+from tests.machine.replaylab import MEMORY, QEMU, Replay, deliveries_of, positions_of
 from tests.machine.test_probe import busy_span, clear_of
 
 pytestmark = [
@@ -82,7 +82,8 @@ def measure(guest, folder, where):
 
 def probe_on(folder, capacity=None):
     library = require_probe(Path(shutil.which(QEMU)))
-    return Probe(library, *delivery_positions(log_of(folder)), capacity=capacity)
+    at = [positions_of(folder, kind) for kind in (Kind.EXCEPTION, Kind.INTERRUPT)]
+    return Probe(library, *at, capacity=capacity)
 
 
 def wide_probe(folder):

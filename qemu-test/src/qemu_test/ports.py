@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from types import TracebackType
 from typing import Self
 
 _FIRST = 49152
@@ -48,12 +47,7 @@ class Ports:
             "tests. Run fewer at once."
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             self._lock.close()
 

@@ -66,12 +66,12 @@ _PLAIN: Final[dict[bytes, bytes]] = {
     b"qWatchpointSupportInfo:": b"num:%d;" % MAX_POINTS,
 }
 
-_SWITCHES: Final = {
-    b"QStartNoAckMode": "no_ack",
-    b"QThreadSuffixSupported": "_suffixed",
-    b"QListThreadsInStopReply": "_lists_threads",
-    b"QEnableErrorStrings": "_lldb_errors",
-}
+_NO_ACK: Final = b"QStartNoAckMode"
+_SUFFIXED: Final = b"QThreadSuffixSupported"
+_LISTS_THREADS: Final = b"QListThreadsInStopReply"
+_LLDB_ERRORS: Final = b"QEnableErrorStrings"
+_SWITCHES: Final = {_NO_ACK, _SUFFIXED, _LISTS_THREADS, _LLDB_ERRORS}
+"""Requests that switch something on; _SUFFIXED and _LISTS_THREADS are lldb's."""
 
 
 class Session:
@@ -79,7 +79,6 @@ class Session:
 
     def __init__(self, timeline: Timeline, say: Callable[[str], None], mode: ModeChoice) -> None:
         """`say` shows a text to the client's user."""
-        self.no_ack = False
         self.ended = False
         self._timeline = timeline
         self._say = say
@@ -94,9 +93,14 @@ class Session:
         self._program = ProgramFile(program) if program else None
         self._documents: dict[str, bytes] | None = None
         self._stop = Stop()
-        self._suffixed = self._lists_threads = self._lldb_errors = False
+        self._on: set[bytes] = set()
         self._gdb_errors = self._is_gdb = False
         self._names_breaks = {StopReason.SOFTWARE_BREAK: False, StopReason.HARDWARE_BREAK: False}
+
+    @property
+    def no_ack(self) -> bool:
+        """Whether neither side acknowledges packets any more."""
+        return _NO_ACK in self._on
 
     @property
     def asks_one_by_one(self) -> bool:
@@ -105,7 +109,7 @@ class Session:
         It never asks on before it has its answer, unless it has given that up. lldb does,
         to find out where it is in the conversation.
         """
-        return self._is_gdb and not self._suffixed
+        return self._is_gdb and _SUFFIXED not in self._on
 
     async def answer(self, request: bytes, progress: Progress) -> bytes:
         """Return the answer to a request. Cancelling is safe; see `interrupted`."""
@@ -178,7 +182,7 @@ class Session:
         if stop.reason and self._names_breaks.get(stop.reason, True):
             reply += _reason(stop)
         reply += b"thread:1;" + target.expedited(self._face.view, packet)
-        if self._lists_threads:
+        if _LISTS_THREADS in self._on:
             reply += b"threads:1;"
             if not stop.reason:  # lldb would take it for the number of a watchpoint
                 where = f"at {format_position(self._timeline.position)}".encode().hex()
@@ -189,7 +193,7 @@ class Session:
         if request in _PLAIN:
             return _PLAIN[request]
         if request in _SWITCHES:
-            setattr(self, _SWITCHES[request], True)
+            self._on.add(request)
             return b"OK"
         for prefix, handler in self._handlers:
             if request.startswith(prefix):
@@ -347,7 +351,7 @@ class Session:
     def _error(self, number: int, text: str, request: bytes) -> bytes:
         """Say what is wrong in words where the client can take words."""
         text = visible(text)
-        if self._lldb_errors:
+        if _LLDB_ERRORS in self._on:
             return b"E%02x;%s" % (number, text.encode().hex().encode())
         # Older gdbs read words only where the answer could be nothing but OK.
         if self._gdb_errors or request[:1] in (b"G", b"P", b"M", b"X", b"Z"):

@@ -2,7 +2,7 @@
 
 ::
 
-    probe = Probe(require_probe(qemu), *delivery_positions(log))
+    probe = Probe(require_probe(qemu), exceptions, interrupts)  # positions, of the log
     ... start QEMU with pass_fds=[probe.fd] and -plugin probe.argument ...
     probe.arm(breakpoints=[Breakpoint(0xffffffff81000000)], span=(start, stop))
     ... loadvm, run ...

@@ -1,9 +1,8 @@
-"""What the probe needs from its surroundings: a QEMU that carries it, facts from the log."""
+"""What the probe needs from its surroundings: a QEMU that carries it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,32 +10,10 @@ from retrograde.errors import EnvironmentLacks
 from retrograde.machine.asking import ask
 from retrograde.machine.probe import Capacity, Probe
 from retrograde.machine.probe_build import APIS, build_probe
-from retrograde.recording.rrevents import Kind
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from retrograde.recording.rrlog import RrLog
 
 TRIAL_SECONDS = 30
 _QUIT = '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
 _SMALL = Capacity(hits=1, writes=1, steps=1, changes=1)
-
-
-def delivery_positions(log: RrLog) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the positions of the log's EXCEPTION and of its INTERRUPT events, ascending.
-
-    They are what `Probe` needs to know of a recording.
-    """
-    exceptions, interrupts = [], []
-    for batch in log.batches():
-        exceptions.append(batch.position[batch.kind == Kind.EXCEPTION])
-        interrupts.append(batch.position[batch.kind == Kind.INTERRUPT])
-    none = np.array([], np.int64)
-    return (
-        np.concatenate([none, *exceptions]).astype(np.uint64),
-        np.concatenate([none, *interrupts]).astype(np.uint64),
-    )
 
 
 def require_probe(qemu: Path) -> Path:
