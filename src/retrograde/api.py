@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from retrograde.index.views import Call
     from retrograde.index.writes import Store
     from retrograde.investigation.investigation import Investigation
+    from retrograde.machine.screen import Picture
     from retrograde.timeline.lastwrite import Write
     from retrograde.timeline.reading import Space
-    from retrograde.timeline.screen import Picture
     from retrograde.timeline.sync import SyncTimeline
     from retrograde.timeline.timeline import Timeline
 
@@ -140,7 +140,7 @@ class Recording(bundle.Recording):
     def screen(self, *, at: str | int = "end") -> Picture:
         """Return what was on the guest's screen at the position `at`.
 
-        A `retrograde.timeline.screen.Picture`: numpy's pixels, and `png()`. Raises UsageError
+        A `retrograde.machine.screen.Picture`: numpy's pixels, and `png()`. Raises UsageError
         where the machine has no screen.
         """
         return self._ask(lambda one: one.screen(at))

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from retrograde.index.pagetables import Scheme
 from retrograde.machine.isa import isa_for
+from retrograde.machine.memorymap import RamRange
 from retrograde.machine.targetdesc import RegisterLayout
-from retrograde.timeline.machineview import MachineView, RamRange
+from retrograde.timeline.machineview import MachineView
 
 PAGE = 4096
 FLAGS = 0b111

@@ -14,7 +14,8 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import LATE_TIMER
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.recorder import record
-from retrograde.machine.replayer import Replayer, Snapshot
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.snapshot import Snapshot
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrevents import Clock, Kind
 from tests.conftest import Record

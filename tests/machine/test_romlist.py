@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from retrograde.machine.replayer import Replayer, Snapshot
+from retrograde.machine.replayer import Replayer
 from retrograde.machine.romlist import PAGE, pages_reset_writes
+from retrograde.machine.snapshot import Snapshot
 
 ROMS = """\
 fw=genroms/pvh.bin size=0x000600 name="pvh.bin"
@@ -15,19 +16,29 @@ addr=00000000fffc0000 size=0x040000 mem=rom name="bios-256k.bin"
 """
 
 
-def test_images_in_ram_by_page():
-    assert pages_reset_writes("x86_64", ROMS) == [0x100, 0x101, 0x102]
-    assert pages_reset_writes("i386", "") == []
+def saying(roms):
+    """Return a human monitor that lists these images."""
+
+    async def human(line):
+        assert line == "info roms"
+        return roms
+
+    return human
+
+
+async def test_images_in_ram_by_page():
+    assert await pages_reset_writes(saying(ROMS), "x86_64") == [0x100, 0x101, 0x102]
+    assert await pages_reset_writes(saying(""), "i386") == []
 
 
 @pytest.mark.parametrize("target", ["ppc64", "aarch64", "s390x"])
-def test_of_other_machines_nothing_is_known(target):
-    assert pages_reset_writes(target, ROMS) is None
+async def test_of_other_machines_nothing_is_known(target):
+    assert await pages_reset_writes(saying(ROMS), target) is None
 
 
-def test_where_ram_is_not_at_its_own_offset_nothing_is_known():
+async def test_where_ram_is_not_at_its_own_offset_nothing_is_known():
     roms = 'addr=0000000100000000 size=0x001000 mem=ram name="x"\n'
-    assert pages_reset_writes("x86_64", roms) is None
+    assert await pages_reset_writes(saying(roms), "x86_64") is None
 
 
 @pytest.mark.qemu
@@ -35,8 +46,7 @@ async def test_a_load_changes_no_other_page(recorded, qemu):
     """What a load leaves of RAM other than what it was, is on the list."""
     recording = recorded("tiny")
     async with await Replayer.start(recording, qemu) as replayer:
-        roms = await replayer.monitor.human("info roms")
-        listed = pages_reset_writes("x86_64", roms)
+        listed = await pages_reset_writes(replayer.human, "x86_64")
         assert listed
         await replayer.run_to(recording.end // 2)
         before = bytes(replayer.ram.view())

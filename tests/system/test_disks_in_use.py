@@ -11,7 +11,8 @@ import pytest
 from retrograde.guests.builtin import builtin_guest
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.quiet import RequestsInFlight
-from retrograde.machine.replayer import Replayer, Snapshot
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.snapshot import Snapshot
 from retrograde.recording.bundle import Recording
 from retrograde.timeline import survey
 from retrograde.timeline.digest import ram_digest

@@ -15,7 +15,7 @@ from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
     from retrograde.machine.qemu import Qemu
-    from retrograde.timeline.screen import Picture
+    from retrograde.machine.screen import Picture
 
 
 @click.command("screen")

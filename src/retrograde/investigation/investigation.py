@@ -27,11 +27,11 @@ from retrograde.index.views import Call
 from retrograde.index.writes import Store, row_of, stores_to
 from retrograde.investigation.bookmarks import Bookmarks
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.screen import Picture
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.history import History
 from retrograde.timeline.lastwrite import Write
 from retrograde.timeline.reading import Space
-from retrograde.timeline.screen import Picture
 from retrograde.timeline.timeline import Timeline
 
 if TYPE_CHECKING:

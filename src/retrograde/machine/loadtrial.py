@@ -9,7 +9,8 @@ from __future__ import annotations
 from retrograde.errors import QemuError
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import MIB, GuestRam
-from retrograde.machine.replayer import Fill, Replayer, Snapshot
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.snapshot import Fill, Snapshot
 from retrograde.recording.bundle import Recording
 
 TAG = "trial"

@@ -12,7 +12,6 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
@@ -30,6 +29,7 @@ from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replaylaunch import Images, Saved, lay_out, open_images
 from retrograde.machine.semihosting import must_be_confined
+from retrograde.machine.snapshot import Snapshot
 from retrograde.machine.wiring import GdbListener, Wiring
 from retrograde.recording.bundle import INPUTS, Recording
 from retrograde.recording.folder import Folder
@@ -48,25 +48,6 @@ TRIAL = "-trial"
 
 START = "start"
 """A snapshot of position 0, without RAM where that is shared."""
-
-
-Fill = Callable[[GuestRam], None]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A saved state to be loaded: QEMU's snapshot `tag`, made at `position`.
-
-    `fill` puts the guest RAM in place that goes with a snapshot that left it out: before
-    loading, because devices look into RAM while they are loaded (virtio rings), and after,
-    because the reset that precedes loading writes into it (romlist). `mend` puts back only
-    what the reset wrote, for callers who know what that is.
-    """
-
-    tag: str
-    position: int
-    fill: Fill | None = None
-    mend: Fill | None = None
 
 
 class Replayer:
@@ -176,6 +157,11 @@ class Replayer:
     def position(self) -> int:
         """The position the machine is parked at."""
         return self._position
+
+    @property
+    def pid(self) -> int:
+        """Process id of QEMU."""
+        return self.process.pid
 
     @property
     def at_end(self) -> bool:
@@ -289,6 +275,14 @@ class Replayer:
             await self._save_inverted(tag)
         else:
             await self._save(tag)
+
+    async def human(self, line: str) -> str:
+        """Return what a command of QEMU's human monitor says; `line` must only look."""
+        return await self.monitor.human(line)
+
+    async def short_blocks(self, on: bool) -> None:
+        """Have QEMU run one instruction a block, or as many as it likes (accel/tcg/monitor.c)."""
+        await self.monitor.human(f"one-insn-per-tb {'on' if on else 'off'}")
 
     async def load(self, snapshot: Snapshot) -> None:
         """Load a snapshot.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from retrograde.machine.isa import X86
+from retrograde.machine.memorymap import Human
 
 PAGE = 4096
 
@@ -19,15 +20,12 @@ _SPLIT = 0xC000_0000
 """PCs have RAM at its own offset below here at most; the rest lies from 4 GiB on."""
 
 
-def pages_reset_writes(target: str, roms: str) -> list[int] | None:
-    """Return the numbers of the RAM pages a reset writes, rising, from `info roms`.
-
-    None where that is not known.
-    """
+async def pages_reset_writes(human: Human, target: str) -> list[int] | None:
+    """Return the numbers of the RAM pages a reset writes, rising; None where nobody knows."""
     if target not in X86:
         return None
     pages: set[int] = set()
-    for address, size in _IN_RAM.findall(roms):
+    for address, size in _IN_RAM.findall(await human("info roms")):
         first, last = int(address, 16), int(address, 16) + int(size, 16) - 1
         if last >= _SPLIT:
             return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Container
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from retrograde.errors import InternalError, QemuDied, QemuRefused
@@ -19,7 +18,7 @@ from retrograde.machine.gdbsteps import Steps
 from retrograde.machine.isa import Isa
 from retrograde.machine.quiet import RequestsInFlight
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import Snapshot
+from retrograde.machine.snapshot import Snapshot
 from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.testing.cpu import NAMES, RAM_BYTES, Execution
 from retrograde.wire.rsp_stop import SIGTRAP, StopReply
@@ -49,7 +48,6 @@ class ModelReplayer:
         keeps_code: bool,
         busy: Container[int],
     ) -> None:
-        self.recording = SimpleNamespace(end=execution.end)
         self.execution = execution
         self.moment = 0
         self.lost = False
@@ -58,8 +56,7 @@ class ModelReplayer:
         self.kept_code = False
         self.must_prove = False
         self.ram = GuestRam(RAM_BYTES)
-        self.process = SimpleNamespace(pid=0)
-        self.monitor = SimpleNamespace(human=self._human)
+        self.pid = 0
         self._probe = probe
         self._saved = dict(saved)
         self._dice = dice
@@ -75,6 +72,14 @@ class ModelReplayer:
     def position(self) -> int:
         """The position the machine was at when last asked."""
         return self._position
+
+    async def human(self, line: str) -> str:
+        """Return where the RAM is; nothing else is asked."""
+        await self._turn()
+        return TREE if line == "info mtree -f" else ""
+
+    async def short_blocks(self, _on: bool) -> None:
+        """Do nothing: there are no blocks."""
 
     async def gdb(self) -> ModelGdb:
         """Return the link to the gdbstub."""
@@ -175,10 +180,6 @@ class ModelReplayer:
             self._dies = 1.0  # the dead stay dead
             raise QemuDied("The model machine died.")
 
-    async def _human(self, line: str) -> str:
-        await self._turn()
-        return TREE if line == "info mtree -f" else ""
-
 
 class ModelGdb:
     """The gdbstub of a ModelReplayer."""
@@ -194,6 +195,14 @@ class ModelGdb:
         """Return the `g` packet."""
         await asyncio.sleep(0)
         return packet_of(self._replayer.execution.registers[self._replayer.moment])
+
+    async def target_description(self) -> dict[str, bytes]:
+        """Return none."""
+        return {}
+
+    async def read_register(self, number: int) -> bytes:
+        """Raise QemuRefused: all are in the packet."""
+        raise QemuRefused(f"There is no register {number} that is not in the packet.")
 
     async def read_memory(self, address: int, count: int) -> bytes:
         """Return bytes of RAM; raises QemuRefused outside."""

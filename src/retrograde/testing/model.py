@@ -13,18 +13,16 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 
+from retrograde.machine.parked import Parked
 from retrograde.machine.probe import Probe
-from retrograde.machine.qemu import Qemu
-from retrograde.machine.replayer import Replayer
-from retrograde.position import parse_position
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import Folder
-from retrograde.recording.manifest import Ram
+from retrograde.recording.machinespec import MachineSpec
+from retrograde.recording.manifest import Manifest, QemuIdentity, Ram
 from retrograde.testing.cpu import RAM_BYTES, Execution, Program, execute
 from retrograde.testing.machine import ModelReplayer, packet_of
 from retrograde.testing.probe import ModelProbe
@@ -32,7 +30,7 @@ from retrograde.timeline.history import History
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore
-from retrograde.timeline.storefiles import Checkpoint, Origin
+from retrograde.timeline.storefiles import Checkpoint, Origin, SavedImages
 from retrograde.timeline.timeline import Timeline
 
 TARGET = "riscv64"
@@ -43,45 +41,29 @@ CYCLE = 32
 """Positions from one disk request to the next; it is in flight in the latter half of them."""
 
 
-class ModelSeat(Seat):
-    """A seat whose processes are model machines."""
+def _seat(
+    recording: Recording,
+    store: CheckpointStore,
+    execution: Execution,
+    *,
+    with_probe: bool,
+    dies: float,
+    keeps_code: bool,
+    disks: bool,
+    seed: int,
+) -> Seat:
+    """Return a seat whose processes are model machines."""
+    probe = ModelProbe(execution) if with_probe else None
+    busy = frozenset(_busy(execution) if disks else ())
+    dice = random.Random(seed)  # noqa: S311 - chances, not secrets
 
-    def __init__(
-        self,
-        recording: Recording,
-        store: CheckpointStore,
-        execution: Execution,
-        *,
-        with_probe: bool,
-        dies: float,
-        keeps_code: bool,
-        disks: bool,
-        seed: int,
-    ) -> None:
-        self._model_probe = ModelProbe(execution) if with_probe else None
-        probe = cast(Probe, self._model_probe)
-        facts = facts_of(execution, disks=disks)
-        super().__init__(recording, cast(Qemu, None), store, facts, probe)
-        self._busy = frozenset(_busy(execution) if disks else ())
-        self._execution = execution
-        self._dies = dies
-        self._code_is_kept = keeps_code
-        self._dice = random.Random(seed)  # noqa: S311 - chances, not secrets
+    async def launch(_images: SavedImages | None) -> Parked:
+        saved = {one.tag: execution.last[one.position] for one in store.checkpoints}
+        return ModelReplayer(execution, probe, saved, dice, dies, keeps_code, busy)
 
-    async def start(self) -> None:
-        """Start a model machine at position 0."""
-        saved = {one.tag: self._execution.last[one.position] for one in self.store.checkpoints}
-        model = ModelReplayer(
-            self._execution,
-            self._model_probe,
-            saved,
-            self._dice,
-            self._dies,
-            self._code_is_kept,
-            self._busy,
-        )
-        self._marks.clear()
-        self._replayer = cast(Replayer, model)
+    # A Probe is a memory that QEMU fills; the model has what was asked of it instead.
+    carried = cast(Probe, probe)
+    return Seat(recording, store, facts_of(execution, disks=disks), carried, launch)
 
 
 @contextlib.asynccontextmanager
@@ -105,10 +87,10 @@ async def model_history(
     flight at half of all positions.
     """
     execution = execute(program)
-    recording = _recording(execution)
+    recording = _recording(folder, execution)
     store = _store(folder, execution, checkpoints)
     taken = [
-        ModelSeat(
+        _seat(
             recording,
             store,
             execution,
@@ -151,18 +133,19 @@ def _busy(execution: Execution) -> list[int]:
     return [one for one in range(1, execution.end) if one % CYCLE >= CYCLE // 2]
 
 
-def _recording(execution: Execution) -> Recording:
-    """Return what the timeline asks of a recording."""
-    end = execution.end
-
-    def resolve(expression: str | int) -> int:
-        return parse_position(str(expression), end, lambda _text: None)
-
-    machine = SimpleNamespace(target=TARGET, disks=list)
-    ram = Ram(bytes=RAM_BYTES, shared=True)
-    manifest = SimpleNamespace(machine=machine, ram=ram)
-    double: Any = SimpleNamespace(end=end, manifest=manifest, resolve=resolve)
-    return cast(Recording, double)
+def _recording(folder: Path, execution: Execution) -> Recording:
+    """Return a recording of an execution, without files."""
+    manifest = Manifest(
+        tool="model",
+        created="",
+        qemu=QemuIdentity("", ""),
+        machine=MachineSpec(TARGET, ()),
+        ram=Ram(bytes=RAM_BYTES, shared=True),
+        snapshot=True,
+        complete=True,
+        end=execution.end,
+    )
+    return Recording(Folder.at(folder), manifest)
 
 
 def _store(folder: Path, execution: Execution, positions: Sequence[int]) -> CheckpointStore:

@@ -82,7 +82,7 @@ class History:
         wanted = replayers if use_probe else 0
         probes = await asyncio.to_thread(probes_for, recording, used, facts, wanted)
         seats = [
-            Seat(recording, used, store, facts, probes[number] if probes else None)
+            Seat.on(recording, used, store, facts, probes[number] if probes else None)
             for number in range(replayers)
         ]
         return await cls.over(recording, store, seats)

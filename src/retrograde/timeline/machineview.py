@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -10,30 +9,13 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.command import RAM_ID
 from retrograde.machine.isa import PUSHES_NOTHING, X86, Isa, isa_for
+from retrograde.machine.memorymap import RamRange, ask_ram
 from retrograde.machine.targetdesc import Register, RegisterLayout, RegisterValues
 from retrograde.timeline.paging import can_translate
 from retrograde.timeline.seat import Seat
 
-# One range of QEMU's `info mtree -f`: where it is, of what, from which offset in it.
-_RANGE = re.compile(
-    rf"^\s+([0-9a-f]{{16}})-([0-9a-f]{{16}}) \(prio \d+, ram\): {RAM_ID}(?: @([0-9a-f]+))?", re.M
-)
-
 _TOLD_AT_HITS = frozenset({"x86_64", "i386", "aarch64", "arm", "riscv64", "riscv32"})
-
-# PCs remap these addresses between RAM and ROM while they run (PAM, SMRAM).
-_REMAPPED = (0xA0000, 0x100000)
-
-
-@dataclass(frozen=True)
-class RamRange:
-    """Physical addresses `start` to before `stop` are guest RAM from byte `offset` on."""
-
-    start: int
-    stop: int
-    offset: int
 
 
 @dataclass(frozen=True)
@@ -58,10 +40,9 @@ class MachineView:
         gdb = await seat.gdb()
         described = await gdb.register_layout(isa)
         layout = described.within(len(await gdb.read_registers()) // 2)
-        ranges: tuple[RamRange, ...] = ()
-        if seat.recording.manifest.ram.shared:
-            ranges = _ranges(await seat.human("info mtree -f"), isa)
-        return cls(isa, layout, described, ranges, _remapped(ranges, isa))
+        has_ram = seat.recording.manifest.ram.shared
+        ranges, remapped = await ask_ram(seat.human, isa) if has_ram else ((), ())
+        return cls(isa, layout, described, ranges, remapped)
 
     @cached_property
     def _mapping(self) -> slice:
@@ -170,32 +151,3 @@ class MachineView:
             inside = (offsets >= part.offset) & (offsets < part.offset + part.stop - part.start)
             result[inside] = offsets[inside] + (part.start - part.offset)
         return result
-
-
-def _ranges(tree: str, isa: Isa) -> tuple[RamRange, ...]:
-    found = {
-        RamRange(int(first, 16), int(last, 16) + 1, int(offset or "0", 16))
-        for first, last, offset in _RANGE.findall(tree)
-    }
-    ranges = sorted(found, key=lambda part: part.start)
-    if isa.target in X86:
-        ranges = [piece for part in ranges for piece in _without(part, *_REMAPPED)]
-    return tuple(ranges)
-
-
-def _remapped(ranges: tuple[RamRange, ...], isa: Isa) -> tuple[RamRange, ...]:
-    """Return the RAM of PCs that ROM or video memory can cover.
-
-    The chipsets map it to the addresses it would have anyway (QEMU's hw/pci-host/pam.c).
-    """
-    start, stop = _REMAPPED
-    below = [part for part in ranges if part.stop == start and isa.target in X86]
-    return tuple(RamRange(start, stop, part.offset + start - part.start) for part in below)
-
-
-def _without(part: RamRange, start: int, stop: int) -> list[RamRange]:
-    """Return what is left of `part` outside `start` to `stop`."""
-    low = RamRange(part.start, min(part.stop, start), part.offset)
-    begin = max(part.start, stop)
-    high = RamRange(begin, part.stop, part.offset + begin - part.start)
-    return [piece for piece in (low, high) if piece.start < piece.stop]

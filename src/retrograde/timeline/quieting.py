@@ -7,7 +7,7 @@ very next completion nearly always, 10 ms later; a new process takes 300 ms.
 
 from __future__ import annotations
 
-from retrograde.machine.replayer import Replayer
+from retrograde.machine.parked import Parked
 from retrograde.timeline.logfacts import LogFacts
 
 TRIES = 20
@@ -17,12 +17,13 @@ NEAR = 10_000_000
 """Positions within which the next one must be: replaying them takes as long as a new process."""
 
 
-async def run_until_quiet(replayer: Replayer, facts: LogFacts) -> bool:
+async def run_until_quiet(replayer: Parked, facts: LogFacts, end: int) -> bool:
     """Run forward to a position at which nothing is in flight; False where none is near.
+
+    `end` is that of the recording.
 
     The machine stands where it was if it is quiet there, and at a position with one state.
     """
-    end = replayer.recording.end
     for _ in range(TRIES):
         if await replayer.is_quiet():
             return True

@@ -15,13 +15,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import NamedTuple, Self, TypeVar
 
 from retrograde.errors import InternalError, QemuDied, QemuError, QemuRefused
-from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.parked import Parked, Stub
 from retrograde.machine.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quiet import RequestsInFlight
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import Fill, Replayer, Snapshot
+from retrograde.machine.replayer import Replayer
 from retrograde.machine.romlist import pages_reset_writes
+from retrograde.machine.snapshot import Fill, Snapshot
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.pages import RamImage, Table
@@ -51,6 +52,10 @@ REVIVALS = 2
 """How often a dead QEMU is replaced within one piece of work before that is an error."""
 
 
+Launch = Callable[[SavedImages | None], Awaitable[Parked]]
+"""Starts a process, on these images or on the recording's own, parked at position 0."""
+
+
 class _Mark(NamedTuple):
     """A checkpoint of this process: the name of its snapshot, and its RAM."""
 
@@ -64,17 +69,17 @@ class Seat:
     def __init__(
         self,
         recording: Recording,
-        qemu: Qemu,
         store: CheckpointStore,
         facts: LogFacts,
         probe: Probe | None,
+        launch: Launch,
     ) -> None:
         self.recording = recording
         self.facts = facts
         self.store = store
         self.probe = probe
-        self._qemu = qemu
-        self._replayer: Replayer | None = None
+        self._launch = launch
+        self._replayer: Parked | None = None
         self._load_seconds = LOAD_SECONDS
         self._rate = RATE
         self._marks: dict[int, _Mark] = {}
@@ -89,6 +94,25 @@ class Seat:
         self._died_of: Checkpoint | None = None
 
     @classmethod
+    def on(
+        cls,
+        recording: Recording,
+        qemu: Qemu,
+        store: CheckpointStore,
+        facts: LogFacts,
+        probe: Probe | None = None,
+    ) -> Self:
+        """Return a seat that will have `qemu` replay `recording`, with `probe` in it."""
+        plugin, fds = (probe.argument, (probe.fd,)) if probe else ("", ())
+
+        async def launch(images: SavedImages | None) -> Parked:
+            return await Replayer.start(
+                recording, qemu, images=images, plugin=plugin, plugin_fds=fds
+            )
+
+        return cls(recording, store, facts, probe, launch)
+
+    @classmethod
     async def take(
         cls,
         recording: Recording,
@@ -98,7 +122,7 @@ class Seat:
         probe: Probe | None = None,
     ) -> Self:
         """Start a process on `recording`, parked at position 0."""
-        seat = cls(recording, qemu, store, facts, probe)
+        seat = cls.on(recording, qemu, store, facts, probe)
         await seat.start()
         return seat
 
@@ -121,15 +145,15 @@ class Seat:
     @property
     def pid(self) -> int:
         """Process id of QEMU, which changes when a dead one is replaced."""
-        return self._parked.process.pid
+        return self._parked.pid
 
-    async def gdb(self) -> GdbRemote:
+    async def gdb(self) -> Stub:
         """Return the link to the gdbstub, for looking and stepping."""
         return await self._parked.gdb()
 
     async def human(self, line: str) -> str:
         """Run a command of QEMU's human monitor that only looks."""
-        return await self._parked.monitor.human(line)
+        return await self._parked.human(line)
 
     async def go(
         self, position: int, *, load: bool = False, progress: Progress | None = None
@@ -178,9 +202,9 @@ class Seat:
     async def short_blocks(self) -> AsyncIterator[None]:
         """Have QEMU run one instruction a block: in such blocks all registers are right."""
         with self.unsettled():
-            await self.human("one-insn-per-tb on")
+            await self._parked.short_blocks(True)
             yield
-            await self.human("one-insn-per-tb off")
+            await self._parked.short_blocks(False)
 
     async def run_on(self, position: int, progress: Progress | None = None) -> None:
         """Run forward to `position` without a shortcut: for a probe that must see it all.
@@ -234,7 +258,7 @@ class Seat:
             self._replayer = None
 
     @property
-    def _parked(self) -> Replayer:
+    def _parked(self) -> Parked:
         if self._replayer is None:
             raise QemuDied("This replayer was closed.")
         return self._replayer
@@ -244,11 +268,11 @@ class Seat:
         await self._stop()
         self._marks.clear()
         try:
-            self._replayer = await self._start_from(self.store.images)
+            self._replayer = await self._launch(self.store.images)
         except QemuError:
             if self.store.images is None:
                 raise
-            self._replayer = await self._start_from(None)
+            self._replayer = await self._launch(None)
             self.store.drop_all()
         if self._is_closed:  # while somebody was still at work with it
             await self._stop()
@@ -257,16 +281,8 @@ class Seat:
         manifest = self.recording.manifest
         if self._reset_pages is None and manifest.ram.seen and not any(manifest.machine.disks()):
             # Controllers of disks may write to RAM when they are reset, too.
-            roms = await self.human("info roms")
-            self._reset_pages = pages_reset_writes(manifest.machine.target, roms)
-
-    async def _start_from(self, images: SavedImages | None) -> Replayer:
-        """Start a process on these images, or on the recording's own."""
-        plugin = self.probe.argument if self.probe else ""
-        fds = (self.probe.fd,) if self.probe else ()
-        return await Replayer.start(
-            self.recording, self._qemu, images=images, plugin=plugin, plugin_fds=fds
-        )
+            target = manifest.machine.target
+            self._reset_pages = await pages_reset_writes(self.human, target)
 
     async def _start_before(self, position: int) -> None:
         """Start a process and have it stand at the last checkpoint at or before `position`."""
@@ -396,7 +412,7 @@ class Seat:
     async def _run_until_quiet(self) -> bool:
         """Run on to where the machine can be loaded, with no trace of that in the probe."""
         with self.probe.paused() if self.probe else contextlib.nullcontext(True) as is_paused:
-            return is_paused and await run_until_quiet(self._parked, self.facts)
+            return is_paused and await run_until_quiet(self._parked, self.facts, self.recording.end)
 
     async def _load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint, or the one before when it is not as it was saved."""

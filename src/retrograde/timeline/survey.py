@@ -176,7 +176,7 @@ def _next_place(places: Sequence[int], position: int, end: int) -> int:
 async def _find_savable(replayer: Replayer, facts: LogFacts, end: int) -> bool:
     """Go on to where a snapshot can be good; most targets are there. Whether there is a place."""
     for _ in range(PLACES):
-        if not await run_until_quiet(replayer, facts):
+        if not await run_until_quiet(replayer, facts, end):
             return False
         if await replayer.may_save():
             return True

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from retrograde.machine.probe_request import Access, Check
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.screen import Picture
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.portal import LoopThread
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.hints import Hints
 from retrograde.timeline.lastwrite import Write
-from retrograde.timeline.screen import Picture
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.stops import Conditions
 from retrograde.timeline.survey import DEFAULT_BUDGET

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
 from retrograde.machine.isa import X86
+from retrograde.machine.memorymap import ask_physical
 from retrograde.machine.probe_record import is_pushed
 from retrograde.machine.probe_request import Access, Breakpoint, Check
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.screen import Picture, take_picture
 from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import check_position
@@ -41,7 +43,6 @@ from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.reading import Range, not_followed, read_held, read_parked
 from retrograde.timeline.reading import Space as Space
 from retrograde.timeline.scan import Scan
-from retrograde.timeline.screen import Picture, take_picture
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.stops import Conditions, StopTable, watch_of
@@ -357,8 +358,7 @@ class Timeline:
 
     async def physical(self, address: int) -> int | None:
         """Return the physical address of a virtual one at the cursor; None if not mapped."""
-        answer = await self.human(f"gva2gpa {address:#x}")
-        return int(answer.split()[-1], 16) if answer.startswith("gpa: ") else None
+        return await ask_physical(self.human, address)
 
     def stored(self, position: int, address: int, count: int) -> bytes | None:
         """Return physical memory out of a checkpoint; see `History.stored`."""
@@ -397,7 +397,7 @@ class Timeline:
 
     async def screen(self) -> Picture:
         """Return what is on the guest's screen at the cursor; UsageError where it has none."""
-        return await self._parked(take_picture)
+        return await self._parked(lambda seat: take_picture(seat.human))
 
     async def last_store(
         self,

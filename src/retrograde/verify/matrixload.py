@@ -15,7 +15,8 @@ from retrograde.errors import Divergence, RetrogradeError
 from retrograde.held import Scratch
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
-from retrograde.machine.replayer import Replayer, Snapshot
+from retrograde.machine.replayer import Replayer
+from retrograde.machine.snapshot import Snapshot
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import Folder
 from retrograde.timeline.digest import ram_digest

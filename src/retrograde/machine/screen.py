@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import QemuRefused, UsageError
-from retrograde.timeline.seat import Seat
+from retrograde.machine.memorymap import Human
 
 _AT_MOST: Final = 256 << 20
 """Bytes of a picture: 8K displays have 100 MB."""
@@ -54,20 +54,20 @@ class Picture:
         return _PNG + b"".join(_chunk(kind, data) for kind, data in parts)
 
 
-async def take_picture(seat: Seat) -> Picture:
-    """Return what is on the screen of the machine parked in `seat`.
+async def take_picture(human: Human) -> Picture:
+    """Return what is on the screen of a parked machine.
 
     Raises UsageError where it has none, QemuRefused for what is no picture, or too large.
     """
     # Displays of devices come first; of a machine without one QEMU would show a text console
     # of its own (ui/console.c).
-    device = await seat.human("qom-get /backend/console[0] device")
+    device = await human("qom-get /backend/console[0] device")
     if not device.startswith('"/'):
         raise UsageError(
             "This machine has no screen.", "Record it with a display device, as -device VGA."
         )
     with os.fdopen(os.memfd_create("screen"), "rb") as file:
-        said = await seat.human(f"screendump /proc/{os.getpid()}/fd/{file.fileno()}")
+        said = await human(f"screendump /proc/{os.getpid()}/fd/{file.fileno()}")
         if said:
             raise QemuRefused("QEMU cannot show the screen.", detail=said)
         if os.fstat(file.fileno()).st_size > _AT_MOST:
