@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from retrograde.errors import EnvironmentLacks, PositionError, QemuRefused, UsageError
+from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.timeline import storefiles as stores
 from retrograde.timeline.pages import PageStore
@@ -65,6 +66,25 @@ async def test_a_killed_qemu_is_replaced_and_the_answer_is_right(recording):
             assert await seeking == expected[position]
             await timeline.step_back(min(position, 3))
             assert timeline.position == max(0, position - 3)
+
+
+async def test_a_checkpoint_is_not_blamed_for_qemus_that_somebody_kills(recording, monkeypatch):
+    load, kills = Replayer.load, []
+
+    async def killed(self, snapshot):
+        if snapshot.position and len(kills) < 2:
+            kills.append(snapshot.position)
+            os.kill(self.pid, signal.SIGKILL)
+        await load(self, snapshot)
+
+    position = recording.end // 2
+    expected = await truth(recording, [position])
+    async with await Timeline.open(recording) as timeline:
+        checkpoints = list(timeline.store.checkpoints)
+        monkeypatch.setattr(Replayer, "load", killed)
+        assert await look(timeline, position) == expected[position]
+        assert kills[0] == kills[1]
+        assert list(timeline.store.checkpoints) == checkpoints
 
 
 @pytest.mark.parametrize("turns", (1, 2, 3, 4, 6, 8, 12, 20))

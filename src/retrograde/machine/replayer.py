@@ -9,8 +9,10 @@ and we keep snapshots without RAM that only we can load.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
+import signal
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -22,7 +24,7 @@ from retrograde.machine.image import drop_snapshot
 from retrograde.machine.isa import isa_for
 from retrograde.machine.mipscounter import follows_branch, restart_counter
 from retrograde.machine.monitor import Monitor
-from retrograde.machine.process import QemuProcess, finished
+from retrograde.machine.process import EXIT_SECONDS, QemuProcess, finished
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
@@ -319,6 +321,12 @@ class Replayer:
             raise QemuRefused(
                 f"Snapshot {snapshot.tag} is of {self._position:_}, not {snapshot.position:_}."
             )
+
+    async def was_killed(self) -> bool:
+        """Whether somebody killed QEMU (SIGKILL), which died: the state of the machine did not."""
+        with contextlib.suppress(QemuTimeout):  # it only closed its connection
+            return await self.process.wait(EXIT_SECONDS) == -signal.SIGKILL
+        return False
 
     async def save_for_gdb(self) -> None:
         """Save position 0, where the machine stands, for QEMU's own reverse commands.

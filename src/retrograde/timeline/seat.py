@@ -424,10 +424,11 @@ class Seat:
             await self._start_before(checkpoint.position)
             return
         except QemuDied:
-            # Once may be for want of memory; twice it is what was loaded.
-            if checkpoint == self._died_of:
-                self.store.drop(checkpoint)
-            self._died_of = checkpoint
+            if not await self._parked.was_killed():
+                # Once may be for want of memory; twice it is what was loaded.
+                if checkpoint == self._died_of:
+                    self.store.drop(checkpoint)
+                self._died_of = checkpoint
             raise
         registers = await (await self.gdb()).read_registers()
         if registers.decode() == checkpoint.registers:
