@@ -291,6 +291,14 @@ void record_trap(uint64_t position, uint64_t pc, uint64_t number)
     ((struct trap *)table(&page->traps))[page->traps.total++] = trap;
 }
 
+/* Arm's first base register has another name since QEMU 11.1, on 32-bit targets too. */
+static struct qemu_plugin_register *find_base(glib_array *known, const char *name)
+{
+    struct qemu_plugin_register *base = find_register(known, name);
+
+    return base || !name || strcmp(name, "VBAR") ? base : find_register(known, "VBAR_EL1");
+}
+
 void take_over_traps(glib_array *known)
 {
     family = OTHER;
@@ -303,7 +311,7 @@ void take_over_traps(glib_array *known)
             const struct names *names = &families[i].sets[set];
 
             sets[set] = (struct handles){
-                find_register(known, names->base), find_register(known, names->code),
+                find_base(known, names->base), find_register(known, names->code),
                 find_register(known, names->address), find_register(known, names->pc),
                 find_register(known, names->status)};
         }
