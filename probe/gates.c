@@ -17,9 +17,9 @@
 
 static struct qemu_plugin_register *cr2, *cs, *pc;
 
-struct table {
+struct gates {
     uint8_t bytes[16 * GATES];
-    unsigned gates, size; /* bytes of each */
+    unsigned count, size; /* bytes of each */
 };
 
 struct gate {
@@ -28,37 +28,37 @@ struct gate {
     uint8_t type; /* 0: no gate to a handler in this task */
 };
 
-static bool read_table(struct table *table)
+static bool read_table(struct gates *gates)
 {
     uint64_t base, limit, bytes;
 
-    table->size = in_real_mode() ? 4 : in_long_mode() ? 16 : 8;
+    gates->size = in_real_mode() ? 4 : in_long_mode() ? 16 : 8;
     if (!find_gates(&base, &limit)) {
         return false;
     }
-    bytes = (uint64_t)GATES * table->size;
+    bytes = (uint64_t)GATES * gates->size;
     bytes = limit + 1 < bytes ? limit + 1 : bytes;
-    table->gates = bytes / table->size;
+    gates->count = bytes / gates->size;
     if (!qemu_plugin_read_memory_vaddr(base, buffer, bytes)) {
         return false;
     }
-    memcpy(table->bytes, buffer->data, bytes);
+    memcpy(gates->bytes, buffer->data, bytes);
     return true;
 }
 
-static struct gate gate_of(const struct table *table, unsigned vector)
+static struct gate gate_of(const struct gates *gates, unsigned vector)
 {
-    const uint8_t *at = table->bytes + vector * table->size;
+    const uint8_t *at = gates->bytes + vector * gates->size;
     struct gate gate = {number_at(at, 2, false), number_at(at + 2, 2, false), 0xe};
 
-    if (table->size > 4) {
+    if (gates->size > 4) {
         gate.offset |= number_at(at + 6, 2, false) << 16;
         gate.type = at[5] & 0x80 ? at[5] & 0x1f : 0;
     }
-    if (table->size > 8) {
+    if (gates->size > 8) {
         gate.offset |= number_at(at + 8, 4, false) << 32;
     }
-    if (table->size == 8 && (gate.type & 0x1e) == 6) { /* of 16 bits */
+    if (gates->size == 8 && (gate.type & 0x1e) == 6) { /* of 16 bits */
         gate.offset &= 0xffff;
     } else if ((gate.type & 0x1e) != 0xe) {
         gate.type = 0;
@@ -67,15 +67,15 @@ static struct gate gate_of(const struct table *table, unsigned vector)
 }
 
 /* Find the gates that lead to the handler that begins; returns how many, and the last of them. */
-static unsigned find_gate(const struct table *table, unsigned *vector, struct gate *found)
+static unsigned find_gate(const struct gates *gates, unsigned *vector, struct gate *found)
 {
     bool readable;
     uint64_t offset = value_of(pc, &readable);
     unsigned selector = value_of(cs, &readable), matches = 0;
 
-    for (unsigned i = 0; i < table->gates; i++) {
-        struct gate gate = gate_of(table, i);
-        bool same = table->size == 4 ? gate.selector == selector
+    for (unsigned i = 0; i < gates->count; i++) {
+        struct gate gate = gate_of(gates, i);
+        bool same = gates->size == 4 ? gate.selector == selector
                                      : (gate.selector & ~3u) == (selector & ~3u);
 
         if (gate.type && gate.offset == offset && same) {
@@ -146,13 +146,13 @@ static bool is_called(uint64_t behind, unsigned vector)
 /* Tell why the handler that begins does, as far as that is certain. */
 void tell_x86(struct trap *trap)
 {
-    static struct table table;
+    static struct gates gates;
     struct gate gate;
     unsigned vector, matches, word = 8;
     bool coded = false, certain = true, readable;
     uint64_t top;
 
-    matches = read_table(&table) ? find_gate(&table, &vector, &gate) : 0;
+    matches = read_table(&gates) ? find_gate(&gates, &vector, &gate) : 0;
     if (!matches) {
         return; /* not through a gate: an SMI, a reset, a task gate */
     }
