@@ -98,6 +98,7 @@ bool deliver(uint64_t position, uint64_t pc, bool unbegun)
     }
     if (frames) {
         record_frames(position, pc, frames);
+        record_trap(position, pc, end - 1);
     }
     advance_to(end);
     return frames;

@@ -25,22 +25,43 @@ static uint64_t held(struct qemu_plugin_register *handle)
     return value_of(handle, &readable);
 }
 
+/* What gdb sees of the registers that tell where the segments are. */
+struct seen {
+    uint64_t selectors[6], bases[2], controls[4];
+};
+
+static struct seen look(void)
+{
+    struct seen seen;
+
+    for (unsigned i = 0; i < 6; i++) {
+        seen.selectors[i] = held(selector[i]);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        seen.bases[i] = held(base[i]);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        seen.controls[i] = held(control[i]);
+    }
+    return seen;
+}
+
 /* Whether the segment registers, each of `size` bytes as selector, base, limit and flags, may
  * be at `at`: all selectors, two bases, and the control registers behind them are. */
-static bool are_segments(const uint8_t *at, size_t size)
+static bool are_segments(const uint8_t *at, size_t size, const struct seen *seen)
 {
     const uint8_t *controls = at + SEGMENTS * size;
     bool fit = true;
 
     for (unsigned i = 0; i < 6 && fit; i++) {
-        fit = number_at(at + i * size, 4, false) == held(selector[i]);
+        fit = number_at(at + i * size, 4, false) == seen->selectors[i];
     }
     for (unsigned i = 0; i < 2 && fit; i++) {
-        fit = number_at(at + (4 + i) * size + isa->word, isa->word, false) == held(base[i]);
+        fit = number_at(at + (4 + i) * size + isa->word, isa->word, false) == seen->bases[i];
     }
     for (unsigned i = 0; i < 4 && fit; i++) { /* there is a place for cr1 */
         fit = number_at(controls + (i ? i + 1 : 0) * isa->word, isa->word, false) ==
-              held(control[i]);
+              seen->controls[i];
     }
     return fit;
 }
@@ -49,15 +70,17 @@ static bool are_segments(const uint8_t *at, size_t size)
 static const uint8_t *find_segments(size_t size)
 {
     static const uint8_t *found;
-    const uint8_t *end = (uint8_t *)this_vcpu() + malloc_usable_size(this_vcpu());
-    const uint8_t *fitting = NULL;
+    const uint8_t *vcpu = this_vcpu(), *fitting = NULL;
+    const uint8_t *end = vcpu ? vcpu + malloc_usable_size((void *)vcpu) : NULL;
+    struct seen seen;
     unsigned matches = 0;
 
-    if (found || !env) {
+    if (found || !vcpu) {
         return found;
     }
-    for (const uint8_t *at = env; at + SEGMENTS * size + 5 * isa->word <= end; at += isa->word) {
-        if (are_segments(at, size)) {
+    seen = look();
+    for (const uint8_t *at = vcpu; at + SEGMENTS * size + 5 * isa->word <= end; at += isa->word) {
+        if (are_segments(at, size, &seen)) {
             fitting = at;
             matches++;
         }
@@ -81,6 +104,21 @@ static bool find_x86(uint64_t *top)
     offset &= is_large ? 0xffffffff : 0xffff;
     *top = (uint32_t)(number_at(ss + word, word, false) + offset);
     return is_large || offset + isa->frame <= 0x10000;
+}
+
+/* Find the table of gates of x86; false while it is not known. */
+bool find_gates(uint64_t *base, uint64_t *limit)
+{
+    size_t word = isa->word, size = word == 8 ? 24 : 16;
+    const uint8_t *segments = find_segments(size), *idt;
+
+    if (!segments) {
+        return false;
+    }
+    idt = segments + (SEGMENTS - 1) * size;
+    *base = number_at(idt + word, word, false);
+    *limit = number_at(idt + 2 * word, 4, false);
+    return true;
 }
 
 /* Find the lowest address to which the delivery of an interrupt or exception pushed, where

@@ -99,7 +99,7 @@ static const struct isa isas[] = {
      .frame = 40},
     {.target = "m68k", .stack = "sp", .frame = 96}, /* 92 at most, of the 68020 */
     {.target = "arm", .pc = "pc"},
-    {.target = "riscv32", .pc = "pc"},
+    {.target = "riscv32", .pc = "pc", .level = {"priv", 0, 3}, .halt = 0x10500073}, /* wfi */
     {.target = "aarch64",
      .opcodes = aarch64_opcodes,
      .general = aarch64_general,

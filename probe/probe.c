@@ -132,7 +132,7 @@ static void translate(CALLBACK_WITH(struct qemu_plugin_tb *tb))
     watch_position(tb, instructions, rerun);
     if (mode == MODE_ACTIVE && page->features & FEATURE_BLOCKS) {
         log_block(tb, instructions, rerun == RERUN_SUSPECT);
-    } else if (mode == MODE_ACTIVE && page->features & (FEATURE_WATCH | FEATURE_WRITES)) {
+    } else if (mode == MODE_ACTIVE && page->features & (FEATURE_WATCH | FEATURE_WRITES | FEATURE_TRAPS)) {
         log_deliveries(tb, qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0)),
                        rerun == RERUN_SUSPECT);
     }

@@ -138,12 +138,23 @@ struct counters {
 
 /* frame.c */
 bool find_frame(uint64_t *top);
+bool find_gates(uint64_t *base, uint64_t *limit);
 void take_over_frames(glib_array *known);
+
+/* trap.c */
+void tell(struct trap *trap, enum trap_flag what, uint64_t value);
+void record_trap(uint64_t position, uint64_t pc, uint64_t number);
+void take_over_traps(glib_array *known);
+
+/* gates.c */
+void tell_x86(struct trap *trap);
+void take_over_gates(glib_array *known);
 
 /* registers.c */
 void take_over_registers(void);
 struct qemu_plugin_register *find_register(glib_array *list, const char *name);
 uint64_t value_of(struct qemu_plugin_register *handle, bool *readable);
+uint64_t ordered_value(struct qemu_plugin_register *handle);
 extern const uint8_t *env; /* of x86 and where calls are known: QEMU's CPU state, once it is found */
 uint64_t register_value(uint32_t index, bool *readable);
 uint64_t number_at(const uint8_t *bytes, unsigned size, bool big_endian);

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define PAGE_MAGIC UINT64_C(0x65626f72706f7472) /* "rtoprobe" */
-#define PAGE_VERSION 5
+#define PAGE_VERSION 6
 #define LINE_BYTES 64
 #define NOWHERE (~UINT64_C(0)) /* no physical address, or none that is known */
 #define PAGE_BYTES 4096 /* the smallest page of any target; others lie on its borders too */
@@ -33,6 +33,7 @@ enum feature {
     FEATURE_MOMENTS = 2048,   /* what the machine is like at hits of `breakpoints` */
     FEATURE_MEMORY = 4096,    /* with FEATURE_WRITES: what deliveries may have pushed; with
                                * FEATURE_REGISTERS: where the pages in `seen` lie */
+    FEATURE_TRAPS = 8192,     /* with what sees deliveries: why they were made */
 };
 
 /* A table Python fills, or a ring the probe fills: `total` records were written since it
@@ -141,6 +142,23 @@ struct context {
     uint32_t kind, initial;
 };
 
+enum trap_flag {
+    TRAP_VECTOR = 1,
+    TRAP_CODE = 2,
+    TRAP_ADDRESS = 4,
+    TRAP_PC = 8,
+    TRAP_PRIVILEGE = 16,
+    TRAP_CALLED = 32, /* x86: an `int` with this vector stands before where it came */
+};
+
+/* Why an interrupt or exception was taken: `number` is its place in `deliveries`, `pc` where it
+ * came, `privilege` the level there. Of the others than `known` says nothing is known. */
+struct trap {
+    uint64_t position, number;
+    uint64_t vector, code, address, pc, privilege;
+    uint64_t known; /* enum trap_flag */
+};
+
 struct page {
     uint64_t magic, version, bytes;
     uint64_t generation; /* +1 for every change of what follows */
@@ -153,7 +171,7 @@ struct page {
     /* Written lines: bit i of word p is line i, of LINE_BYTES, of physical page p. The
      * numbers of the words that are not zero are in `touched`. Python clears both, and the
      * counts of `blocks`, when it begins an epoch. */
-    struct area blocks, written, touched, calls, contexts;
+    struct area blocks, written, touched, calls, contexts, traps;
     /* Python fills `chosen`, the only positions of which moments are kept if there are any,
      * `ram`, physical addresses, and `seen`, virtual pages looked at beside those registers
      * point to. Of what the probe fills the first stay. */

@@ -79,7 +79,7 @@ bool is_big_endian(void)
 }
 
 /* The value of a register of 8 bytes, whatever the byte order is now. */
-static uint64_t ordered_value(struct qemu_plugin_register *handle)
+uint64_t ordered_value(struct qemu_plugin_register *handle)
 {
     bool readable;
     uint64_t value = value_of(handle, &readable);
@@ -484,6 +484,8 @@ void take_over_registers(void)
     ss = find_register(known, "ss");
     is_x86 = efer != NULL;
     take_over_frames(known);
+    take_over_gates(known);
+    take_over_traps(known);
     space = find_register(known, isa->space);
     level = find_register(known, isa->level.name);
     wide = find_register(known, isa->wide.name);

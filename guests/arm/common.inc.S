@@ -1,7 +1,8 @@
 @ What all guests for `-M virt` in 32 bits have in common: SVC mode, PL011, GICv2, the virtual
 @ timer, PSCI.
 @
-@ Who includes this defines NAME, an .ascii, and WORK, which leaves the checksum in r5.
+@ Who includes this defines NAME, an .ascii, and WORK, which leaves the checksum in r5; with
+@ STEPS_OVER, exceptions are added to that and stepped over.
 
     .equ UART,    0x09000000
     .equ GICD,    0x08000000
@@ -15,11 +16,17 @@
     .text
     .balign 32
 vectors:
+    .ifdef STEPS_OVER
     b unexpected
+    b undefined
+    b call
+    b prefetch_abort
+    b data_abort
+    .else
+    .rept 5
     b unexpected
-    b unexpected
-    b unexpected
-    b unexpected
+    .endr
+    .endif
     b unexpected
     b interrupt
     b unexpected
@@ -81,6 +88,29 @@ unexpected:
     mov r0, r4
     bl puthex
     b power_off
+
+    .ifdef STEPS_OVER
+undefined:                          @ lr is behind it
+    add r5, r5, #1
+    ror r5, r5, #25
+    movs pc, lr
+call:
+    add r5, r5, #2
+    ror r5, r5, #25
+    movs pc, lr
+prefetch_abort:                     @ of a call: back to where it was made
+    add r5, r5, #3
+    ror r5, r5, #25
+    cps #0x13
+    mov r0, lr
+    cps #0x17
+    mov lr, r0
+    movs pc, lr
+data_abort:
+    add r5, r5, #4
+    ror r5, r5, #25
+    subs pc, lr, #4
+    .endif
 
 interrupt:
     sub lr, lr, #4

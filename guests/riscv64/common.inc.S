@@ -4,7 +4,7 @@
 # Who includes this defines NAME, an .ascii, and WORK, which leaves the checksum in s1; SLOT
 # operation, register, number: to or from a place on the stack; PUT_DEADLINE: the time in t1
 # into the 64-bit register at t0, t2 is free; and, in 32 bits, the instructions on words that
-# only RV64 has.
+# only RV64 has. With STEPS_OVER defined, FAULT takes the exception whose cause is in t0.
 
     .equ UART,     0x10000000
     .equ MTIMECMP, 0x02004000
@@ -70,12 +70,19 @@ trap:
     SLOT sd, t2, 2
     SLOT sd, ra, 3
     csrr t0, mcause
+    .ifdef STEPS_OVER
+    bgez t0, exception
+    .else
     bgez t0, unexpected             # not an interrupt
+    .endif
     call next_tick
     la t0, ticks
     ld t1, 0(t0)
     addi t1, t1, 1
     sd t1, 0(t0)
+    .ifdef STEPS_OVER
+leave:
+    .endif
     SLOT ld, t0, 0
     SLOT ld, t1, 1
     SLOT ld, t2, 2
@@ -83,6 +90,10 @@ trap:
     addi sp, sp, 32
     mret
 
+    .ifdef STEPS_OVER
+exception:
+    FAULT
+    .endif
 unexpected:
     la a0, unexpected_text
     call puts

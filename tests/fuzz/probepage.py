@@ -24,7 +24,7 @@ _HEADER = layout.HEADER.itemsize
 
 def _probe() -> Probe:
     positions = np.array([5, 9], np.uint64)
-    room = Capacity(*[ROOM] * 8)
+    room = Capacity(*[ROOM] * 9)
     return Probe(Path("probe.so"), positions, positions + np.uint64(1), capacity=room)
 
 
@@ -102,7 +102,7 @@ def _steps(probe: Probe, coverage: Coverage) -> None:
 def _coverage(probe: Probe, coverage: Coverage) -> None:
     covered = coverage.take()
     assert len(covered.pages) == len(covered.lines) <= ROOM
-    assert max(map(len, (covered.blocks, covered.calls, covered.contexts))) <= ROOM
+    assert max(map(len, (covered.blocks, covered.calls, covered.contexts, covered.traps))) <= ROOM
 
 
 READERS = (_hits, _writes, _since, _steps, _coverage)

@@ -80,6 +80,9 @@ class FakeTimeline:
     async def registers(self):
         return self.view.decode(await self.packet())
 
+    async def taken(self):
+        return []
+
     async def pc(self):
         return pc(self.position)
 

@@ -94,6 +94,30 @@ ALIASES = {
 """Where the guests of that name have their page of code: in the image, and mapped."""
 
 
+FAULTS = {
+    "riscv64": (11, 3, 2, 5, 7, 1, 2, 8),
+    "riscv32": (11, 3, 2, 5, 7, 1, 2, 8),
+    "arm": (2, 1, 4, 4, 3),
+    "ppc64": (0xC00, 0x700, 0x700, 0x800, 0x600, 0x200, 0x380, 0x300, 0x300, 0x480),
+    "aarch64": (
+        *(0x56000017, 0x02000000, 0xF200002A, 0x96000010, 0x96000050, 0x86000010),
+        *(0x02000000, 0x92000010, 0x56000018),
+    ),
+}
+"""What each exception of a round of the guests of that name adds: its cause, vector or syndrome."""
+
+
+def faults(target: str) -> int:
+    total = 0
+    for cause in FAULTS[target] * 200:
+        if target in ("aarch64", "ppc64"):
+            total = _mix32(total, cause)
+        else:
+            total = total + cause & 0xFFFFFFFF
+            total = (total << 7 | total >> 25) & 0xFFFFFFFF
+    return total
+
+
 def aliases() -> int:
     first, second, third = ALIASES["x86_64"]
     x, total = 0x1234567, 0

@@ -87,6 +87,8 @@ def _portable(name: str, target: str) -> int:
         return sums.portable()
     if name == "frames":
         return sums.frames()
+    if name == "faults":
+        return sums.faults(target)
     return _WIDE[target] if name == "wide" else sums.portable_aliases(target)
 
 

@@ -43,6 +43,16 @@ COMPUTED = 196_622
 # The keyboard controller's command 0xfe pulses the processor's reset line.
 _RESET_PC = bytes.fromhex("b0fe e664 f4 ebfd")
 
+# Interrupts off, print !, count in CMOS 0x50; after two times power off, else load an empty table
+# of vectors and run into ud2.
+_TRIPLE_FAULT = (
+    bytes.fromhex("fa baf803 b021 ee b050 e670 e471 40 88c3 b050 e670 88d8 e671 80fb03 740e")
+    + bytes.fromhex("2e0f011e2500 0f0b 000000000000")
+    + _POWER_OFF
+)
+UD2 = 0xF0023
+"""Its linear address in the guest `triple_fault`."""
+
 
 def ticker(folder: Path) -> list[str]:
     """A guest that prints a dot every 16 K instructions and never ends."""
@@ -73,6 +83,11 @@ def hello(folder: Path, text: bytes = b"hello\n") -> list[str]:
 def reset(folder: Path) -> list[str]:
     """A guest that resets the machine at once."""
     return _arguments(folder / "reset.bin", _RESET_PC)
+
+
+def triple_fault(folder: Path) -> list[str]:
+    """A guest that prints "!" and resets by a triple fault; the third time it powers off."""
+    return _arguments(folder / "triple.bin", _TRIPLE_FAULT)
 
 
 def exit_11(folder: Path) -> list[str]:

@@ -118,3 +118,27 @@ def test_what_gdbs_helpers_ask_is_answered(recorded: Record) -> None:
     assert "CR3=" in said["monitor info registers"]
     assert re.search(r"^[0-9a-f]{16}-[0-9a-f]{16} [0-9a-f]{16} .rw", said["monitor info mem"], re.M)
     assert "FlatView #0" in said["monitor info mtree -f"]
+
+
+def test_what_was_taken_where_gdb_stands_is_said(recorded: Record) -> None:
+    """A page fault's handler is entered, by a breakpoint and by a step."""
+    said = gdb(
+        recorded,
+        *("break page_fault", "continue", "retro when", "reverse-stepi", "retro  when"),
+        *("stepi", "retro   when", "print/x $cr2", "output/x *(long *)$rsp"),
+        "output/x *(long *)($rsp + 8)",
+        name="pagefault",
+        at="console:START",
+    )
+    address = said["print/x $cr2"].splitlines()[0].split(" = ")[1]
+    code, pc = (re.match("0x[0-9a-f]+", said[f"output/x *(long *){at}"]) for at in WORDS)
+    assert code
+    assert pc
+    words = f"taken here: #PF, code {code[0]}, address {address}, from {pc[0]} at level 0\n"
+    for line in ("retro when", "retro   when"):
+        assert said[line].partition("\n")[2].startswith(words), line
+    assert "taken" not in said["retro  when"]
+
+
+WORDS = ("$rsp", "($rsp + 8)")
+"""Where the processor pushed the error code and the pc."""

@@ -74,6 +74,7 @@ def command(
     from retrograde.index.logtables import LOG_TABLES
     from retrograde.index.store import IndexStore
     from retrograde.machine.compat import qemu_for
+    from retrograde.machine.triplefault import find_fault
 
     if writes:
         if cluster or fetch:
@@ -101,6 +102,7 @@ def command(
                 progress=indexing,
             )
         )
+    signals.run(find_fault(recording, program))
     for trouble in report.troubles:
         warn(trouble)
     size = IndexStore(recording).bytes

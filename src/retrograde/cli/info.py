@@ -12,6 +12,7 @@ import msgspec
 from retrograde.cli.arguments import RECORDING
 from retrograde.cli.output import JSON_OPTION, human_bytes, print_facts, print_json
 from retrograde.errors import RecordingError
+from retrograde.machine.triplefault import TripleFault, known_fault
 from retrograde.position import format_position
 from retrograde.recording.bundle import CONSOLE, LOG, Recording
 from retrograde.recording.manifest import FileName, InputFile
@@ -22,7 +23,8 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints, here and after `record`. Fields are added, never changed.
 
     Positions are in instructions, sizes in bytes. `events` counts those of the rr log
-    by kind; `status` is QEMU's exit status.
+    by kind; `status` is QEMU's exit status. `triple_fault` is what led to one, where `record` or
+    `index` found that (machine.triplefault).
     """
 
     recording: str
@@ -44,6 +46,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     console_bytes: int
     checkpoints: int
     inputs: tuple[InputFile, ...]
+    triple_fault: TripleFault | None = None
 
 
 @click.command("info")
@@ -105,6 +108,7 @@ def info_of(recording: Recording) -> Info:
         console_bytes=_size(recording, CONSOLE),
         checkpoints=_checkpoints(recording),
         inputs=manifest.inputs,
+        triple_fault=known_fault(recording),
     )
 
 
@@ -130,6 +134,7 @@ def facts(info: Info) -> dict[str, str]:
         "machine": f"{info.target}, {_mebibytes(info.ram_bytes)} RAM ({shared})",
         "recorded": f"{info.created}{took} by QEMU {info.qemu}",
         "end": f"{format_position(info.end)} instructions, {info.ending}{status}{incomplete}",
+        **({"ended by": str(info.triple_fault)} if info.triple_fault else {}),
         "quirks": ", ".join(info.quirks) or "none",
         "log": f"{human_bytes(info.log_bytes)}, {sum(info.events.values()):_} events, "
         f"{per_1000:.2f} B/1000 instructions",

@@ -31,6 +31,9 @@ from retrograde.recording.bundle import Recording
 
 _TIMED_OUT = re.compile(rb"[^\r\n]{0,40}\btimed out\b[^\r\n]{0,20}", re.IGNORECASE)
 
+_SOON = 1 << 30
+"""Instructions of a recording that is replayed once more to say how it ended."""
+
 _VNC = re.compile(r"unix:.+|(?:localhost|127\.0\.0\.1)?(?P<number>:\d{1,4})")
 
 
@@ -133,6 +136,7 @@ def command(
             copy_disks=copy_disks,
         )
     )
+    _look_at_the_end(recording, qemu)
     show(recording, as_json=as_json)
 
 
@@ -202,6 +206,17 @@ async def record_here(
     for text in script.left() if script else ():
         warn(f"the console never showed {text!r}: nothing was typed then")
     return recording
+
+
+def _look_at_the_end(recording: Recording, program: str | None) -> None:
+    """Find out whether the guest reset the machine by a triple fault, where that takes no long."""
+    from retrograde.machine.qemu import Qemu
+    from retrograde.machine.triplefault import find_fault, may_be
+
+    if may_be(recording):
+        qemu = Qemu.find(recording.manifest.machine.target, program)
+        with progress("finding out how it ended", None):
+            signals.run(find_fault(recording, qemu, farthest=_SOON))
 
 
 def _late(recording: Recording) -> str:

@@ -100,7 +100,7 @@ class RetroCommand(gdb.Command):  # type: ignore[misc]
 
 
 class When(RetroCommand):
-    """Print the position and the recording's last one."""
+    """Print the position, the recording's last one, and what was taken here, if anything was."""
 
     name = "when"
 
@@ -357,18 +357,31 @@ def _address(value: Any) -> int:
     return int(value) & ((1 << 64) - 1)
 
 
+_shown_at: list[str] = []
+"""The position of the last prompt: what was taken there is told once."""
+
+
 def _prompt(current: str) -> str | None:
-    """Put the position into gdb's own prompt; leave a user's alone."""
+    """Put the position into gdb's own prompt; leave a user's alone.
+
+    Before it, say which interrupt or exception was taken there.
+    """
     if not current.startswith("(gdb"):
         return None
     inferior = gdb.selected_inferior()
     if inferior is None or not inferior.pid:
         return _DEFAULT_PROMPT
     try:
-        found = _POSITION.match(_ask("when"))
+        where, _, taken = _ask("when").partition("\n")
     except gdb.error:
         return _DEFAULT_PROMPT
-    return f"(gdb {found.group(1)}) " if found else _DEFAULT_PROMPT
+    found = _POSITION.match(where)
+    if not found:
+        return _DEFAULT_PROMPT
+    if found.group(1) not in _shown_at[-1:]:
+        gdb.write(taken)
+        _shown_at[:] = [found.group(1)]
+    return f"(gdb {found.group(1)}) "
 
 
 for _command in (

@@ -22,7 +22,8 @@ from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.timeline import Timeline
 
 _HELP = """\
-when                  the position, and what of the recording is left
+when                  the position, the recording's last one, and which interrupt or
+                      exception was taken here, if one was
 seek POSITION         go to 1_234_567, 1.2G, 50%, end-1000, console:TEXT or a bookmark
 start, end            go to either end of the recording
 finish                go forward out of the current function or handler
@@ -101,7 +102,9 @@ class MonitorCommands:
         return await command(rest.strip())
 
     async def _when(self, _rest: str) -> str:
-        return self._here()
+        taken = await self._timeline.taken()
+        reasons = "; then ".join(map(str, taken))
+        return self._here() + (f"taken here: {reasons}\n" if taken else "")
 
     async def _seek(self, rest: str) -> str:
         if not rest:

@@ -85,6 +85,7 @@ _DESCRIPTIONS = {
     "unaligned": "unaligned, page-crossing and aliased accesses of every size",
     "disks": "eight requests at a time on a virtio disk and one on a CD drive, for ever",
     "apic": "timer interrupts of the local APIC",
+    "faults": "exceptions of most kinds, from two levels where there are, with timer ticks",
     "frames": "ring 3 and virtual-8086 mode, left by faults, software and timer interrupts",
     "wide": "accesses of 1 to 64 bytes, at once or in parts, around a page border",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,14 @@ from retrograde.index.files import Interval
 from retrograde.machine.isa import PUSHES_NOTHING
 from retrograde.machine.probe_coverage import ALL, Coverage, Covered
 from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
+from retrograde.machine.traps import columns_of
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import RamImage
 from retrograde.timeline.seat import Progress, Seat
 
 Columns = Mapping[str, NDArray[Any]]
 
-REPLAYED: Final = ("calls", "blocks", "written", "context", "intervals")
+REPLAYED: Final = ("calls", "blocks", "written", "context", "traps", "intervals")
 """The tables that one replay of an interval makes."""
 
 CONTEXTS: Final = np.array(["space", "privilege"], object)
@@ -42,6 +43,7 @@ class _Ran:
     interval: Interval
     covered: Covered
     device: tuple[NDArray[np.uint64], NDArray[np.uint64]]
+    traps: Columns
 
 
 async def sweep(
@@ -66,7 +68,8 @@ async def sweep(
         device = unexplained(covered, changed_lines(before, after, view))
         if waiting:
             yield waiting.interval, _tables(waiting, covered, late, target)
-        before, waiting = after, _Ran(interval, covered, device)
+        traps = _traps(covered, interval, seat, target)
+        before, waiting = after, _Ran(interval, covered, device, traps)
     if stop < seat.recording.end:  # what the last instruction did shows at the next one
         await seat.run_on(min(seat.facts.clear_from(stop + 1), seat.recording.end))
     if waiting:
@@ -125,6 +128,7 @@ def _tables(ran: _Ran, later: Covered, late: NDArray[Any], target: str) -> dict[
         "blocks": _blocks(first, blocks),
         "written": _written(first, ran),
         "context": _context(ran, later),
+        "traps": ran.traps,
         "intervals": {
             "first": np.array([first], np.int64),
             "last": np.array([last], np.int64),
@@ -217,6 +221,17 @@ def _context(ran: _Ran, later: Covered) -> Columns:
         "kind": CONTEXTS[kept["kind"]],
         "value": kept["value"],
     }
+
+
+def _traps(covered: Covered, interval: Interval, seat: Seat, target: str) -> Columns:
+    """Return what was taken in an interval; nothing is where one begins, but at the end it may."""
+    taken, (first, last) = seat.facts.taken, interval
+    side: Literal["left", "right"] = "right" if last == seat.recording.end else "left"
+    low, high = np.searchsorted(taken, first), np.searchsorted(taken, last, side)
+    rows = covered.traps.copy()
+    rows = rows[(rows["number"] >= low) & (rows["number"] < high)]
+    rows["number"] -= np.uint64(low)
+    return columns_of(rows, taken[low:high], seat.facts.are_exceptions[low:high], target)
 
 
 def _digest(blocks: NDArray[Any]) -> int:

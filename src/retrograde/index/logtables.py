@@ -34,7 +34,10 @@ _NUMBER = (
     Kind.CLOCK_HOST,
     Kind.CLOCK_VIRTUAL_RT,
 )
-_PLAIN = (Kind.INPUT_SYNC, *sorted(rr.SHUTDOWN_KINDS))
+# QEMU passes the checkpoint only when a reset was asked for, right before it resets the machine
+# (qemu_reset_requested in system/runstate.c).
+_RESET = Kind.CHECKPOINT_RESET_REQUESTED
+_PLAIN = (Kind.INPUT_SYNC, _RESET, *sorted(rr.SHUTDOWN_KINDS))
 # Kinds with more to them: few in any log, so that they are decoded one by one.
 _RICH = (
     Kind.INPUT,
@@ -46,6 +49,7 @@ _RICH = (
     Kind.RANDOM,
 )
 _NAMES = np.array([Kind(n).name.lower() if n in set(Kind) else "" for n in range(256)], object)
+_NAMES[_RESET] = "reset"
 
 
 def build_log_tables(

@@ -70,24 +70,26 @@ _ALL = (
         "interrupts",
         1,
         "log",
-        "Interrupts taken.",
+        "Interrupts taken. Which: `traps`.",
         (Column("position", POSITION, "of the instruction that runs after the delivery"),),
     ),
     Table(
         "exceptions",
         1,
         "log",
-        "Exceptions taken: faults and traps (x86's SYSCALL instruction is none).",
+        "Exceptions taken: faults and traps (x86's SYSCALL instruction is none). Why: `traps`.",
         (Column("position", POSITION, "of the instruction that runs after the delivery"),),
     ),
     Table(
         "events",
-        1,
+        2,
         "log",
-        "What came from outside the CPU: clocks, input, network, disks, bottom halves.",
+        "What came from outside the CPU: clocks, input, network, disks, bottom halves, resets.",
         (
             Column("position", POSITION, "instructions retired before the event"),
-            Column("kind", "VARCHAR", "QEMU's name in lower case: clock_host, net, block, …"),
+            Column(
+                "kind", "VARCHAR", "QEMU's name in lower case, clock_host, net, block, …; or reset"
+            ),
             Column("log_byte", POSITION, "byte in replay.log at which the event starts"),
             Column("device", "INTEGER", "serial port or network filter by number; else NULL"),
             Column(
@@ -186,6 +188,28 @@ _ALL = (
                 "the new address space, or privilege level: x86's CPL, Arm's exception level, "
                 "RISC-V's mode, Power's MSR.PR (1: user)",
             ),
+        ),
+    ),
+    Table(
+        "traps",
+        1,
+        "replay",
+        "Interrupts and exceptions with their reasons, as far as they are certain "
+        "([what is known](traps.md)).",
+        (
+            Column("position", POSITION, "of the instruction that runs after the delivery"),
+            Column("kind", "VARCHAR", "interrupt or exception"),
+            Column("name", "VARCHAR", "what the processor's manual calls it: #PF, data abort, …"),
+            Column("vector", ADDRESS, "x86's vector, RISC-V's cause; Arm, Power: offset of it"),
+            Column(
+                "code",
+                ADDRESS,
+                "x86's error code, Arm's ESR, DFSR or IFSR, Power's DSISR or SRR1, and of an "
+                "illegal instruction on RISC-V its bits; else NULL",
+            ),
+            Column("address", ADDRESS, "that could not be accessed; NULL: it was not about one"),
+            Column("pc", ADDRESS, "where it came: the faulting instruction, else mostly the next"),
+            Column("privilege", ADDRESS, "level there, as in `context`"),
         ),
     ),
     Table(

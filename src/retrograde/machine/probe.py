@@ -50,7 +50,7 @@ class Capacity:
 
     Memory is used as they come: hits and writes 64 bytes each, steps 16, changes 32. Of
     what probe_coverage reads, the rest, the first stay: blocks 40 bytes, calls 104, contexts
-    24; `pages` of physical memory 16.
+    24, traps 64; `pages` of physical memory 16.
     """
 
     hits: int = 1 << 20
@@ -61,6 +61,7 @@ class Capacity:
     pages: int = 1
     calls: int = 1
     contexts: int = 1
+    traps: int = 1 << 10
     moments: int = 1 << 11
 
 
@@ -136,6 +137,7 @@ class Probe:
             "touched": capacity.pages,
             "calls": capacity.calls,
             "contexts": capacity.contexts,
+            "traps": capacity.traps,
             "chosen": capacity.moments,
             "ram": MAX_RANGES,
             "seen": MAX_SEEN,
@@ -188,8 +190,8 @@ class Probe:
         stores and what else tells memory at each position, `steps` every instruction,
         `registers` every change of those registers; `audit`
         compares the position of every block with QEMU's own count; `coverage` are those of
-        BLOCKS, WRITTEN, CALLS and CONTEXT that probe_coverage is to read; `moments` says what
-        to keep at hits of breakpoints (probe_moments). Outside the span only
+        BLOCKS, WRITTEN, CALLS, CONTEXT and TRAPS that probe_coverage is to read; `moments` says
+        what to keep at hits of breakpoints (probe_moments). Outside the span only
         instructions are counted (before) or nothing is done (after).
         """
         if not 0 <= span[0] <= span[1] <= layout.FOREVER:
@@ -247,7 +249,8 @@ class Probe:
 
     def reset(self) -> None:
         """Forget all records; what is armed stays."""
-        for name in (*layout.RINGS, "blocks", "calls", "contexts", "moments", "moment_pages"):
+        coverage = ("blocks", "calls", "contexts", "traps")
+        for name in (*layout.RINGS, *coverage, "moments", "moment_pages"):
             self._header[name]["total"] = 0
         self._set(audited=0, audit_errors=0, surprises=0, unplaced=0, overflows=0)
         self._set(faults=0, reruns=0, translated=0, deliveries_missed=0)
@@ -368,7 +371,7 @@ class Probe:
         The machine must be stopped. Blocks stay known: their counts are the caller's to
         clear, as are `written` and its list.
         """
-        for name in ("touched", "calls", "contexts"):
+        for name in ("touched", "calls", "contexts", "traps"):
             self._header[name]["total"] = 0
         self._set(epoch=self._get("epoch") + 1, unplaced=0, deliveries_missed=0)
 

@@ -19,7 +19,7 @@ from retrograde.machine.userfolder import cannot_keep, user_folder
 SOURCES = (
     *("probe.c", "position.c", "execution.c", "memory.c", "delivery.c", "registers.c"),
     *("coverage.c", "control.c", "isa.c", "calls.c", "written.c", "code.c"),
-    *("moments.c", "expression.c", "frame.c"),
+    *("moments.c", "expression.c", "frame.c", "trap.c", "gates.c"),
 )
 HEADERS = ("probe.h", "probe_page.h", "qemu_plugin_abi.h")
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")

@@ -24,7 +24,7 @@ from retrograde.machine.probe_page import PAGE_BYTES, Feature
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ALL: Final = Feature.BLOCKS | Feature.WRITTEN | Feature.CALLS | Feature.CONTEXT
+ALL: Final = Feature.BLOCKS | Feature.WRITTEN | Feature.CALLS | Feature.CONTEXT | Feature.TRAPS
 
 LOWEST_MEMORY: Final = 4 << 30
 """Bytes of physical addresses looked at in any case: devices have memory below that, too."""
@@ -33,15 +33,17 @@ LOWEST_MEMORY: Final = 4 << 30
 def capacity_for(memory_end: int) -> Capacity:
     """Return the room a probe needs for coverage of physical memory below `memory_end`."""
     pages = -(-max(memory_end, LOWEST_MEMORY) // PAGE_BYTES)
-    return Capacity(*(1, 1, 1, 1), blocks=1 << 21, pages=pages, calls=1 << 22, contexts=1 << 20)
+    room = {"blocks": 1 << 21, "calls": 1 << 22, "contexts": 1 << 20, "traps": 1 << 20}
+    return Capacity(*(1, 1, 1, 1), pages=pages, **room)
 
 
 @dataclass(frozen=True)
 class Covered:
     """What ran since the interval began.
 
-    `blocks` (dtype BLOCK), `calls` (CALL) and `contexts` (CONTEXT) are the probe's records;
-    `calls`, which may be 100 MB, lie where the probe writes anew once the machine runs.
+    `blocks` (dtype BLOCK), `calls` (CALL), `contexts` (CONTEXT) and `traps` (TRAP) are the
+    probe's records; `calls`, which may be 100 MB, lie where the probe writes anew once the
+    machine runs.
     `pages` are the numbers of the physical pages stored to, ascending, and `lines` which
     lines of each. `unplaced` stores are missing there, and what `deliveries_missed`
     interrupts and exceptions pushed.
@@ -52,6 +54,7 @@ class Covered:
     lines: NDArray[Any]
     calls: NDArray[Any]
     contexts: NDArray[Any]
+    traps: NDArray[Any]
     unplaced: int
     deliveries_missed: int
 
@@ -89,6 +92,7 @@ class Coverage:
             self._written()[touched],
             self._probe.rows("calls"),
             self._probe.rows("contexts").copy(),
+            self._probe.rows("traps").copy(),
             facts.unplaced,
             facts.deliveries_missed,
         )

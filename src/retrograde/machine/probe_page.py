@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 PAGE_MAGIC: Final = 0x65626F72706F7472
-PAGE_VERSION: Final = 5
+PAGE_VERSION: Final = 6
 HEADER_BYTES: Final = 4096
 NAME_BYTES: Final = 32
 LINE_BYTES: Final = 64
@@ -44,6 +44,7 @@ class Feature(IntFlag):
     CONTEXT = 1024
     MOMENTS = 2048
     MEMORY = 4096
+    TRAPS = 8192
 
 
 class RecordFlag(IntFlag):
@@ -71,7 +72,7 @@ TABLES: Final = (
     *("expressions", "code"),
 )
 RINGS: Final = ("hits", "writes", "steps", "changes")
-COVERED: Final = ("blocks", "written", "touched", "calls", "contexts")
+COVERED: Final = ("blocks", "written", "touched", "calls", "contexts", "traps")
 """Tables the probe fills from their beginning (probe_coverage)."""
 MOMENTS: Final = ("chosen", "ram", "seen", "moments", "moment_registers", "moment_pages")
 
@@ -158,6 +159,27 @@ CONTEXT = np.dtype(
 """From `position` on, `kind` (0 the address space, 1 the privilege level) has this value;
 `initial` when it had it before, too."""
 
+
+class TrapFlag(IntFlag):
+    """Bits of a trap's `known`: the fields that say something."""
+
+    VECTOR = 1
+    CODE = 2
+    ADDRESS = 4
+    PC = 8
+    PRIVILEGE = 16
+    CALLED = 32
+    """Not a field: on x86 an `int` with this vector stands before where the trap came."""
+
+
+TRAP = np.dtype(
+    [
+        *[(name, "u8") for name in ("position", "number", "vector", "code", "address")],
+        *[(name, "u8") for name in ("pc", "privilege", "known")],
+    ]
+)
+"""Why an interrupt or exception was taken: see probe_page.h."""
+
 RANGE = np.dtype([("first", "u8"), ("last", "u8")])
 
 MOMENT = np.dtype(
@@ -186,6 +208,7 @@ ELEMENT: Final = {
     "touched": np.dtype("u8"),
     "calls": CALL,
     "contexts": CONTEXT,
+    "traps": TRAP,
     "chosen": np.dtype("u8"),
     "ram": RANGE,
     "seen": np.dtype("u8"),

@@ -125,7 +125,9 @@ def facts_of(execution: Execution, *, disks: bool = False) -> LogFacts:
     completions = done if disks else done[:0]
     transfers = np.array(execution.transfers, np.uint64)
     disturbances = np.union1d(np.union1d(deliveries, transfers), completions)
-    return LogFacts(exceptions, interrupts, deliveries, disturbances, completions)
+    taken = np.sort(np.concatenate([exceptions, interrupts]))
+    are_exceptions = np.isin(taken, exceptions)
+    return LogFacts(exceptions, interrupts, deliveries, disturbances, completions, are_exceptions)
 
 
 def _busy(execution: Execution) -> list[int]:

@@ -18,6 +18,7 @@ from retrograde.machine.probe_page import (
     NOWHERE,
     PAGE_BYTES,
     RECORD,
+    Feature,
     RecordFlag,
 )
 from retrograde.machine.probe_request import ACCESSES, Breakpoint, Condition, Memory, Watch
@@ -53,10 +54,12 @@ class ModelProbe:
         steps: bool = False,
         moments: Kept | None = None,
         memory: Memory | None = None,
+        coverage: Feature = Feature(0),  # noqa: B008 - a constant
         span: tuple[int, int],
     ) -> None:
         """Say what to record, from the next load on."""
         assert not steps, "the model's registers tell its pc"
+        assert not coverage, "the model has one vector, and no more to tell"
         self._armed = {
             "breakpoints": tuple(breakpoints),
             "watches": tuple(watches),

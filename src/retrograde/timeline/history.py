@@ -17,6 +17,7 @@ from typing import Self
 
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.traps import Trap
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
 from retrograde.timeline import search
@@ -32,6 +33,7 @@ from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.survey import DEFAULT_BUDGET
+from retrograde.timeline.taken import traps_at
 from retrograde.timeline.trace import Trace, trace
 
 SCANS_KEPT = 4
@@ -56,6 +58,7 @@ class History:
         self.hints: Hints | None = None
         """What lets searches skip what cannot match: an index (index.hints)."""
         self._scans: dict[Stops, Scan] = {}
+        self._taken: dict[int, list[Trap]] = {}
         self._guests: set[Callable[[], Awaitable[None]]] = set()
 
     @classmethod
@@ -197,3 +200,13 @@ class History:
         Raises UsageError for more than LONGEST positions.
         """
         return await self.pool.work(lambda seat: trace(seat, start, stop))
+
+    async def taken(self, position: int) -> list[Trap]:
+        """Return the interrupts and exceptions taken at `position`; see `taken.traps_at`."""
+        if not self.facts.is_delivery(position):
+            return []
+        if position not in self._taken:
+            found = await self.pool.work(lambda seat: traps_at(seat, position))
+            self._taken = {position: found}
+            return found
+        return self._taken[position]

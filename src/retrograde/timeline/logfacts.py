@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ class LogFacts:
 
     At a position in `deliveries` QEMU has two states, before and after taking an
     interrupt or exception; ours is the one after, before the instruction that retires
-    next; `exceptions` and `interrupts` are the two kinds apart. At `disturbances` a device
+    next; `exceptions` and `interrupts` are the two kinds apart, and `are_exceptions` says
+    which of `taken` are of the first. At `disturbances` a device
     may have written memory; at `completions`, which are among them, a device is told that
     a disk request is done. What that read was in memory some time before, since the guest
     handed it in.
@@ -36,21 +38,34 @@ class LogFacts:
     deliveries: Positions
     disturbances: Positions
     completions: Positions
+    are_exceptions: NDArray[np.bool_]
 
     @classmethod
     def read(cls, log: RrLog) -> LogFacts:
         """Read the log once."""
         kinds = {kind: [np.zeros(0, np.uint64)] for kind in (*DELIVERED, *FROM_DEVICES)}
+        are_exceptions = [np.zeros(0, np.bool_)]
         for batch in log.batches():
             for kind, found in kinds.items():
                 found.append(batch.position[batch.kind == kind].astype(np.uint64))
+            taken = batch.kind[np.isin(batch.kind, DELIVERED)]
+            are_exceptions.append(taken == Kind.EXCEPTION)
         at = {kind: np.concatenate(found) for kind, found in kinds.items()}
         deliveries = np.unique(np.concatenate([at[kind] for kind in DELIVERED]))
         devices = np.concatenate([at[kind] for kind in FROM_DEVICES])
-        exceptions, interrupts = at[Kind.EXCEPTION], at[Kind.INTERRUPT]
         return cls(
-            exceptions, interrupts, deliveries, np.unique(devices), np.unique(at[Kind.BLOCK])
+            at[Kind.EXCEPTION],
+            at[Kind.INTERRUPT],
+            deliveries,
+            np.unique(devices),
+            np.unique(at[Kind.BLOCK]),
+            np.concatenate(are_exceptions),
         )
+
+    @cached_property
+    def taken(self) -> Positions:
+        """All interrupts and exceptions in the order of the log, several at a position or not."""
+        return np.sort(np.concatenate([self.exceptions, self.interrupts]))
 
     def is_delivery(self, position: int) -> bool:
         """Whether an interrupt or exception may be taken at `position`."""

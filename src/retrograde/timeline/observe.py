@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe import Probe
 from retrograde.machine.probe_moments import Kept, Moment, moments_of
+from retrograde.machine.probe_page import Feature
 from retrograde.machine.probe_record import retired
 from retrograde.machine.probe_request import Breakpoint, Memory, Watch
 from retrograde.timeline.pages import RamImage
@@ -36,7 +37,8 @@ to compile its work in about 2000 early."""
 class Wanted:
     """What the probe is to tell; see `Probe.arm`.
 
-    With `memory` the RAM at the start is kept, too. `short` has QEMU run one instruction a
+    With `memory` the RAM at the start is kept, too; with `traps`, why interrupts and exceptions
+    were taken. `short` has QEMU run one instruction a
     block, where alone all registers are right; `exact` says that it is no use otherwise.
     """
 
@@ -46,6 +48,7 @@ class Wanted:
     steps: bool = False
     moments: Kept | None = None
     memory: Memory | None = None
+    traps: bool = False
     short: bool = False
     exact: bool = False
 
@@ -91,6 +94,10 @@ class Seen:
     def changes(self) -> NDArray[np.void]:
         """Return all changes of registers, oldest first (machine.probe_page.CHANGE)."""
         return self._probe.changes()
+
+    def traps(self) -> NDArray[np.void]:
+        """Return why handlers began up to `until` (machine.probe_page.TRAP)."""
+        return self._probe.rows("traps").copy()
 
     def pcs(self) -> NDArray[np.uint64]:
         """Return the linear address of the instruction at each position.
@@ -145,6 +152,7 @@ async def _replay(seat: Seat, probe: Probe, wanted: Wanted, seen: Seen) -> None:
         steps=wanted.steps,
         moments=wanted.moments,
         memory=wanted.memory,
+        coverage=Feature.TRAPS if wanted.traps else Feature(0),
         # What has begun at `stop` tells what was there; RAM is looked at where it ends.
         span=(seen.start, max(seen.stop + 1, seen.until)),
     )

@@ -26,6 +26,7 @@ from retrograde.machine.probe_request import Access, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.screen import Picture
 from retrograde.machine.targetdesc import RegisterValues
+from retrograde.machine.traps import Trap
 from retrograde.portal import LoopThread
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.hints import Hints
@@ -239,6 +240,10 @@ class SyncTimeline:
     def trace(self, start: int, stop: int) -> Trace:
         """Return what happened at positions from `start` to before `stop`."""
         return self._loop.run(self._timeline.trace(start, stop))
+
+    def taken(self) -> list[Trap]:
+        """Return the interrupts and exceptions that were taken here, right before the position."""
+        return self._loop.run(self._timeline.taken())
 
     def add_breakpoint(
         self, pc: int, conditions: Conditions = (), checks: Sequence[Check] = ()

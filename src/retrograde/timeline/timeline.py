@@ -31,6 +31,7 @@ from retrograde.machine.qemu import Qemu
 from retrograde.machine.screen import Picture, take_picture
 from retrograde.machine.segment import ask_linear_pc
 from retrograde.machine.targetdesc import RegisterValues
+from retrograde.machine.traps import Trap
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
 from retrograde.timeline import frames, lastwrite, links, search
@@ -440,6 +441,13 @@ class Timeline:
     async def trace(self, start: int, stop: int) -> Trace:
         """Return what happened from `start` to before `stop`; see `History.trace`."""
         return await self.history.trace(start, stop)
+
+    async def taken(self) -> list[Trap]:
+        """Return the interrupts and exceptions that were taken here, right before the position.
+
+        Their reasons are those that are known (docs/reference/traps.md).
+        """
+        return await self.history.taken(self._position)
 
     # -- break- and watchpoints --------------------------------------------------------
 
