@@ -11,6 +11,9 @@ import pytest
 
 from retrograde.guests.builtin import builtin_guest
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.pages import PAGE
+from retrograde.timeline.sync import open_timeline
+from retrograde.timeline.timeline import Timeline
 from tests.command import retrograde
 
 pytestmark = [
@@ -79,6 +82,25 @@ def test_debug_puts_them_where_the_code_ran(booted: Recording, linked: Path) -> 
     assert "Breakpoint 1, 0x" in said
     assert "main in section .text" in said
     assert "warning" not in said
+
+
+def test_a_recording_with_no_checkpoint_but_the_first(booted: Recording, linked: Path) -> None:
+    """There is nothing of the kernel in memory yet: the end of the recording is looked at."""
+    recording = Recording.open(booted.path)
+    shutil.rmtree(recording.cache, ignore_errors=True)
+    with open_timeline(recording, budget=2 * PAGE) as timeline:
+        (first,) = timeline.ask(_checkpoints)
+    assert first == 0
+    said = gdb(booted, "info address _stext", options=("--symbols", linked))
+    assert f'"_stext" is at {RAN:#x} ' in said
+    assert retrograde("query", booted.path, "--symbols", linked, "FROM symbols").status == 0
+    sql = "SELECT address FROM symbols WHERE name IN ('_stext', 'per_cpu_count') ORDER BY name"
+    found = [row["address"] for row in retrograde("query", "--json", booted.path, sql).json()]
+    assert found == [RAN, 0x40]
+
+
+async def _checkpoints(timeline: Timeline) -> list[int]:
+    return [checkpoint.position for checkpoint in timeline.store.checkpoints]
 
 
 @pytest.mark.parametrize("loading", ("retro symbols {}", "symbol-file {}", "file {}"))

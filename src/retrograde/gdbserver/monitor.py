@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import mmap
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from retrograde.errors import UsageError
 from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
 from retrograde.gdbserver.mode import MODES, ModeChoice
-from retrograde.index.kernelplace import find_anchors, last_ram, unfold, was_in_memory
+from retrograde.index.kernelplace import find_anchors, found_in_memory, was_in_memory
 from retrograde.index.programplace import Piece
 from retrograde.index.programsearch import Wanted, can_search, places_here, stays_at_checkpoints
 from retrograde.investigation.bookmarks import Bookmarks
@@ -218,9 +217,7 @@ class MonitorCommands:
     async def _kernel(self, _rest: str) -> str:
         """List the kernel's anchors, and places where code ran: gdb looks for names there."""
         if self._anchors is None:
-            ram = await self._last_memory()
-            checkpoints = self._timeline.store.checkpoints
-            self._anchors = await asyncio.to_thread(find_anchors, ram, checkpoints)
+            self._anchors = await self._find_anchors()
         view = self._timeline.view
         met = {
             view.decode(checkpoint.registers.encode())[view.isa.pc]
@@ -262,10 +259,10 @@ class MonitorCommands:
         store = self._timeline.store
         return "yes\n" if await asyncio.to_thread(was_in_memory, store, content) else "no\n"
 
-    async def _last_memory(self) -> mmap.mmap:
-        """Return the RAM of the last checkpoint, unfolded aside: gdb is told meanwhile to wait."""
-        image = last_ram(self._timeline.store)
-        return await asyncio.to_thread(unfold, image, self._timeline.recording.manifest.ram.bytes)
+    async def _find_anchors(self) -> dict[str, int]:
+        if not self._timeline.recording.manifest.ram.seen:
+            return {}
+        return await found_in_memory(self._timeline, find_anchors)
 
     async def _screen(self, _rest: str) -> str:
         picture = await self._timeline.screen()

@@ -2,22 +2,23 @@
 
 A kernel is placed by the addresses of its anchors, the beginning of its image and of its
 code. It tells them to crash dumps (VMCOREINFO), and they are in the symbol table it has for
-its own oopses (see `kallsyms`). Memory is that of the last checkpoint: no machine is run where
-the recording has checkpoints.
+its own oopses (see `kallsyms`). Memory is that of the last checkpoint, or, where that tells no kernel,
+at the end of the recording: some have no checkpoint but the first.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.index.kallsyms import ANCHORS, BYTE_ORDERS, Symbol, find_symbols
+from retrograde.index.kallsyms import ANCHORS, BYTE_ORDERS, Ram, Symbol, find_symbols
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
 from retrograde.portal import LoopThread
@@ -27,8 +28,10 @@ from retrograde.timeline.opening import checkpoints_of
 from retrograde.timeline.pages import RamImage
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.storefiles import Checkpoint
+from retrograde.timeline.timeline import Timeline
 
 Progress = Callable[[int], None]
+Found = TypeVar("Found")
 
 # "SYMBOL(_stext)=ffffffff81000000", written by kernel/crash_core.c.
 _VMCOREINFO: Final = re.compile(rb"SYMBOL\((_stext|_text)\)=([0-9a-f]{8,16})\n")
@@ -36,10 +39,17 @@ _CODE_BYTES: Final = 32 << 20
 """As much code as follows an anchor, about: what points there is a sign that a kernel runs."""
 
 
+class Memory(NamedTuple):
+    """RAM in which a kernel may be, and the checkpoints: where code ran."""
+
+    ram: Ram
+    checkpoints: Sequence[Checkpoint]
+
+
 def last_memory(
     recording: Recording, progress: Progress | None = None
-) -> tuple[mmap.mmap, Sequence[Checkpoint], Callable[[bytes], bool]]:
-    """Return the RAM of the last checkpoint, all checkpoints, and whether bytes were in memory.
+) -> tuple[Memory, Callable[[bytes], bool]]:
+    """Return the RAM of the last checkpoint, and whether bytes were in memory.
 
     A recording without checkpoints gets them, which takes a replay: `progress` is told
     positions. Raises as `Timeline.open` does.
@@ -56,7 +66,25 @@ def last_memory(
     def has(content: bytes) -> bool:
         return store.pages.has(content) or ram.find(content, 0) >= 0
 
-    return ram, store.checkpoints, has
+    return Memory(ram, store.checkpoints), has
+
+
+async def found_in_memory(timeline: Timeline, find: Callable[[Memory], Found]) -> Found:
+    """Return what `find`, in a thread, finds in the RAM of the last checkpoint, or else at the end.
+
+    The machine's RAM must be seen. The cursor stays where it is.
+    """
+    store = timeline.store
+
+    def at_checkpoint() -> Found:
+        ram = unfold(last_ram(store), timeline.recording.manifest.ram.bytes)
+        return find(Memory(ram, store.checkpoints))
+
+    def at_end(ram: NDArray[np.uint8]) -> Found:
+        return find(Memory(ram.tobytes(), store.checkpoints))
+
+    found = await asyncio.to_thread(at_checkpoint)
+    return found or await timeline.in_ram(at_end, timeline.end)
 
 
 def last_ram(store: CheckpointStore) -> RamImage | None:
@@ -81,9 +109,9 @@ def was_in_memory(store: CheckpointStore, content: bytes) -> bool:
     return unfold(last_ram(store), store.pages.ram_bytes).find(content, 0) >= 0
 
 
-def find_anchors(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
+def find_anchors(memory: Memory) -> dict[str, int]:
     """Return the addresses of the anchors of the kernel that ran; empty where there is none."""
-    return anchors_told(ram, checkpoints) or anchors_of(likeliest_table(ram, checkpoints))
+    return anchors_told(memory) or anchors_of(likeliest_table(memory))
 
 
 def anchors_of(symbols: Iterable[Symbol]) -> dict[str, int]:
@@ -91,10 +119,10 @@ def anchors_of(symbols: Iterable[Symbol]) -> dict[str, int]:
     return {symbol.name: symbol.address for symbol in symbols if symbol.name in ANCHORS}
 
 
-def anchors_told(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
+def anchors_told(memory: Memory) -> dict[str, int]:
     """Return the anchors as the kernel that ran tells them to crash dumps."""
-    told = {(name.decode(), int(value, 16)) for name, value in _VMCOREINFO.findall(ram)}
-    words = _words(checkpoints)
+    told = {(name.decode(), int(value, 16)) for name, value in _VMCOREINFO.findall(memory.ram)}
+    words = _words(memory.checkpoints)
 
     def votes(anchor: tuple[str, int]) -> int:
         return _count(words, anchor[1], anchor[1] + _CODE_BYTES)
@@ -102,13 +130,13 @@ def anchors_told(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> dict[str,
     return dict(sorted(told, key=votes))  # the likeliest last: it stays
 
 
-def likeliest_table(ram: mmap.mmap, checkpoints: Sequence[Checkpoint]) -> list[Symbol]:
+def likeliest_table(memory: Memory) -> list[Symbol]:
     """Return the symbols of the kernel that ran; other tables are of copies or nested guests.
 
     They are those of the code that the registers point into most often.
     """
-    tables = list(find_symbols(ram))
-    words = _words(checkpoints) if len(tables) > 1 else np.zeros(0, np.uint64)
+    tables = list(find_symbols(memory.ram))
+    words = _words(memory.checkpoints) if len(tables) > 1 else np.zeros(0, np.uint64)
 
     def votes(table: list[Symbol]) -> int:
         code = [symbol.address for symbol in table if symbol.type in "Tt"]

@@ -3,7 +3,7 @@
 The kernel's are those of a file the user gives, moved to where the kernel ran; else those that
 the guest's kernel keeps in its own memory (see `kallsyms`); else those of the program the
 machine was started with. Symbols of user programs are added, where processes had them.
-Memory is that of checkpoints: no machine is run where the recording has them.
+Memory is that of checkpoints: no machine is run where a kernel is found at the last one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrograde.errors import RetrogradeError, UsageError
 from retrograde.index.kallsyms import ANCHORS, Symbol
 from retrograde.index.kernelplace import (
+    Memory,
     anchors_of,
     anchors_told,
     last_memory,
@@ -54,6 +58,7 @@ _REACH: Final = 1 << 20
 """Bytes after a symbol of unknown size that may still belong to it."""
 _MAKER_LIMIT: Final = 4000
 _BETWEEN: Final = "; "
+_WORD: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -188,8 +193,10 @@ class _Built:
 
     def _build_kernel(self, given: Sequence[SymbolFile]) -> None:
         recording = self._recording
-        ram, checkpoints, has = last_memory(recording, self._progress)
-        kernel = likeliest_table(ram, checkpoints)
+        memory, has = last_memory(recording, self._progress)
+        kernel, anchors = _kernel_in(memory)
+        if not kernel and not anchors and recording.manifest.ram.seen:
+            kernel, anchors = _kernel_at_end(recording)
         self.rows = [row for row in self.rows if row.module is not None]
         file = given[0] if given else None
         if file is None and not kernel:
@@ -200,11 +207,17 @@ class _Built:
         if file is None:
             self.rows += rows_of(kernel, {})
             return
-        slide = _slide(file, anchors_of(kernel) or anchors_told(ram, checkpoints))
+        slide = _slide(file, anchors)
         if recording.manifest.ram.seen:
             self.troubles += _check(file, kernel, has, slide)
-        symbols = [one._replace(address=one.address + slide) for one in file.symbols]
-        sizes = {address + slide: size for address, size in file.sizes.items()}
+        # What is below the image, the per-cpu section's, are offsets and no addresses.
+        image = min(anchors_of(file.symbols).values(), default=0)
+
+        def moved(address: int) -> int:
+            return address + slide & _WORD if address >= image else address
+
+        symbols = [one._replace(address=moved(one.address)) for one in file.symbols]
+        sizes = {moved(address): size for address, size in file.sizes.items()}
         self.rows += rows_of(symbols, sizes)
 
     def _add_programs(self, programs: Sequence[SymbolFile]) -> None:
@@ -221,6 +234,30 @@ class _Built:
                 self.troubles.append(
                     f"{program.name} was not seen mapped in any process: its names are not used."
                 )
+
+
+def _kernel_in(memory: Memory) -> tuple[list[Symbol], dict[str, int]]:
+    """Return the symbols of the kernel that ran, and its anchors; empty where it tells none."""
+    kernel = likeliest_table(memory)
+    return kernel, anchors_of(kernel) or anchors_told(memory)
+
+
+def _kernel_at_end(recording: Recording) -> tuple[list[Symbol], dict[str, int]]:
+    """Return what `_kernel_in` does, of the memory at the end: there may be few checkpoints."""
+
+    async def search() -> tuple[list[Symbol], dict[str, int]]:
+        async with await Timeline.open(recording, replayers=1) as timeline:
+
+            def find(ram: NDArray[np.uint8]) -> tuple[list[Symbol], dict[str, int]]:
+                return _kernel_in(Memory(ram.tobytes(), timeline.store.checkpoints))
+
+            return await timeline.in_ram(find, timeline.end)
+
+    loop = LoopThread()
+    try:
+        return loop.run(search())
+    finally:
+        loop.close()
 
 
 def _search(
