@@ -19,6 +19,7 @@ from retrograde.recording import bundle
 if TYPE_CHECKING:
     from retrograde.index.database import Answer
     from retrograde.index.origin import Step
+    from retrograde.index.processdiff import Comparison
     from retrograde.index.views import Call
     from retrograde.index.writes import Store
     from retrograde.investigation.investigation import Investigation
@@ -144,6 +145,24 @@ class Recording(bundle.Recording):
         where the machine has no screen.
         """
         return self._ask(lambda one: one.screen(at))
+
+    def compare_process(
+        self, other: bundle.Recording, name: str, *, past_inputs: bool = False
+    ) -> Comparison:
+        """Return where what the process `name` did here parts from what it did in `other`.
+
+        A `retrograde.index.processdiff.Comparison`. Both must be indexed recordings of Linux on
+        x86_64. Differences that the host's clock made are passed over, with `past_inputs` also
+        those by what other system calls gave. Raises UsageError where there is no such process,
+        or several: `name#2` is the second.
+        """
+        from retrograde.investigation.investigation import Investigation
+
+        async def ask(one: Investigation) -> Comparison:
+            async with Investigation(bundle.Recording(other.folder, other.manifest)) as theirs:
+                return await one.compare_process(theirs, name, past_inputs=past_inputs)
+
+        return self._ask(ask)
 
     @functools.cached_property
     def _for_what_is_kept(self) -> bundle.Recording:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrograde.cli import signals
+from retrograde.cli import processes, signals
 from retrograde.cli.arguments import recording_argument
 from retrograde.cli.output import (
     JSON_OPTION,
@@ -18,6 +18,7 @@ from retrograde.cli.output import (
     status,
     warn,
 )
+from retrograde.errors import UsageError
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
@@ -37,14 +38,39 @@ Both = tuple[Recording, Recording]
     type=click.Choice(["calls"]),
     help="Compare the calls of each stack instead, without those of interrupt handlers.",
 )
+@click.option(
+    "--process",
+    metavar="NAME",
+    help="Compare what a process of Linux did in user mode, from its first instruction on.",
+)
+@click.option(
+    "--past-inputs",
+    is_flag=True,
+    help="With --process: also pass over what other system calls than clocks gave.",
+)
 @JSON_OPTION
-def command(first: Recording, second: Recording, align: str | None, as_json: bool) -> int:
+def command(
+    first: Recording,
+    second: Recording,
+    align: str | None,
+    process: str | None,
+    past_inputs: bool,
+    as_json: bool,
+) -> int:
     """Find the first position at which two recordings run another instruction.
 
     Faster and surer when both are indexed. With --align interrupts may have come at other
-    positions; both must be indexed then. Exit code 1 when they differ.
+    positions; both must be indexed then. With --process, too: what the kernel does and where
+    things were mapped is left out, and differences by the host's clock are named and passed over.
+    Exit code 1 when they differ.
     """
     both = first, second
+    if past_inputs and process is None:
+        raise UsageError("--past-inputs goes with --process.", "Name a process of both.")
+    if process is not None:
+        if align:
+            raise UsageError("--align and --process exclude each other.", "Give one of them.")
+        return processes.command(both, process, past_inputs=past_inputs, as_json=as_json)
     return _by_calls(both, as_json) if align else _by_instructions(both, as_json)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 from retrograde.errors import UsageError
 from retrograde.index.hints import IndexHints
 from retrograde.index.origin import Step, origin, origin_of_register
+from retrograde.index.processdiff import Comparison, compare_processes
 from retrograde.index.symbols import Symbols, name_here
 from retrograde.index.views import Call
 from retrograde.index.writes import Store, row_of, stores_to
@@ -145,6 +146,23 @@ class Investigation:
         """Return what was on the guest's screen; UsageError where the machine has none."""
         async with await self._look(at) as timeline:
             return await timeline.screen()
+
+    async def compare_process(
+        self,
+        other: Investigation,
+        name: str,
+        *,
+        past_inputs: bool = False,
+        progress: Callable[[str], None] = lambda _text: None,
+    ) -> Comparison:
+        """Return where what a process did here parts from what it did in another recording.
+
+        See `compare_processes`; `progress` is told in words what is being done.
+        """
+        async with await self._look(0) as ours, await other._look(0) as theirs:
+            return await compare_processes(
+                ours, theirs, name, past_inputs=past_inputs, progress=progress
+            )
 
     async def name(self, pc: int, position: int) -> str | None:
         """Return the name, as in `function+0x12`, of the code at `pc` as it is at a position."""

@@ -32,7 +32,7 @@ from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.survey import DEFAULT_BUDGET
-from retrograde.timeline.trace import Trace, trace
+from retrograde.timeline.trace import Trace, addresses, trace
 
 SCANS_KEPT = 4
 """Sets of break- and watchpoints whose hits are remembered: a debugger adds one of its own to
@@ -197,3 +197,10 @@ class History:
         Raises UsageError for more than LONGEST positions.
         """
         return await self.pool.work(lambda seat: trace(seat, start, stop))
+
+    async def addresses(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return the linear addresses of the instructions from `start` to before `stop`.
+
+        Raises UsageError for more than LONGEST positions.
+        """
+        return await self.pool.work(lambda seat: addresses(seat, start, stop))

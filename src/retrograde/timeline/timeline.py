@@ -447,6 +447,10 @@ class Timeline:
         """Return what happened from `start` to before `stop`; see `History.trace`."""
         return await self.history.trace(start, stop)
 
+    async def addresses(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return the instructions' addresses from `start` to before `stop`; see `History`."""
+        return await self.history.addresses(start, stop)
+
     # -- break- and watchpoints --------------------------------------------------------
 
     def add_breakpoint(
