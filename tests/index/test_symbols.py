@@ -54,7 +54,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         checkpoints = [Checkpoint(position=0, registers=packet, seconds=0.0)]
         has: Callable[[bytes], bool] = lambda wanted: ram.find(wanted, 0) >= 0  # noqa: E731
         monkeypatch.setattr(module, "last_memory", lambda *_: (Memory(ram, checkpoints), has))
-        monkeypatch.setattr(module, "_kernel_at_end", lambda _: ([], {}))
+        monkeypatch.setattr(module, "_kernel_at_end", lambda _: module._Kernel([], {}, {}))
 
     return put
 

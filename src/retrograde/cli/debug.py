@@ -164,14 +164,14 @@ async def _served(
 
 
 async def _own_names(timeline: Timeline) -> bytes | None:
-    """Return the symbols that a Linux kernel has in its own memory, as a file for gdb."""
-    from retrograde.index.kernelplace import found_in_memory, likeliest_table
+    """Return the symbols that the Linux kernel here has in its own memory, as a file for gdb."""
+    from retrograde.index.kernelplace import symbols_here
     from retrograde.index.symbolelf import symbol_elf
 
     manifest = timeline.recording.manifest
     if not manifest.ram.seen:
         return None
-    kernel = await found_in_memory(timeline, likeliest_table)
+    kernel = await symbols_here(timeline)
     return await asyncio.to_thread(symbol_elf, manifest.machine.target, kernel)
 
 

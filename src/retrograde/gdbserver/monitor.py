@@ -10,7 +10,8 @@ from itertools import islice
 from retrograde.errors import UsageError
 from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
 from retrograde.gdbserver.mode import MODES, ModeChoice
-from retrograde.index.kernelplace import find_anchors, found_in_memory, was_in_memory
+from retrograde.index.entrypoints import handlers
+from retrograde.index.kernelplace import Kernels, was_in_memory
 from retrograde.index.programplace import Piece
 from retrograde.index.programsearch import Wanted, can_search, places_here, stays_at_checkpoints
 from retrograde.investigation.bookmarks import Bookmarks
@@ -65,7 +66,7 @@ class MonitorCommands:
         self._timeline = timeline
         self._chosen_mode = mode
         self._bookmarks = Bookmarks(timeline.recording)
-        self._anchors: dict[str, int] | None = None
+        self._kernels = Kernels(timeline)
         self._commands: dict[str, Callable[[str], Awaitable[str]]] = {
             "when": self._when,
             "seek": self._seek,
@@ -215,15 +216,19 @@ class MonitorCommands:
         return f"{format_position(write.position)}: {who} wrote {change}\n"
 
     async def _kernel(self, _rest: str) -> str:
-        """List the kernel's anchors, and places where code ran: gdb looks for names there."""
-        if self._anchors is None:
-            self._anchors = await self._find_anchors()
+        """List the kernel's anchors, its handlers, and places where code ran.
+
+        gdb looks for the names there. The kernel is the one that is current at the cursor.
+        """
+        ran = await handlers(self._timeline)
+        anchors = await self._kernels.anchors(ran)
         view = self._timeline.view
         met = {
             view.decode(checkpoint.registers.encode())[view.isa.pc]
             for checkpoint in self._timeline.store.checkpoints
         }
-        rows = [f"{name} {address:#x}\n" for name, address in self._anchors.items()]
+        rows = [f"{name} {address:#x}\n" for name, address in anchors.items()]
+        rows += [f"handler {name} {address:#x}\n" for name, address in ran.items()]
         return "".join((*rows, *(f"pc {pc:#x}\n" for pc in sorted(met))))
 
     async def _program(self, rest: str) -> str:
@@ -258,11 +263,6 @@ class MonitorCommands:
             return "unknown\n"
         store = self._timeline.store
         return "yes\n" if await asyncio.to_thread(was_in_memory, store, content) else "no\n"
-
-    async def _find_anchors(self) -> dict[str, int]:
-        if not self._timeline.recording.manifest.ram.seen:
-            return {}
-        return await found_in_memory(self._timeline, find_anchors)
 
     async def _screen(self, _rest: str) -> str:
         picture = await self._timeline.screen()

@@ -2,8 +2,8 @@
 
 A kernel is placed by the addresses of its anchors, the beginning of its image and of its
 code. It tells them to crash dumps (VMCOREINFO), and they are in the symbol table it has for
-its own oopses (see `kallsyms`). Memory is that of the last checkpoint, or, where that tells no kernel,
-at the end of the recording: some have no checkpoint but the first.
+its own oopses (see `kallsyms`). Memory is that of the last checkpoint, or, where no kernel
+is told there, at the end of the recording: some have no checkpoint but the first.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrograde.index.entrypoints import handlers
 from retrograde.index.kallsyms import ANCHORS, BYTE_ORDERS, Ram, Symbol, find_symbols
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.ram import MIB
@@ -87,6 +89,49 @@ async def found_in_memory(timeline: Timeline, find: Callable[[Memory], Found]) -
     return found or await timeline.in_ram(at_end, timeline.end)
 
 
+class Kernels:
+    """The anchors of the kernels of a recording: after a kexec there is another one."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._last: dict[str, int] | None = None
+        self._by_handlers: dict[tuple[int, ...], dict[str, int]] = {}
+
+    async def anchors(self, ran: Mapping[str, int]) -> dict[str, int]:
+        """Return the anchors of the kernel with the handlers `ran`; empty where it is not known.
+
+        Without handlers of that which ran last.
+        """
+        if not self._timeline.recording.manifest.ram.seen:
+            return {}
+        if self._last is None:
+            self._last = await found_in_memory(self._timeline, find_anchors)
+        if not ran or _is_around(self._last, ran):
+            return self._last
+        key = tuple(ran.values())
+        if key not in self._by_handlers:
+            self._by_handlers[key] = await self._timeline.in_ram(
+                lambda ram: _anchors_around(ram.tobytes(), ran)
+            )
+        return self._by_handlers[key]
+
+
+def _anchors_around(ram: Ram, ran: Mapping[str, int]) -> dict[str, int]:
+    """Return those anchors in memory that are of the kernel with these handlers."""
+    told = [{name.decode(): int(value, 16)} for name, value in _VMCOREINFO.findall(ram)]
+    fitting = (one for one in told if _is_around(one, ran))
+    if found := next(fitting, None):
+        return found
+    tables = (anchors_of(table) for table in find_symbols(ram))
+    return next((one for one in tables if _is_around(one, ran)), {})
+
+
+def _is_around(anchors: Mapping[str, int], ran: Mapping[str, int]) -> bool:
+    """Whether handlers lie in the code that begins at the anchors."""
+    start = min(anchors.values(), default=-1)
+    return start >= 0 and all(0 <= at - start < _CODE_BYTES for at in ran.values())
+
+
 def last_ram(store: CheckpointStore) -> RamImage | None:
     """Return the RAM of the last checkpoint that is whole; None where there is none."""
     last = store.before(MAX_POSITION)
@@ -130,17 +175,32 @@ def anchors_told(memory: Memory) -> dict[str, int]:
     return dict(sorted(told, key=votes))  # the likeliest last: it stays
 
 
-def likeliest_table(memory: Memory) -> list[Symbol]:
+async def symbols_here(timeline: Timeline) -> list[Symbol]:
+    """Return the symbols of the kernel that is current at the cursor, else of the likeliest.
+
+    The machine's RAM must be seen.
+    """
+    ran = await handlers(timeline)
+    found = await found_in_memory(timeline, lambda memory: likeliest_table(memory, ran))
+    if not ran or _is_around(anchors_of(found), ran):
+        return found
+    here = await timeline.in_ram(lambda ram: likeliest_table(Memory(ram.tobytes(), ()), ran))
+    return here or found
+
+
+def likeliest_table(memory: Memory, ran: Mapping[str, int] = MappingProxyType({})) -> list[Symbol]:
     """Return the symbols of the kernel that ran; other tables are of copies or nested guests.
 
-    They are those of the code that the registers point into most often.
+    They are those of the code around the handlers `ran`, or that the registers point into most
+    often.
     """
     tables = list(find_symbols(memory.ram))
     words = _words(memory.checkpoints) if len(tables) > 1 else np.zeros(0, np.uint64)
 
-    def votes(table: list[Symbol]) -> int:
+    def votes(table: list[Symbol]) -> tuple[bool, int]:
         code = [symbol.address for symbol in table if symbol.type in "Tt"]
-        return _count(words, min(code), max(code)) if code else 0
+        is_around = bool(ran) and _is_around(anchors_of(table), ran)
+        return is_around, _count(words, min(code), max(code)) if code else 0
 
     return max(tables, key=votes, default=[])
 

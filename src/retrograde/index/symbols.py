@@ -13,7 +13,7 @@ import hashlib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import RetrogradeError, UsageError
+from retrograde.index.entrypoints import handlers, moved_by
 from retrograde.index.kallsyms import ANCHORS, Symbol
 from retrograde.index.kernelplace import (
     Memory,
@@ -194,9 +195,10 @@ class _Built:
     def _build_kernel(self, given: Sequence[SymbolFile]) -> None:
         recording = self._recording
         memory, has = last_memory(recording, self._progress)
-        kernel, anchors = _kernel_in(memory)
-        if not kernel and not anchors and recording.manifest.ram.seen:
-            kernel, anchors = _kernel_at_end(recording)
+        found = _kernel_in(memory)
+        if not found.is_known and recording.manifest.ram.seen:
+            found = _kernel_at_end(recording)
+        kernel = found.symbols
         self.rows = [row for row in self.rows if row.module is not None]
         file = given[0] if given else None
         if file is None and not kernel:
@@ -207,11 +209,11 @@ class _Built:
         if file is None:
             self.rows += rows_of(kernel, {})
             return
-        slide = _slide(file, anchors)
+        slide = _slide(file, found)
         if recording.manifest.ram.seen:
             self.troubles += _check(file, kernel, has, slide)
         # What is below the image, the per-cpu section's, are offsets and no addresses.
-        image = min(anchors_of(file.symbols).values(), default=0)
+        image = min((one.address for one in file.symbols if one.type in "Tt"), default=0)
 
         def moved(address: int) -> int:
             return address + slide & _WORD if address >= image else address
@@ -236,22 +238,36 @@ class _Built:
                 )
 
 
-def _kernel_in(memory: Memory) -> tuple[list[Symbol], dict[str, int]]:
-    """Return the symbols of the kernel that ran, and its anchors; empty where it tells none."""
+@dataclass(frozen=True)
+class _Kernel:
+    """What the kernel that ran says of itself: symbols, anchors, and where it takes exceptions."""
+
+    symbols: Sequence[Symbol]
+    anchors: Mapping[str, int]
+    handlers: Mapping[str, int]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its memory tells of it."""
+        return bool(self.symbols or self.anchors)
+
+
+def _kernel_in(memory: Memory) -> _Kernel:
     kernel = likeliest_table(memory)
-    return kernel, anchors_of(kernel) or anchors_told(memory)
+    return _Kernel(kernel, anchors_of(kernel) or anchors_told(memory), {})
 
 
-def _kernel_at_end(recording: Recording) -> tuple[list[Symbol], dict[str, int]]:
-    """Return what `_kernel_in` does, of the memory at the end: there may be few checkpoints."""
+def _kernel_at_end(recording: Recording) -> _Kernel:
+    """Return what is known of the kernel at the end: there may be few checkpoints."""
 
-    async def search() -> tuple[list[Symbol], dict[str, int]]:
-        async with await Timeline.open(recording, replayers=1) as timeline:
+    async def search() -> _Kernel:
+        async with await Timeline.open(recording, at=recording.end, replayers=1) as timeline:
 
-            def find(ram: NDArray[np.uint8]) -> tuple[list[Symbol], dict[str, int]]:
+            def find(ram: NDArray[np.uint8]) -> _Kernel:
                 return _kernel_in(Memory(ram.tobytes(), timeline.store.checkpoints))
 
-            return await timeline.in_ram(find, timeline.end)
+            found = await timeline.in_ram(find)
+            return replace(found, handlers=await handlers(timeline))
 
     loop = LoopThread()
     try:
@@ -337,14 +353,16 @@ def _digest(file: Path) -> str:
     return f"{name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
 
 
-def _slide(given: SymbolFile, ran: dict[str, int]) -> int:
+def _slide(given: SymbolFile, kernel: _Kernel) -> int:
     """Return how far from where it was linked the kernel ran (KASLR)."""
-    linked = anchors_of(given.symbols)
-    both = (name for name in ANCHORS if name in ran and name in linked)
-    return next((ran[name] - linked[name] for name in both), 0)
+    linked = {symbol.name: symbol.address for symbol in given.symbols}
+    for name in ANCHORS:
+        if name in kernel.anchors and name in linked:
+            return kernel.anchors[name] - linked[name]
+    return moved_by(kernel.handlers, linked) or 0
 
 
-def _check(given: SymbolFile, kernel: list[Symbol], has: Has, slide: int) -> list[str]:
+def _check(given: SymbolFile, kernel: Sequence[Symbol], has: Has, slide: int) -> list[str]:
     """Say in words why the symbols in a file are not those of the program that ran."""
     if given.note:
         return [] if has(given.note) else [_strange(given)]
