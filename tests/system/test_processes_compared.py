@@ -137,10 +137,10 @@ def test_a_run_is_like_itself(both: tuple[Recording, Recording]) -> None:
 
 def test_the_api_says_the_same(both: tuple[Recording, Recording]) -> None:
     with library.open(both[0].path) as ours, library.open(both[1].path) as theirs:
-        found = ours.compare_process(theirs, CURRENT)
-    told = compare(both)
-    assert found.parting is not None
-    assert list(found.parting.positions) == told["parting"]["position"]
+        found = ours.compare_process(theirs, "init#1")
+    told = compare(both, process="init#1")
+    assert found.common == told["instructions"] > 0
+    assert [program.position for program in found.programs] == told["begun"]
 
 
 def test_names_that_are_none_or_many(both: tuple[Recording, Recording]) -> None:
