@@ -171,7 +171,7 @@ def test_what_cannot_be_told(tmp_path: Path) -> None:
         Processes(other)
     write(both[0], [], [], {"init_task": 0x5000})
     assert_error(retrograde("diff", *paths, "--process", "sh"), 2, "tells no start_thread")
-    assert_error(retrograde("diff", *paths, "--past-inputs"), 2, "goes with --process")
+    assert_error(retrograde("diff", *paths, "--past", "inputs"), 2, "goes with --process")
     words = ("--process", "sh", "--align", "calls")
     assert_error(retrograde("diff", *paths, *words), 2, "exclude each other")
 

@@ -99,7 +99,7 @@ def test_clocks_are_named_and_passed_over(both: tuple[Recording, Recording]) -> 
 def test_other_inputs_are_passed_over_when_that_is_asked_for(
     both: tuple[Recording, Recording],
 ) -> None:
-    found = compare(both, "--past-inputs")
+    found = compare(both, "--past", "inputs")
     assert [one["cause"] for one in found["passed"]] == ["clock", "clock", "call"]
     parting = found["parting"]
     assert [name.split("+")[0] for name in parting["symbol"]] == ["begin", "begin"]

@@ -24,6 +24,7 @@ from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
     from retrograde.index.aligneddiff import Call, Comparison, Parting
+    from retrograde.index.processdiff import Past
     from retrograde.index.symbols import Symbols
     from retrograde.machine.targetdesc import RegisterValues
 
@@ -44,9 +45,10 @@ Both = tuple[Recording, Recording]
     help="Compare what a process of Linux did in user mode, from its first instruction on.",
 )
 @click.option(
-    "--past-inputs",
-    is_flag=True,
-    help="With --process: also pass over what other system calls than clocks gave.",
+    "--past",
+    type=click.Choice(["inputs", "threads"]),
+    multiple=True,
+    help="With --process: pass over differences by other inputs than clocks, or by threads.",
 )
 @JSON_OPTION
 def command(
@@ -54,7 +56,7 @@ def command(
     second: Recording,
     align: str | None,
     process: str | None,
-    past_inputs: bool,
+    past: tuple[Past, ...],
     as_json: bool,
 ) -> int:
     """Find the first position at which two recordings run another instruction.
@@ -65,12 +67,12 @@ def command(
     Exit code 1 when they differ.
     """
     both = first, second
-    if past_inputs and process is None:
-        raise UsageError("--past-inputs goes with --process.", "Name a process of both.")
+    if past and process is None:
+        raise UsageError("--past goes with --process.", "Name a process of both.")
     if process is not None:
         if align:
             raise UsageError("--align and --process exclude each other.", "Give one of them.")
-        return processes.command(both, process, past_inputs=past_inputs, as_json=as_json)
+        return processes.command(both, process, past=past, as_json=as_json)
     return _by_calls(both, as_json) if align else _by_instructions(both, as_json)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from retrograde.cli import signals
@@ -11,7 +11,7 @@ from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
-    from retrograde.index.processdiff import Comparison, Parting
+    from retrograde.index.processdiff import Comparison, Parting, Past
 
 _TOLD = 20
 """Differences passed over that are listed; JSON has all."""
@@ -19,10 +19,10 @@ _TOLD = 20
 Both = tuple[Recording, Recording]
 
 
-def command(both: Both, name: str, *, past_inputs: bool, as_json: bool) -> int:
+def command(both: Both, name: str, *, past: Collection[Past], as_json: bool) -> int:
     """Compare a process, and say where its runs part; the exit code."""
     with status("comparing") as show:
-        found = signals.run(_compare(both, name, past_inputs, show))
+        found = signals.run(_compare(both, name, past, show))
     if as_json:
         print_json(_document(found))
     else:
@@ -31,12 +31,12 @@ def command(both: Both, name: str, *, past_inputs: bool, as_json: bool) -> int:
 
 
 async def _compare(
-    both: Both, name: str, past_inputs: bool, show: Callable[[str], None]
+    both: Both, name: str, past: Collection[Past], show: Callable[[str], None]
 ) -> Comparison:
     from retrograde.investigation.investigation import Investigation
 
     async with Investigation(both[0]) as ours, Investigation(both[1]) as theirs:
-        return await ours.compare_process(theirs, name, past_inputs=past_inputs, progress=show)
+        return await ours.compare_process(theirs, name, past=past, progress=show)
 
 
 def _document(found: Comparison) -> dict[str, object]:
@@ -66,7 +66,7 @@ def _parting(parting: Parting) -> dict[str, object]:
 
 def _print(both: Both, found: Comparison) -> None:
     if found.passed:
-        say(f"Passed over {len(found.passed)} difference{'s' * (len(found.passed) > 1)} by inputs:")
+        say(f"Passed over {len(found.passed)} difference{'s' * (len(found.passed) > 1)}:")
         rows = [_row(one) for one in found.passed[:_TOLD]]
         print_table(["in A", "in B", "comes from"], rows)
         if len(found.passed) > _TOLD:

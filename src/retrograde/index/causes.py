@@ -38,6 +38,8 @@ _GENERAL: Final = frozenset(
     {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "eflags"}
     | {f"r{number}" for number in range(8, 16)}
 )
+_UNTOLD: Final = frozenset({"cmpxchg", "xadd"})
+"""What sets the flags though Capstone does not say so."""
 _TIMES: Final = frozenset({"rdtsc", "rdtscp"})
 _INPUTS: Final = frozenset({"rdrand", "rdseed", "rdpmc", "cpuid", "xgetbv", "in", "rdpid"})
 _CLOCKS: Final = {
@@ -237,7 +239,8 @@ class _Walk:
         if insn is None:
             return False
         if register == _FLAGS:
-            return any(insn.reg_name(one).endswith("flags") for one in insn.regs_access()[1])
+            told = any(insn.reg_name(one).endswith("flags") for one in insn.regs_access()[1])
+            return told or insn.mnemonic.split()[-1] in _UNTOLD
         if insn.mnemonic in ("syscall", "int") and register == "rax":
             return True
         return any(one.register == register for one in self._causes.dataflow.written(insn))

@@ -86,7 +86,10 @@ async def found_in_memory(timeline: Timeline, find: Callable[[Memory], Found]) -
         return find(Memory(ram.tobytes(), store.checkpoints))
 
     found = await asyncio.to_thread(at_checkpoint)
-    return found or await timeline.in_ram(at_end, timeline.end)
+    if found:
+        return found
+    async with await Timeline.on(timeline.history, at=timeline.end, walks=False) as last:
+        return await last.in_ram(at_end)
 
 
 class Kernels:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
 from retrograde.errors import UsageError
-from retrograde.index.causes import Cause, Causes, Side
+from retrograde.index.causes import Cause, Causes, Kind, Side
 from retrograde.index.codepages import Addresses, CodePages
 from retrograde.index.lane import FARTHEST, Lane, Positions
 from retrograde.index.processes import NAME_BYTES, Named, Processes, Program, Span, Thread
@@ -32,6 +32,14 @@ from retrograde.timeline.trace import LONGEST
 
 Progress = Callable[[str], None]
 Pair = tuple[int, int]
+
+Past: TypeAlias = Literal["inputs", "threads"]
+"""Differences that are passed over when that is asked for."""
+
+_KINDS: Final[Mapping[Past, frozenset[Kind]]] = {
+    "inputs": frozenset({"call", "input"}),
+    "threads": frozenset({"thread"}),
+}
 
 _NUMBERED: Final = re.compile(r"(.+)#(\d{1,9})", re.DOTALL)
 _TOLD: Final = 8
@@ -66,7 +74,7 @@ class Comparison:
     """What comparing a process in two recordings found.
 
     `programs` are the processes, `common` how many instructions both ran. `passed` are
-    differences by inputs that were passed over, `parting` is the first that was not, by the
+    differences that were passed over, `parting` is the first that was not, by the
     first recording's positions. `ended` says of each recording whether it ends before the
     process did. `moves` are by how much code was found to be moved.
     """
@@ -83,14 +91,14 @@ async def compare_processes(
     theirs: Timeline,
     name: str,
     *,
-    past_inputs: bool = False,
+    past: Collection[Past] = (),
     progress: Progress = lambda _text: None,
 ) -> Comparison:
     """Compare what the process `name` did in two recordings; `name#2` is the second of a name.
 
-    Differences that the host's clock made are passed over, with `past_inputs` also those by what
-    other system calls gave. Raises UsageError where there is no such process, or more than one,
-    and where processes are not known. The cursors move.
+    Differences that the host's clock made are passed over; with "inputs" in `past` also those by
+    other inputs, with "threads" those by what other threads wrote. Raises UsageError where there
+    is no such process, or more than one, and where processes are not known. The cursors move.
     """
     progress("reading the index")
     both = ours, theirs
@@ -101,7 +109,7 @@ async def compare_processes(
         program = choose(name, await processes.named(timeline), timeline.recording)
         ran = await asyncio.to_thread(processes.ran, program)
         sides.append(Side(timeline, ran, UserCode(timeline)))
-    return await _Comparing((sides[0], sides[1]), past_inputs, progress).run()
+    return await _Comparing((sides[0], sides[1]), past, progress).run()
 
 
 def choose(name: str, named: Sequence[Named], recording: Recording) -> Program:
@@ -131,12 +139,14 @@ def choose(name: str, named: Sequence[Named], recording: Recording) -> Program:
 class _Comparing:
     """Two processes, and what was found of them so far."""
 
-    def __init__(self, sides: tuple[Side, Side], past_inputs: bool, progress: Progress) -> None:
+    def __init__(
+        self, sides: tuple[Side, Side], past: Collection[Past], progress: Progress
+    ) -> None:
         self._sides = sides
         self._pages = CodePages()
         self._lanes: defaultdict[Thread, Lane] = defaultdict(lambda: Lane(self._pages))
         self._causes = Causes(sides, self._pages)
-        self._past_inputs = past_inputs
+        self._passable = {"clock"}.union(*(_KINDS[one] for one in past))
         self._progress = progress
         self._read, self._come_to = [0, 0], [0, 0]
         self._ended = [False, False]
@@ -249,8 +259,7 @@ class _Comparing:
             cause=cause,
             met=met,
         )
-        is_passed = cause.kind == "clock" or (self._past_inputs and cause.kind == "call")
-        if met and is_passed:
+        if met and cause.kind in self._passable:
             self._passed.append(parting)
             lane.skip(met)
         else:

@@ -15,14 +15,14 @@ and kept for the next one; what the index on disk has become meanwhile is taken 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from retrograde.errors import UsageError
 from retrograde.index.hints import IndexHints
 from retrograde.index.origin import Step, origin, origin_of_register
-from retrograde.index.processdiff import Comparison, compare_processes
+from retrograde.index.processdiff import Comparison, Past, compare_processes
 from retrograde.index.symbols import Symbols, name_here
 from retrograde.index.views import Call
 from retrograde.index.writes import Store, row_of, stores_to
@@ -152,7 +152,7 @@ class Investigation:
         other: Investigation,
         name: str,
         *,
-        past_inputs: bool = False,
+        past: Collection[Past] = (),
         progress: Callable[[str], None] = lambda _text: None,
     ) -> Comparison:
         """Return where what a process did here parts from what it did in another recording.
@@ -160,9 +160,7 @@ class Investigation:
         See `compare_processes`; `progress` is told in words what is being done.
         """
         async with await self._look(0) as ours, await other._look(0) as theirs:
-            return await compare_processes(
-                ours, theirs, name, past_inputs=past_inputs, progress=progress
-            )
+            return await compare_processes(ours, theirs, name, past=past, progress=progress)
 
     async def name(self, pc: int, position: int) -> str | None:
         """Return the name, as in `function+0x12`, of the code at `pc` as it is at a position."""

@@ -15,6 +15,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
 from retrograde.position import check_position

@@ -382,20 +382,14 @@ class Timeline:
         """
         return await self.in_ram(ram_digest)
 
-    async def in_ram(
-        self, look: Callable[[NDArray[np.uint8]], Result], at: int | None = None
-    ) -> Result:
-        """Return what `look`, in a thread of its own, finds in all RAM, in place.
+    async def in_ram(self, look: Callable[[NDArray[np.uint8]], Result]) -> Result:
+        """Return what `look`, in a thread of its own, finds in all RAM at the cursor, in place.
 
-        At the cursor or at another position; the cursor stays where it is. Raises UsageError for
-        a machine whose RAM is QEMU's own.
+        Raises UsageError for a machine whose RAM is QEMU's own.
         """
         if not self.recording.manifest.ram.seen:
             raise UsageError("The RAM of this machine is QEMU's own: it cannot be seen as a whole.")
-        position = self._position if at is None else check_position(at, self.end)
-        return await self._parked_at(
-            position, lambda seat: asyncio.to_thread(look, seat.ram.array())
-        )
+        return await self._parked(lambda seat: asyncio.to_thread(look, seat.ram.array()))
 
     async def human(self, line: str) -> str:
         """Return what QEMU's human monitor says at the cursor; `line` must only look."""
