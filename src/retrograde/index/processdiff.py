@@ -73,10 +73,9 @@ class Parting:
 class Comparison:
     """What comparing a process in two recordings found.
 
-    `programs` are the processes, `common` how many instructions both ran. `passed` are
-    differences that were passed over, `parting` is the first that was not, by the
-    first recording's positions. `ended` says of each recording whether it ends before the
-    process did. `moves` are by how much code was found to be moved.
+    `programs` are the processes, `common` how many instructions both ran, `threads` how many
+    threads either had. `passed` are differences that were passed over, `parting` is the first
+    that was not, by the first recording's positions.
     """
 
     programs: tuple[Program, Program]
