@@ -86,8 +86,8 @@ class Comparison:
 
 
 async def compare_processes(
-    ours: Timeline,
-    theirs: Timeline,
+    known: tuple[Processes, Processes],
+    both: tuple[Timeline, Timeline],
     name: str,
     *,
     past: Collection[Past] = (),
@@ -97,11 +97,8 @@ async def compare_processes(
 
     Differences that the host's clock made are passed over; with "inputs" in `past` also those by
     other inputs, with "threads" those by what other threads wrote. Raises UsageError where there
-    is no such process, or more than one, and where processes are not known. The cursors move.
+    is no such process, or more than one. The cursors move.
     """
-    progress("reading the index")
-    both = ours, theirs
-    known = [await asyncio.to_thread(Processes, timeline.recording) for timeline in both]
     sides = []
     for processes, timeline in zip(known, both, strict=True):
         progress(f"looking for {name} in {timeline.recording.name}")

@@ -23,6 +23,7 @@ from retrograde.errors import UsageError
 from retrograde.index.hints import IndexHints
 from retrograde.index.origin import Step, origin, origin_of_register
 from retrograde.index.processdiff import Comparison, Past, compare_processes
+from retrograde.index.processes import Processes
 from retrograde.index.symbols import Symbols, name_here
 from retrograde.index.views import Call
 from retrograde.index.writes import Store, row_of, stores_to
@@ -159,8 +160,12 @@ class Investigation:
 
         See `compare_processes`; `progress` is told in words what is being done.
         """
-        async with await self._look(0) as ours, await other._look(0) as theirs:
-            return await compare_processes(ours, theirs, name, past=past, progress=progress)
+        progress("reading the index")
+        ours, theirs = [await asyncio.to_thread(Processes, one.recording) for one in (self, other)]
+        async with await self._look(0) as here, await other._look(0) as there:
+            return await compare_processes(
+                (ours, theirs), (here, there), name, past=past, progress=progress
+            )
 
     async def name(self, pc: int, position: int) -> str | None:
         """Return the name, as in `function+0x12`, of the code at `pc` as it is at a position."""
