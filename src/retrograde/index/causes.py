@@ -8,14 +8,15 @@ addresses differ with where things were mapped, which is no difference.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from retrograde.errors import QemuRefused, UsageError
 from retrograde.index.codepages import CodePages
-from retrograde.index.lane import Common, Lane
+from retrograde.index.lane import Cause, Common, Lane
 from retrograde.index.processes import Ran, Thread
 from retrograde.index.usercode import UserCode
 from retrograde.machine.targetdesc import RegisterValues
@@ -23,8 +24,6 @@ from retrograde.position import format_position
 from retrograde.timeline.pages import PAGE
 from retrograde.timeline.search import hit_of
 from retrograde.timeline.timeline import Timeline
-
-Kind: TypeAlias = Literal["clock", "call", "input", "start", "thread", "signal", "end", "unknown"]
 
 MOST: Final = 100
 """Values followed."""
@@ -34,6 +33,7 @@ _WORD: Final = (1 << 64) - 1
 _ARITHMETIC: Final = 0x8D5
 """Flags that instructions compute: CF, PF, AF, ZF, SF, OF (Intel SDM volume 1, 3.4.3)."""
 _FLAGS: Final = "flags"
+_EARLIER: Final = "an earlier difference, by "
 _GENERAL: Final = frozenset(
     {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "eflags"}
     | {f"r{number}" for number in range(8, 16)}
@@ -60,20 +60,6 @@ _VDSO_BYTES: Final = 4 * PAGE
 _START_BYTES: Final = 1 << 16
 _LONG_CODE: Final = 0x33
 """Linux's selector of 64-bit code (arch/x86/include/asm/segment.h)."""
-
-
-@dataclass(frozen=True)
-class Cause:
-    """What a difference comes from, and that in words.
-
-    "clock" is the time; "call" what another system call gave; "input" what another instruction
-    took from the processor; "start" the arguments and the environment; "thread" what another
-    thread or process wrote; "signal" that the kernel led a thread elsewhere; "end" that a
-    thread ended; "unknown" none that could be told.
-    """
-
-    kind: Kind
-    what: str
 
 
 @dataclass(frozen=True)
@@ -198,6 +184,8 @@ class _Walk:
         if isinstance(value, _Memory):
             return await self._stored(value)
         at = await self._setter(value)
+        if earlier := await self._in_gap(value, -1 if at is None else at):
+            return earlier
         if at is None:
             return Cause("unknown", f"{value.name}, which was set long before")
         name = (await self._instruction(at)).mnemonic
@@ -208,6 +196,25 @@ class _Walk:
         if name in ("syscall", "int"):
             return await self._called(at, "gave")
         return await self._differing(at)
+
+    async def _in_gap(self, value: _Register, setter: int) -> Cause | None:
+        """Return why a register differs if it began to where a difference was passed over."""
+        for at, cause in self._gaps(setter, value.at):
+            ours, theirs = await self._both(at - 1)
+            if value.name == _FLAGS:
+                is_same = not (ours["eflags"] ^ theirs["eflags"]) & _ARITHMETIC
+            else:
+                is_same = self._causes.is_same(ours[value.name], theirs[value.name])
+            if is_same:
+                return _again(cause)
+        return None
+
+    def _gaps(self, after: int, until: int) -> Iterator[tuple[int, Cause]]:
+        """Yield differences passed over between two instructions, the newest first."""
+        for number, cause in reversed(self._common.gaps):
+            at = number - self._common.forgotten
+            if max(after, 0) < at <= until:
+                yield at, cause
 
     def _where(self, at: int) -> str:
         position = format_position(int(self._common.positions[0, at]))
@@ -286,7 +293,10 @@ class _Walk:
         own = self._common.positions[0]
         at = int(np.searchsorted(own, write.position))
         if at < len(own) and own[at] == write.position:
-            return await self._differing(at)
+            found = await self._differing(at)
+            # What theirs wrote later, and ours did not, was passed over.
+            gap = next(self._gaps(at, value.at), None)
+            return _again(gap[1]) if found is None and gap else found
         return await self._by_others(value, write.position)
 
     async def _by_others(self, value: _Memory, position: int) -> Cause:
@@ -299,7 +309,9 @@ class _Walk:
         writer = of_thread[-1]
         if position < writer.stop:
             if writer.thread == self._thread:
-                return Cause("unknown", f"{when}, long before")
+                at = int(np.searchsorted(self._common.positions[0], position))
+                gap = next(((n, c) for n, c in self._gaps(0, value.at) if n == at), None)
+                return _again(gap[1]) if gap else Cause("unknown", f"{when}, long before")
             return Cause("thread", f"{when} by another thread")
         if await self._causes.is_of_kernel(int(self._common.addresses[value.at])):
             return Cause("clock", f"the time that the kernel keeps for programs: {when}")
@@ -325,6 +337,11 @@ class _Walk:
     def _positions(self, at: int) -> tuple[int, int]:
         ours, theirs = self._common.positions[:, at].tolist()
         return ours, theirs
+
+
+def _again(cause: Cause) -> Cause:
+    """Return the cause of what follows from a difference that was passed over."""
+    return Cause(cause.kind, _EARLIER + cause.what.removeprefix(_EARLIER))
 
 
 def _leads_elsewhere(insn: Any) -> bool:

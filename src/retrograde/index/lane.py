@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,26 @@ from retrograde.index.codepages import Addresses, CodePages
 
 Positions = NDArray[np.int64]
 
+Kind: TypeAlias = Literal["clock", "call", "input", "start", "thread", "signal", "end", "unknown"]
+
 FARTHEST: Final = 1 << 20
 """Instructions of each run looked through for where two ways meet again."""
 HISTORY: Final = 1 << 21
 """Common instructions whose positions are remembered."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a difference comes from, and that in words.
+
+    "clock" is the time; "call" what another system call gave; "input" what another instruction
+    took from the processor; "start" the arguments and the environment; "thread" what another
+    thread or process wrote; "signal" that the kernel led a thread elsewhere; "end" that a
+    thread ended; "unknown" none that could be told.
+    """
+
+    kind: Kind
+    what: str
 
 
 @dataclass
@@ -46,6 +62,13 @@ class Common:
         self.addresses = np.zeros(0, np.uint64)
         self.positions = np.zeros((2, 0), np.int64)
         self.count = 0
+        self.gaps: list[tuple[int, Cause]] = []
+        """Differences passed over: the number of the first instruction after each, and why."""
+
+    @property
+    def forgotten(self) -> int:
+        """How many came before those that are remembered."""
+        return self.count - len(self.addresses)
 
     def add(self, addresses: Addresses, positions: Positions) -> None:
         """Take in what comes next; `positions` has a row for each run."""
@@ -81,6 +104,11 @@ class Lane:
     def sees_enough(self) -> bool:
         """Whether there is all to tell where two ways meet again."""
         return all(run.ended or len(run) >= FARTHEST for run in self.runs)
+
+    def pass_over(self, counts: tuple[int, int], cause: Cause) -> None:
+        """Pass instructions of each run that are not the same."""
+        self.common.gaps.append((self.common.count, cause))
+        self.skip(counts)
 
     def skip(self, counts: tuple[int, int]) -> None:
         """Pass instructions of each run."""

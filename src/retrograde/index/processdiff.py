@@ -17,9 +17,9 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from retrograde.errors import UsageError
-from retrograde.index.causes import Cause, Causes, Kind, Side
+from retrograde.index.causes import Causes, Side
 from retrograde.index.codepages import Addresses, CodePages
-from retrograde.index.lane import FARTHEST, Lane, Positions
+from retrograde.index.lane import FARTHEST, Cause, Kind, Lane, Positions
 from retrograde.index.processes import NAME_BYTES, Named, Processes, Program, Span, Thread
 from retrograde.index.rejoin import Way, rejoin
 from retrograde.index.symbols import Symbols
@@ -257,7 +257,7 @@ class _Comparing:
         )
         if met and cause.kind in self._passable:
             self._passed.append(parting)
-            lane.skip(met)
+            lane.pass_over(met, cause)
         else:
             self._partings.append(parting)
             lane.is_parted = True
