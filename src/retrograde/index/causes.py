@@ -8,6 +8,7 @@ addresses differ with where things were mapped, which is no difference.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -17,7 +18,7 @@ import numpy as np
 from retrograde.errors import QemuRefused, UsageError
 from retrograde.index.codepages import CodePages
 from retrograde.index.lane import Cause, Common, Lane
-from retrograde.index.processes import Ran, Thread
+from retrograde.index.processes import Ran, Span, Thread
 from retrograde.index.usercode import UserCode
 from retrograde.machine.targetdesc import RegisterValues
 from retrograde.position import format_position
@@ -79,10 +80,10 @@ class _Register(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """`size` bytes of ours before an instruction that both ran."""
+    """`size` bytes before an instruction that both ran, at an address in each."""
 
     at: int
-    address: int
+    addresses: tuple[int, int]
     size: int
 
 
@@ -276,51 +277,64 @@ class _Walk:
             loads.append([hit_of(one) for one in trace.accesses_at(position, stores=False)])
         for one, other in zip(*loads, strict=False):
             if not self._causes.is_same(one.value or 0, other.value or 0):
-                return _Memory(at, one.address or 0, one.size or 1)
+                return _Memory(at, (one.address or 0, other.address or 0), one.size or 1)
         return None
 
     async def _stored(self, value: _Memory) -> _Value | Cause | None:
-        """Return what an instruction stored, or who else wrote memory of ours."""
-        timeline = self._causes.sides[0].timeline
-        read_at = int(self._common.positions[0, value.at])
-        await timeline.seek(read_at)
+        """Return what an instruction stored, or who else wrote: in ours, or else in theirs."""
+        return await self._written(value, 0) or await self._written(value, 1)
+
+    async def _written(self, value: _Memory, number: int) -> _Value | Cause | None:
+        """Return what was stored in memory of one run, or by whom; None: the same in both."""
+        timeline, own = self._causes.sides[number].timeline, self._common.positions[number]
+        address = value.addresses[number]
+        await timeline.seek(int(own[value.at]))
         try:
-            write = await timeline.last_write(value.address, value.size)
+            write = await timeline.last_write(address, value.size)
         except UsageError:
             return None
         if write is None or write.pc is None:
-            return Cause("unknown", f"memory at {value.address:#x} that no instruction wrote")
-        own = self._common.positions[0]
+            return Cause("unknown", f"memory at {address:#x} that no instruction wrote")
         at = int(np.searchsorted(own, write.position))
         if at < len(own) and own[at] == write.position:
-            found = await self._differing(at)
-            # What theirs wrote later, and ours did not, was passed over.
-            gap = next(self._gaps(at, value.at), None)
-            return _again(gap[1]) if found is None and gap else found
-        return await self._by_others(value, write.position)
+            return await self._differing(at)
+        for gap, cause in self._gaps(0, value.at):
+            if gap == at and self._runs(write.position, number) == self._thread:
+                return _again(cause)
+        return await self._by_others(value, write.position, number)
 
-    async def _by_others(self, value: _Memory, position: int) -> Cause:
-        """Return whose a store is that is none of the thread's, or of long before."""
-        ran = self._causes.sides[0].ran
-        when = f"memory at {value.address:#x}, written at {format_position(position)}"
+    def _last_span(self, position: int, number: int) -> Span:
+        """Return what the process ran last in user mode, or runs, at a position of one run."""
+        spans = self._causes.sides[number].ran.spans
+        return spans[max(0, bisect_right(spans, position, key=lambda span: span.start) - 1)]
+
+    def _runs(self, position: int, number: int) -> Thread | None:
+        """Return which thread runs in user mode at a position of one run; None: none does."""
+        span = self._last_span(position, number)
+        return span.thread if position in range(span.start, span.stop) else None
+
+    async def _by_others(self, value: _Memory, position: int, number: int) -> Cause:
+        """Return whose a store in one run is that is none of the thread's, or of long before."""
+        ran, own = self._causes.sides[number].ran, self._common.positions[number]
+        run = " in B" if number else ""
+        when = (
+            f"memory at {value.addresses[number]:#x}, written at {format_position(position)}{run}"
+        )
         if position < ran.spans[0].start:
             return Cause("start", f"{when}, before it began: its arguments or environment")
-        of_thread = [span for span in ran.spans if span.start <= position]
-        writer = of_thread[-1]
-        if position < writer.stop:
-            if writer.thread == self._thread:
-                at = int(np.searchsorted(self._common.positions[0], position))
-                gap = next(((n, c) for n, c in self._gaps(0, value.at) if n == at), None)
-                return _again(gap[1]) if gap else Cause("unknown", f"{when}, long before")
+        thread = self._runs(position, number)
+        if thread == self._thread:
+            return Cause("unknown", f"{when}, long before")
+        if thread is not None:
             return Cause("thread", f"{when} by another thread")
         if await self._causes.is_of_kernel(int(self._common.addresses[value.at])):
             return Cause("clock", f"the time that the kernel keeps for programs: {when}")
-        at = int(np.searchsorted(self._common.positions[0], writer.stop - 1))
-        is_own = writer.thread == self._thread and at < value.at
-        if is_own and self._common.positions[0, at] == writer.stop - 1:
-            insn = await self._instruction(at)
-            if insn and insn.mnemonic in ("syscall", "int"):
-                return await self._called(at, "wrote")
+        last = self._last_span(position, number)
+        at = int(np.searchsorted(own, last.stop - 1))
+        is_own = last.thread == self._thread and at < value.at and own[at] == last.stop - 1
+        insn = await self._instruction(at) if is_own else None
+        if insn and insn.mnemonic in ("syscall", "int"):
+            return await self._called(at, "wrote")
         return Cause("thread", f"{when} by the kernel, for another")
 
     async def _instruction(self, at: int) -> Any:
