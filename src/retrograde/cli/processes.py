@@ -78,7 +78,8 @@ def _print(both: Both, found: Comparison) -> None:
     }
     parting = found.parting
     if parting is None:
-        say("No difference: both runs of the process do the same, as far as both recordings go.")
+        other = " other" if found.passed else ""
+        say(f"No{other} difference: both runs do the same, as far as both recordings go.")
         print_facts(facts)
         return
     sides = zip(both, parting.positions, parting.addresses, parting.symbols, strict=True)
