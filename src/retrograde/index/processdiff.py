@@ -228,7 +228,8 @@ class _Comparing:
             theirs = theirs._replace(addresses=self._pages.as_ours(theirs.addresses))
             met = await asyncio.to_thread(rejoin, ours, theirs)
             if met or all(len(run) <= most for run in lane.runs):
-                return met
+                # Other code in the same place is no place to go on from.
+                return met if met and any(met) else None
         return None
 
     def _has_ended(self, thread: Thread, lane: Lane) -> bool:
