@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from retrograde.portal import LoopThread
@@ -19,6 +19,7 @@ from retrograde.recording import bundle
 if TYPE_CHECKING:
     from retrograde.index.database import Answer
     from retrograde.index.origin import Step
+    from retrograde.index.processdiff import Comparison, Past
     from retrograde.index.views import Call
     from retrograde.index.writes import Store
     from retrograde.investigation.investigation import Investigation
@@ -144,6 +145,24 @@ class Recording(bundle.Recording):
         where the machine has no screen.
         """
         return self._ask(lambda one: one.screen(at))
+
+    def compare_process(
+        self, other: bundle.Recording, name: str, *, past: Collection[Past] = ()
+    ) -> Comparison:
+        """Return where what the process `name` did here parts from what it did in `other`.
+
+        A `retrograde.index.processdiff.Comparison`. Both must be indexed recordings of Linux on
+        x86_64. Differences that the host's clock made are passed over; with "inputs" in `past`
+        also those by other inputs, with "threads" those by what other threads wrote. Raises
+        UsageError where there is no such process, or several: `name#2` is the second.
+        """
+        from retrograde.investigation.investigation import Investigation
+
+        async def ask(one: Investigation) -> Comparison:
+            async with Investigation(bundle.Recording(other.folder, other.manifest)) as theirs:
+                return await one.compare_process(theirs, name, past=past)
+
+        return self._ask(ask)
 
     @functools.cached_property
     def _for_what_is_kept(self) -> bundle.Recording:

@@ -14,6 +14,7 @@ from retrograde.guests import builtin
 from retrograde.index import symbols as module
 from retrograde.index.elfpieces import Elf
 from retrograde.index.kallsyms import Symbol
+from retrograde.index.kernelplace import Memory
 from retrograde.index.programplace import Place, Stay
 from retrograde.index.store import IndexStore
 from retrograde.index.symbolfile import SymbolFile, read_symbol_file
@@ -52,7 +53,8 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         packet = b"".join(value.to_bytes(8, "little") for value in registers).hex()
         checkpoints = [Checkpoint(position=0, registers=packet, seconds=0.0)]
         has: Callable[[bytes], bool] = lambda wanted: ram.find(wanted, 0) >= 0  # noqa: E731
-        monkeypatch.setattr(module, "last_memory", lambda *_: (ram, checkpoints, has))
+        monkeypatch.setattr(module, "last_memory", lambda *_: (Memory(ram, checkpoints), has))
+        monkeypatch.setattr(module, "_kernel_at_end", lambda _: module._Kernel([], {}, {}))
 
     return put
 

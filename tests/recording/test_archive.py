@@ -170,7 +170,7 @@ def test_archive_is_a_directory(tmp_path: Path) -> None:
         (lambda m: m.pop(0), "does not begin with a manifest"),
         (lambda m: m.clear(), "is empty"),
         (lambda m: m.pop(1), "has no replay.log"),
-        (lambda m: m.pop(), "is gone"),
+        (lambda m: m.pop(), "was packed without inputs"),
         (lambda m: m.__setitem__(0, plain("manifest.json", b"{}")), "not valid"),
         (lambda m: m.__setitem__(0, plain("manifest.json", bytes(2 << 20))), "absurdly large"),
         (lambda m: m.__setitem__(1, plain("replay.log", m[1][1] + b"x")), "bytes, not"),

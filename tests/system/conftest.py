@@ -31,6 +31,13 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+def initrd(program: Path, *others: tuple[str, Path]) -> bytes:
+    """Return an archive with a program as /init, and other files by name."""
+    files = (cpio.program(name, file.read_bytes()) for name, file in (("init", program), *others))
+    devices = cpio.directory("dev"), cpio.character_device("dev/console", 5, 1)
+    return cpio.archive([*devices, *files])
+
+
 @pytest.fixture(scope="session")
 def linux(
     family: Path, probe: None, tmp_path_factory: pytest.TempPathFactory
@@ -42,12 +49,7 @@ def linux(
     except EnvironmentLacks as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("linux")
-    archive = [
-        cpio.directory("dev"),
-        cpio.character_device("dev/console", 5, 1),
-        cpio.program("init", family.read_bytes()),
-    ]
-    (folder / "initrd").write_bytes(cpio.archive(archive))
+    (folder / "initrd").write_bytes(initrd(family))
     made: dict[str, Recording] = {}
 
     def get(word: str = "") -> Recording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -208,6 +209,30 @@ def test_an_input_that_leads_elsewhere(with_disk: Path, tmp_path: Path, victim: 
     disk["layers"][0]["format"] = "qcow2"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert_error(retrograde("replay", "--force", folder), 2, "another file", image.name)
+    assert fingerprint(victim) == before
+
+
+def test_a_base_that_leads_elsewhere(with_disk: Path, tmp_path: Path, victim: Path) -> None:
+    """A stranger's manifest has the digest of an image that names another file."""
+    folder = Path(shutil.copytree(with_disk, tmp_path / "evil.retro", symlinks=True))
+    shutil.rmtree(folder / "cache")
+    (image,) = (folder / "inputs").iterdir()
+    lead_to("data file", image, victim / "notes.txt")
+    before = fingerprint(victim)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (disk,) = (one for one in manifest["machine"]["options"] if one["kind"] == "disk")
+    disk["layers"][0]["format"] = "qcow2"
+    content = image.read_bytes()
+    digest = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest["inputs"] = [{"name": image.name, **digest}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    base = image.rename(tmp_path / "base.qcow2")
+    packed = tmp_path / "evil.tar.zst"
+    assert retrograde("pack", folder, "--without-base", image.name, "-o", packed).status == 0
+    unpacked = tmp_path / "unpacked.retro"
+    done = retrograde("unpack", packed, "-o", unpacked, "--base", base)
+    assert done.status == 0, done.stderr
+    assert_error(retrograde("replay", unpacked), 2, "another file", image.name)
     assert fingerprint(victim) == before
 
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from retrograde.guests.builtin import builtin_guest
+from retrograde.index.entrypoints import handlers
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.pages import PAGE
+from retrograde.timeline.sync import open_timeline
+from retrograde.timeline.timeline import Timeline
 from tests.command import retrograde
 
 pytestmark = [
@@ -79,6 +83,58 @@ def test_debug_puts_them_where_the_code_ran(booted: Recording, linked: Path) -> 
     assert "Breakpoint 1, 0x" in said
     assert "main in section .text" in said
     assert "warning" not in said
+
+
+def test_a_recording_with_no_checkpoint_but_the_first(booted: Recording, linked: Path) -> None:
+    """There is nothing of the kernel in memory yet: the end of the recording is looked at."""
+    recording = Recording.open(booted.path)
+    shutil.rmtree(recording.cache, ignore_errors=True)
+    with open_timeline(recording, budget=2 * PAGE) as timeline:
+        (first,) = timeline.ask(_checkpoints)
+    assert first == 0
+    said = gdb(booted, "info address _stext", options=("--symbols", linked))
+    assert f'"_stext" is at {RAN:#x} ' in said
+    assert retrograde("query", booted.path, "--symbols", linked, "FROM symbols").status == 0
+    sql = "SELECT address FROM symbols WHERE name IN ('_stext', 'per_cpu_count') ORDER BY name"
+    found = [row["address"] for row in retrograde("query", "--json", booted.path, sql).json()]
+    assert found == [RAN, 0x40]
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, Path]:
+    """A guest that says nothing of itself, and its program as linked higher up."""
+    guest = builtin_guest("exceptions")
+    folder = tmp_path_factory.mktemp("silent")
+    done = retrograde("record", "-o", folder / "silent.retro", "--", *guest.qemu_args)
+    assert done.status == 0, done.stderr
+    moved, (image,) = folder / "vmlinux", guest.files
+    kernel = ("--add-symbol", "_stext=.text:0")
+    subprocess.run(["objcopy", "--change-addresses", hex(SLIDE), *kernel, image, moved], check=True)
+    return Recording.open(folder / "silent.retro"), moved
+
+
+def test_where_exceptions_are_taken_tells_where_it_ran(silent: tuple[Recording, Path]) -> None:
+    """Its handlers have the names that Linux had before 5.8."""
+    recording, moved = silent
+    options = ("--at", "end", "--symbols", moved)
+    said = gdb(recording, "info address page_fault", options=options)
+    assert f"vmlinux is moved by {-SLIDE & (1 << 64) - 1:#x}" in said
+    with open_timeline(recording, at="end") as timeline:
+        ran = timeline.ask(handlers)
+    assert f"is at {ran['page_fault']:#x} " in said
+    assert retrograde("query", recording.path, "--symbols", moved, "FROM symbols").status == 0
+    sql = "SELECT address FROM symbols WHERE name = 'page_fault'"
+    (found,) = retrograde("query", "--json", recording.path, sql).json()
+    assert found == {"address": ran["page_fault"]}
+
+
+def test_before_there_are_handlers_none_are_told(silent: tuple[Recording, Path]) -> None:
+    recording, moved = silent
+    assert "is moved" not in gdb(recording, "retro when", options=("--symbols", moved))
+
+
+async def _checkpoints(timeline: Timeline) -> list[int]:
+    return [checkpoint.position for checkpoint in timeline.store.checkpoints]
 
 
 @pytest.mark.parametrize("loading", ("retro symbols {}", "symbol-file {}", "file {}"))

@@ -164,17 +164,15 @@ async def _served(
 
 
 async def _own_names(timeline: Timeline) -> bytes | None:
-    """Return the symbols that a Linux kernel has in its own memory, as a file for gdb."""
-    from retrograde.index.kernelplace import last_ram, likeliest_table, unfold
+    """Return the symbols that the Linux kernel here has in its own memory, as a file for gdb."""
+    from retrograde.index.kernelplace import symbols_here
     from retrograde.index.symbolelf import symbol_elf
 
-    def find() -> bytes | None:
-        manifest, store = timeline.recording.manifest, timeline.store
-        ram = unfold(last_ram(store), manifest.ram.seen) if manifest.ram.seen else None
-        kernel = likeliest_table(ram, store.checkpoints) if ram else []
-        return symbol_elf(manifest.machine.target, kernel)
-
-    return await asyncio.to_thread(find)
+    manifest = timeline.recording.manifest
+    if not manifest.ram.seen:
+        return None
+    kernel = await symbols_here(timeline)
+    return await asyncio.to_thread(symbol_elf, manifest.machine.target, kernel)
 
 
 def _quoted(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrograde.cli import signals
+from retrograde.cli import processes, signals
 from retrograde.cli.arguments import recording_argument
 from retrograde.cli.output import (
     JSON_OPTION,
@@ -18,11 +18,13 @@ from retrograde.cli.output import (
     status,
     warn,
 )
+from retrograde.errors import UsageError
 from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
     from retrograde.index.aligneddiff import Call, Comparison, Parting
+    from retrograde.index.processdiff import Past
     from retrograde.index.symbols import Symbols
     from retrograde.machine.targetdesc import RegisterValues
 
@@ -37,14 +39,40 @@ Both = tuple[Recording, Recording]
     type=click.Choice(["calls"]),
     help="Compare the calls of each stack instead, without those of interrupt handlers.",
 )
+@click.option(
+    "--process",
+    metavar="NAME",
+    help="Compare what a process of Linux did in user mode, from its first instruction on.",
+)
+@click.option(
+    "--past",
+    type=click.Choice(["inputs", "threads"]),
+    multiple=True,
+    help="With --process: pass over differences by other inputs than clocks, or by threads.",
+)
 @JSON_OPTION
-def command(first: Recording, second: Recording, align: str | None, as_json: bool) -> int:
+def command(
+    first: Recording,
+    second: Recording,
+    align: str | None,
+    process: str | None,
+    past: tuple[Past, ...],
+    as_json: bool,
+) -> int:
     """Find the first position at which two recordings run another instruction.
 
     Faster and surer when both are indexed. With --align interrupts may have come at other
-    positions; both must be indexed then. Exit code 1 when they differ.
+    positions; both must be indexed then. With --process, too: what the kernel does and where
+    things were mapped is left out, and differences by the host's clock are named and passed over.
+    Exit code 1 when they differ.
     """
     both = first, second
+    if past and process is None:
+        raise UsageError("--past goes with --process.", "Name a process of both.")
+    if process is not None:
+        if align:
+            raise UsageError("--align and --process exclude each other.", "Give one of them.")
+        return processes.command(both, process, past=past, as_json=as_json)
     return _by_calls(both, as_json) if align else _by_instructions(both, as_json)
 
 

@@ -19,6 +19,7 @@ import gdb  # type: ignore[import-untyped]  # known only inside gdb
 from elfpieces import Damaged, Elf  # type: ignore[import-not-found]
 
 _ANSWER = re.compile(r"^(\w+) (0x[0-9a-f]+)$", re.M)
+_HANDLER = re.compile(r"^handler (\w+) (0x[0-9a-f]+)$", re.M)
 _AT = re.compile(r"\b(0x[0-9a-f]+)\b")
 _SECTION = re.compile(r"\]\s+0x([0-9a-f]+)->0x[0-9a-f]+ at 0x[0-9a-f]+: (\S+) ALLOC")
 _DEBUG_MODULES = Path("/usr/lib/debug/lib/modules")
@@ -37,6 +38,9 @@ _NAME = re.compile(r"[\w.]([\w.+~-]*\w)?", re.ASCII)
 _MANY = 10_000
 """Modules, or sections of one: a guest's list may go round and round."""
 _WORD = (1 << 64) - 1
+_FEWEST = 2
+"""Handlers of exceptions that must be moved by as much."""
+_PAGE = 4096
 
 
 class _Section:
@@ -54,6 +58,7 @@ class _Answer:
         found = [(name, int(value, 16)) for name, value in _ANSWER.findall(text)]
         self.anchors = {name: value for name, value in found if name != "pc"}
         self.pcs = [value for name, value in found if name == "pc"]
+        self.handlers = [(name, int(value, 16)) for name, value in _HANDLER.findall(text)]
 
 
 _is_loading = False
@@ -196,16 +201,26 @@ def load_modules(folders: Sequence[Path]) -> None:
 
 def _plan(answer: _Answer, file: Path) -> tuple[int, list[tuple[str, int]]]:
     """Return how far the file's code was moved, and the sections that were not."""
-    if not answer.anchors:
+    if not answer.anchors and not answer.handlers:
         return 0, []
     _forget()
     _quietly(f"symbol-file -readnever {_quoted(file)}")
     for name, ran in answer.anchors.items():
         linked = _address_of(name)
         if linked is not None:
-            low = [(one.name, one.start) for one in _sections_loaded() if one.start < linked // 2]
-            return (ran - linked) & _WORD, low
-    return 0, []
+            return (ran - linked) & _WORD, _below(linked)
+    places = [(ran, _address_of(name)) for name, ran in answer.handlers]
+    both = [(ran, linked) for ran, linked in places if linked is not None]
+    slides = {ran - linked for ran, linked in both}
+    # As index/entrypoints.py has it: a name may be of something else, not two of them.
+    if len(both) < _FEWEST or len(slides) > 1 or (slide := slides.pop()) % _PAGE:
+        return 0, []
+    return slide & _WORD, _below(both[0][1])
+
+
+def _below(linked: int) -> list[tuple[str, int]]:
+    """Return the sections far below an address of the code: their symbols are offsets."""
+    return [(one.name, one.start) for one in _sections_loaded() if one.start < linked // 2]
 
 
 def _is_strange(ask: Callable[[str], str], answer: _Answer, elf: Any) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import mmap
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from retrograde.errors import UsageError
 from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
 from retrograde.gdbserver.mode import MODES, ModeChoice
-from retrograde.index.kernelplace import find_anchors, last_ram, unfold, was_in_memory
+from retrograde.index.entrypoints import handlers
+from retrograde.index.kernelplace import Kernels, was_in_memory
 from retrograde.index.programplace import Piece
 from retrograde.index.programsearch import Wanted, can_search, places_here, stays_at_checkpoints
 from retrograde.investigation.bookmarks import Bookmarks
@@ -67,7 +67,7 @@ class MonitorCommands:
         self._timeline = timeline
         self._chosen_mode = mode
         self._bookmarks = Bookmarks(timeline.recording)
-        self._anchors: dict[str, int] | None = None
+        self._kernels = Kernels(timeline)
         self._commands: dict[str, Callable[[str], Awaitable[str]]] = {
             "when": self._when,
             "seek": self._seek,
@@ -219,17 +219,19 @@ class MonitorCommands:
         return f"{format_position(write.position)}: {who} wrote {change}\n"
 
     async def _kernel(self, _rest: str) -> str:
-        """List the kernel's anchors, and places where code ran: gdb looks for names there."""
-        if self._anchors is None:
-            ram = await self._last_memory()
-            checkpoints = self._timeline.store.checkpoints
-            self._anchors = await asyncio.to_thread(find_anchors, ram, checkpoints)
+        """List the kernel's anchors, its handlers, and places where code ran.
+
+        gdb looks for the names there. The kernel is the one that is current at the cursor.
+        """
+        ran = await handlers(self._timeline)
+        anchors = await self._kernels.anchors(ran)
         view = self._timeline.view
         met = {
             view.decode(checkpoint.registers.encode())[view.isa.pc]
             for checkpoint in self._timeline.store.checkpoints
         }
-        rows = [f"{name} {address:#x}\n" for name, address in self._anchors.items()]
+        rows = [f"{name} {address:#x}\n" for name, address in anchors.items()]
+        rows += [f"handler {name} {address:#x}\n" for name, address in ran.items()]
         return "".join((*rows, *(f"pc {pc:#x}\n" for pc in sorted(met))))
 
     async def _program(self, rest: str) -> str:
@@ -264,11 +266,6 @@ class MonitorCommands:
             return "unknown\n"
         store = self._timeline.store
         return "yes\n" if await asyncio.to_thread(was_in_memory, store, content) else "no\n"
-
-    async def _last_memory(self) -> mmap.mmap:
-        """Return the RAM of the last checkpoint, unfolded aside: gdb is told meanwhile to wait."""
-        image = last_ram(self._timeline.store)
-        return await asyncio.to_thread(unfold, image, self._timeline.recording.manifest.ram.bytes)
 
     async def _screen(self, _rest: str) -> str:
         picture = await self._timeline.screen()

@@ -3,7 +3,7 @@
 The kernel's are those of a file the user gives, moved to where the kernel ran; else those that
 the guest's kernel keeps in its own memory (see `kallsyms`); else those of the program the
 machine was started with. Symbols of user programs are added, where processes had them.
-Memory is that of checkpoints: no machine is run where the recording has them.
+Memory is that of checkpoints: no machine is run where a kernel is found at the last one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import hashlib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrograde.errors import RetrogradeError, UsageError
+from retrograde.index.entrypoints import handlers, moved_by
 from retrograde.index.kallsyms import ANCHORS, Symbol
 from retrograde.index.kernelplace import (
+    Memory,
     anchors_of,
     anchors_told,
     last_memory,
@@ -54,6 +59,7 @@ _REACH: Final = 1 << 20
 """Bytes after a symbol of unknown size that may still belong to it."""
 _MAKER_LIMIT: Final = 4000
 _BETWEEN: Final = "; "
+_WORD: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -188,8 +194,11 @@ class _Built:
 
     def _build_kernel(self, given: Sequence[SymbolFile]) -> None:
         recording = self._recording
-        ram, checkpoints, has = last_memory(recording, self._progress)
-        kernel = likeliest_table(ram, checkpoints)
+        memory, has = last_memory(recording, self._progress)
+        found = _kernel_in(memory)
+        if not found.is_known and recording.manifest.ram.seen:
+            found = _kernel_at_end(recording)
+        kernel = found.symbols
         self.rows = [row for row in self.rows if row.module is not None]
         file = given[0] if given else None
         if file is None and not kernel:
@@ -200,11 +209,17 @@ class _Built:
         if file is None:
             self.rows += rows_of(kernel, {})
             return
-        slide = _slide(file, anchors_of(kernel) or anchors_told(ram, checkpoints))
+        slide = _slide(file, found)
         if recording.manifest.ram.seen:
             self.troubles += _check(file, kernel, has, slide)
-        symbols = [one._replace(address=one.address + slide) for one in file.symbols]
-        sizes = {address + slide: size for address, size in file.sizes.items()}
+        # What is below the image, the per-cpu section's, are offsets and no addresses.
+        image = min((one.address for one in file.symbols if one.type in "Tt"), default=0)
+
+        def moved(address: int) -> int:
+            return address + slide & _WORD if address >= image else address
+
+        symbols = [one._replace(address=moved(one.address)) for one in file.symbols]
+        sizes = {moved(address): size for address, size in file.sizes.items()}
         self.rows += rows_of(symbols, sizes)
 
     def _add_programs(self, programs: Sequence[SymbolFile]) -> None:
@@ -221,6 +236,44 @@ class _Built:
                 self.troubles.append(
                     f"{program.name} was not seen mapped in any process: its names are not used."
                 )
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """What the kernel that ran says of itself: symbols, anchors, and where it takes exceptions."""
+
+    symbols: Sequence[Symbol]
+    anchors: Mapping[str, int]
+    handlers: Mapping[str, int]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its memory tells of it."""
+        return bool(self.symbols or self.anchors)
+
+
+def _kernel_in(memory: Memory) -> _Kernel:
+    kernel = likeliest_table(memory)
+    return _Kernel(kernel, anchors_of(kernel) or anchors_told(memory), {})
+
+
+def _kernel_at_end(recording: Recording) -> _Kernel:
+    """Return what is known of the kernel at the end: there may be few checkpoints."""
+
+    async def search() -> _Kernel:
+        async with await Timeline.open(recording, at=recording.end, replayers=1) as timeline:
+
+            def find(ram: NDArray[np.uint8]) -> _Kernel:
+                return _kernel_in(Memory(ram.tobytes(), timeline.store.checkpoints))
+
+            found = await timeline.in_ram(find)
+            return replace(found, handlers=await handlers(timeline))
+
+    loop = LoopThread()
+    try:
+        return loop.run(search())
+    finally:
+        loop.close()
 
 
 def _search(
@@ -300,14 +353,16 @@ def _digest(file: Path) -> str:
     return f"{name} (SHA-256 {hashlib.sha256(content).hexdigest()})"
 
 
-def _slide(given: SymbolFile, ran: dict[str, int]) -> int:
+def _slide(given: SymbolFile, kernel: _Kernel) -> int:
     """Return how far from where it was linked the kernel ran (KASLR)."""
-    linked = anchors_of(given.symbols)
-    both = (name for name in ANCHORS if name in ran and name in linked)
-    return next((ran[name] - linked[name] for name in both), 0)
+    linked = {symbol.name: symbol.address for symbol in given.symbols}
+    for name in ANCHORS:
+        if name in kernel.anchors and name in linked:
+            return kernel.anchors[name] - linked[name]
+    return moved_by(kernel.handlers, linked) or 0
 
 
-def _check(given: SymbolFile, kernel: list[Symbol], has: Has, slide: int) -> list[str]:
+def _check(given: SymbolFile, kernel: Sequence[Symbol], has: Has, slide: int) -> list[str]:
     """Say in words why the symbols in a file are not those of the program that ran."""
     if given.note:
         return [] if has(given.note) else [_strange(given)]

@@ -15,13 +15,15 @@ and kept for the next one; what the index on disk has become meanwhile is taken 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from retrograde.errors import UsageError
 from retrograde.index.hints import IndexHints
 from retrograde.index.origin import Step, origin, origin_of_register
+from retrograde.index.processdiff import Comparison, Past, compare_processes
+from retrograde.index.processes import Processes
 from retrograde.index.symbols import Symbols, name_here
 from retrograde.index.views import Call
 from retrograde.index.writes import Store, row_of, stores_to
@@ -145,6 +147,25 @@ class Investigation:
         """Return what was on the guest's screen; UsageError where the machine has none."""
         async with await self._look(at) as timeline:
             return await timeline.screen()
+
+    async def compare_process(
+        self,
+        other: Investigation,
+        name: str,
+        *,
+        past: Collection[Past] = (),
+        progress: Callable[[str], None] = lambda _text: None,
+    ) -> Comparison:
+        """Return where what a process did here parts from what it did in another recording.
+
+        See `compare_processes`; `progress` is told in words what is being done.
+        """
+        progress("reading the index")
+        ours, theirs = [await asyncio.to_thread(Processes, one.recording) for one in (self, other)]
+        async with await self._look(0) as here, await other._look(0) as there:
+            return await compare_processes(
+                (ours, theirs), (here, there), name, past=past, progress=progress
+            )
 
     async def name(self, pc: int, position: int) -> str | None:
         """Return the name, as in `function+0x12`, of the code at `pc` as it is at a position."""

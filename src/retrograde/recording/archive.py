@@ -1,8 +1,9 @@
 """One file out of a recording and back: tar compressed with zstd.
 
 The archive holds the manifest, the files it names and all inputs (linked ones too),
-never the cache. Unpacking trusts nothing: members are regular files with expected
-names, each is as long as the manifest says, all of them fit on the disk, and digests
+never the cache. Inputs may be left out, which the manifest still names by size and digest;
+whoever unpacks it brings them. Unpacking trusts nothing: members are regular files with
+expected names, each is as long as the manifest says, all of them fit on the disk, and digests
 are checked before the recording takes its final name.
 """
 
@@ -15,12 +16,14 @@ import os
 import shutil
 import sys
 import tarfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from retrograde.errors import EnvironmentLacks, ManifestError, RecordingError, UsageError
+from retrograde.recording.bases import put_in
 from retrograde.recording.bundle import (
     INPUTS,
     MANIFEST,
@@ -67,20 +70,30 @@ QUOTED = 200
 _REMEDY = "Take the file from its source again."
 
 
-def pack(recording: Recording, target: Path) -> None:
+def pack(recording: Recording, target: Path, *, without: Collection[str] = ()) -> None:
     """Write `recording` as one file; raises UsageError when `target` is there.
 
-    The same recording always gives the same bytes. One that was never finished is
-    packed with the digests it lacks. Raises RecordingError when it is damaged.
+    Inputs named in `without` stay behind. The same recording always gives the same bytes. One
+    that was never finished is packed with the digests it lacks. Raises RecordingError when it
+    is damaged, UsageError for a name that no input has.
     """
     _check_free(target)
+    names = [entry.name for entry in recording.manifest.inputs]
+    for name in without:
+        if name not in names:
+            raise UsageError(
+                f"{recording.name} has no input {name}.", f"Its inputs are: {', '.join(names)}."
+            )
     with contextlib.ExitStack() as opened:
-        _pack(recording, target, opened)
+        _pack(recording, target, without, opened)
 
 
-def _pack(recording: Recording, target: Path, opened: contextlib.ExitStack) -> None:
+def _pack(
+    recording: Recording, target: Path, without: Collection[str], opened: contextlib.ExitStack
+) -> None:
     manifest = recording.manifest
-    inputs = {entry: opened.enter_context(recording.open_input(entry)) for entry in manifest.inputs}
+    taken = [entry for entry in manifest.inputs if entry.name not in without]
+    inputs = {entry: opened.enter_context(recording.open_input(entry)) for entry in taken}
     names = manifest.own_files()
     own = {name: opened.enter_context(recording.open_own(name)) for name in names}
     # What was compared is what is packed: nothing is opened twice.
@@ -102,12 +115,13 @@ def _pack(recording: Recording, target: Path, opened: contextlib.ExitStack) -> N
             _add(tar, file, name)
 
 
-def unpack(archive: Path, target: Path) -> Recording:
+def unpack(archive: Path, target: Path, *, bases: Sequence[Path] = ()) -> Recording:
     """Restore a packed recording as the directory `target` and open it.
 
-    Raises UsageError when `target` is there, RecordingError (ManifestError) when the
-    archive is damaged or holds what a recording does not, EnvironmentLacks when it is
-    more than the disk holds.
+    `bases` are inputs it was packed without, which are known by their digests. Raises
+    UsageError when `target` is there or a base is none, RecordingError (ManifestError) when
+    the archive is damaged, holds what a recording does not, or lacks what no base is,
+    EnvironmentLacks when it is more than the disk holds.
     """
     final = target.absolute()
     folder = final.with_name(final.name + PARTIAL)
@@ -117,7 +131,7 @@ def unpack(archive: Path, target: Path) -> Recording:
     try:
         with disk_errors_named(folder):
             (folder / INPUTS).mkdir()
-        _extract(archive, folder)
+        put_in(bases, _extract(archive, folder), folder, archive)
         recording = Recording.open(folder)
         recording.check_digests()
         recording.check_inputs()
@@ -157,7 +171,8 @@ def _add(tar: tarfile.TarFile, file: BinaryIO, name: str) -> None:
     tar.addfile(info, file)
 
 
-def _extract(archive: Path, folder: Path) -> None:
+def _extract(archive: Path, folder: Path) -> dict[str, FileDigest]:
+    """Unpack all members; return what the manifest names and the archive does not hold."""
     allowed: dict[str, FileDigest] | None = None
     try:
         with (
@@ -184,6 +199,7 @@ def _extract(archive: Path, folder: Path) -> None:
         ) from error
     if allowed is None:
         raise RecordingError(f"{archive} is empty.", _REMEDY)
+    return allowed
 
 
 def _take_manifest(

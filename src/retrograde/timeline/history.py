@@ -15,6 +15,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.traps import Trap
@@ -34,7 +37,7 @@ from retrograde.timeline.seat import Seat
 from retrograde.timeline.store import CheckpointStore
 from retrograde.timeline.survey import DEFAULT_BUDGET
 from retrograde.timeline.taken import traps_at
-from retrograde.timeline.trace import Trace, trace
+from retrograde.timeline.trace import Trace, addresses, trace
 
 SCANS_KEPT = 4
 """Sets of break- and watchpoints whose hits are remembered: a debugger adds one of its own to
@@ -210,3 +213,10 @@ class History:
             self._taken = {position: found}
             return found
         return self._taken[position]
+
+    async def addresses(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return the linear addresses of the instructions from `start` to before `stop`.
+
+        Raises UsageError for more than LONGEST positions.
+        """
+        return await self.pool.work(lambda seat: addresses(seat, start, stop))

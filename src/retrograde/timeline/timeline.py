@@ -449,6 +449,10 @@ class Timeline:
         """
         return await self.history.taken(self._position)
 
+    async def addresses(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return the instructions' addresses from `start` to before `stop`; see `History`."""
+        return await self.history.addresses(start, stop)
+
     # -- break- and watchpoints --------------------------------------------------------
 
     def add_breakpoint(

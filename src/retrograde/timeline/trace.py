@@ -55,14 +55,25 @@ class Trace:
 
 async def trace(seat: Seat, start: int, stop: int) -> Trace:
     """Replay from `start` to `stop`, at most LONGEST positions, and return what happened."""
-    if not 0 <= start <= stop <= start + LONGEST:
-        raise UsageError(
-            f"From {start:_} to {stop:_} cannot be traced.",
-            f"Give two positions at most {LONGEST:_} apart, the smaller one first.",
-        )
+    _check(start, stop)
     wanted = Wanted(watches=(_EVERYWHERE,), steps=True)
     async with observe(seat, wanted, start, stop) as seen:
         (accesses, is_whole), pcs = seen.hits(), seen.pcs()
     if not is_whole and stop - start > 1:
         return await trace(seat, (start + stop) // 2, stop)
     return Trace(start, stop, pcs, accesses)
+
+
+async def addresses(seat: Seat, start: int, stop: int) -> NDArray[np.uint64]:
+    """Replay as `trace` does, and return the linear addresses of the instructions alone."""
+    _check(start, stop)
+    async with observe(seat, Wanted(steps=True), start, stop) as seen:
+        return seen.pcs()
+
+
+def _check(start: int, stop: int) -> None:
+    if not 0 <= start <= stop <= start + LONGEST:
+        raise UsageError(
+            f"From {start:_} to {stop:_} cannot be traced.",
+            f"Give two positions at most {LONGEST:_} apart, the smaller one first.",
+        )
