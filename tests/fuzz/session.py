@@ -60,7 +60,6 @@ async def converse(data: bytes, cache: Path) -> None:
     assert not any(isinstance(one, Garbled) for one in said), said
     assert all(isinstance(one, Packet | Ack | Nack) for one in said), said
     assert sum(one[:1] != b"O" or one == b"OK" for one in answers) <= requests
-    assert not timeline.stops
     assert 0 <= timeline.position <= END
     assert failures == []
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -107,9 +107,9 @@ def test_what_was_indexed_meanwhile_is_seen(recording: Recording) -> None:
     write_calls(recording)
     asked = retrograde.open(recording.path)
     assert len(asked.calls("idle")) == 1
-    kept = asked._tables()
+    kept = asked._open().investigation.tables()
     assert asked.query("SELECT count(*) FROM calls").all() == [(3,)]
-    assert asked._tables() is kept
+    assert asked._open().investigation.tables() is kept
     IndexStore(recording).drop("calls")
     assert not kept.is_current
     assert asked.query("SELECT count(*) FROM calls").all() == [(0,)]

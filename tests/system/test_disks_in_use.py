@@ -127,7 +127,7 @@ async def test_checkpoints_stand_between_the_requests(recording, monkeypatch):
 
 
 async def test_where_no_checkpoint_can_be_made_the_way_is_longer_and_right(recording, monkeypatch):
-    async def never(_replayer, _facts):
+    async def never(_replayer, _facts, _end):
         return False
 
     monkeypatch.setattr(survey, "run_until_quiet", never)

@@ -38,7 +38,7 @@ async def test_any_seed_on_any_guest(recorded, qemu, seed, guest):
 
 @pytest.mark.qemu
 async def test_without_a_probe_movements_are_compared(recorded, qemu, monkeypatch):
-    monkeypatch.setattr("retrograde.timeline.timeline.probes_for", lambda *_, **__: [])
+    monkeypatch.setattr("retrograde.timeline.history.probes_for", lambda *_, **__: [])
     result = await compare_randomly(recorded("stacks"), qemu, count=20, seed=3)
     assert set(result.kinds) <= {"seek", "step", "step_back"}
 

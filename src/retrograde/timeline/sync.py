@@ -245,6 +245,10 @@ class SyncTimeline:
         """Return the interrupts and exceptions that were taken here, right before the position."""
         return self._loop.run(self._timeline.taken())
 
+    def addresses(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return the instructions' addresses from `start` to before `stop`."""
+        return self._loop.run(self._timeline.addresses(start, stop))
+
     def add_breakpoint(
         self, pc: int, conditions: Conditions = (), checks: Sequence[Check] = ()
     ) -> int:
