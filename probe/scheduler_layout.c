@@ -185,7 +185,8 @@ bool find_layout(void)
     uint8_t *cpu = malloc(CPU_BYTES);
     bool found;
 
-    if (!vmstate_cpu_common || !timers_state || !icount_update || !cpu_exit) {
+    if (!vmstate_cpu_common || !timers_state || !icount_update || !cpu_exit ||
+        !x86_cpu_exec_halt || !x86_cpu_exec_interrupt || !x86_cpu_do_interrupt) {
         refuse("this QEMU does not export what it needs");
         free(cpu);
         return false;
