@@ -129,7 +129,7 @@ static bool changes_to(unsigned vcpu)
  */
 static void forget_kicks(unsigned running)
 {
-    for (unsigned i = 0; i < vcpu_count; i++) {
+    for (unsigned i = 0; at.request && i < vcpu_count; i++) {
         if (i != running) {
             __atomic_store_n(&FIELD(vcpus[i], uint8_t, at.request), 0, __ATOMIC_RELAXED);
         }
@@ -192,7 +192,7 @@ static void check_once(cpu_state *cpu)
     if (!replay_mutex_locked() || current_cpu != cpu ||
         FIELD(cpu, int64_t, at.budget) != left_of_budget(cpu) ||
         FIELD(cpu, int32_t, at.exception) != -1) {
-        give_up("this QEMU does not run its vCPUs as expected");
+        give_up("a vCPU's slice does not begin as this QEMU should begin it");
     }
     if (!silence_kick_timer()) {
         exit(1);
@@ -249,7 +249,7 @@ static void vcpu_ready(CALLBACK_WITH(unsigned vcpu))
     }
     vcpus[vcpu] = cpu;
     if (!known++ && !exchange_hooks(cpu, &ours, &theirs)) {
-        give_up("this QEMU does not run its vCPUs as expected");
+        give_up("the functions that run a vCPU are not where this QEMU should have them");
     }
 }
 

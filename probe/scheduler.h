@@ -30,7 +30,7 @@ typedef struct cpu_state cpu_state;
 struct cpu_layout {
     size_t halted, interrupts, exception; /* uint32_t, uint32_t, int32_t */
     size_t budget, extra, low;            /* int64_t, int64_t, uint16_t */
-    size_t request;                       /* the byte that asks it to leave its slice */
+    size_t request; /* the byte that asks it to leave its slice; 0: none does for all */
 };
 extern struct cpu_layout at;
 extern volatile int64_t *executed; /* instructions that all vCPUs have executed */

@@ -25,9 +25,11 @@ OF_QEMU extern const char *const vmstate_cpu_common[];
 OF_QEMU extern int64_t timers_state[];
 OF_QEMU extern void icount_update(void *cpu);
 OF_QEMU extern void cpu_exit(void *cpu);
+OF_QEMU extern void tcg_kick_vcpu_thread(cpu_state *);
+OF_QEMU extern void tcg_x86_init(void);
+OF_QEMU extern void x86_translate_code(void);
+OF_QEMU extern void breakpoint_handler(cpu_state *);
 OF_QEMU extern bool x86_cpu_exec_halt(cpu_state *);
-OF_QEMU extern bool x86_cpu_exec_interrupt(cpu_state *, int);
-OF_QEMU extern void x86_cpu_do_interrupt(cpu_state *);
 
 struct cpu_layout at;
 volatile int64_t *executed;
@@ -72,8 +74,8 @@ static bool is_named(const void *const *pointer, const char *name)
 }
 
 /* A description of a structure begins with its name; one of its first words leads to its
- * fields, another to descriptions of more. Fields begin with their name, a word for errors
- * and the offset (include/migration/vmstate.h). */
+ * fields, another to descriptions of more. A field begins with its name
+ * (include/migration/vmstate.h). */
 static const void *const *led_to(const void *const *description, const char *name)
 {
     for (unsigned i = 1; i < 16; i++) {
@@ -89,10 +91,28 @@ static const void *const *led_to(const void *const *description, const char *nam
     return NULL;
 }
 
+/* Which word of a field's description is the offset: the one in which two fields of one type
+ * differ, besides their names. */
+static size_t offset_word(const void *const *one, const void *const *other)
+{
+    size_t found = 0;
+
+    for (size_t i = 1; i < 8; i++) {
+        if (one[i] != other[i]) {
+            if (found || (size_t)one[i] >= CPU_BYTES || (size_t)other[i] >= CPU_BYTES) {
+                return 0;
+            }
+            found = i;
+        }
+    }
+    return found;
+}
+
 static bool find_described(void)
 {
     const void *const *common = (const void *const *)vmstate_cpu_common;
     const void *const *halted, *const *interrupts = NULL, *const *more, *const *exception;
+    size_t offset;
 
     if (!is_qemus(common, 16 * sizeof(*common)) || !is_named(common, "cpu_common")) {
         return false;
@@ -103,36 +123,14 @@ static bool find_described(void)
     for (unsigned i = 1; halted && i < 32 && !interrupts; i++) {
         interrupts = is_named(halted + i, "interrupt_request") ? halted + i : NULL;
     }
-    if (!interrupts || !exception) {
+    offset = interrupts ? offset_word(halted, interrupts) : 0;
+    if (!offset || !exception) {
         return false;
     }
-    at.halted = (size_t)halted[2];
-    at.interrupts = (size_t)interrupts[2];
-    at.exception = (size_t)exception[2];
-    return at.halted < CPU_BYTES && at.interrupts < CPU_BYTES && at.exception < CPU_BYTES;
-}
-
-/* cpu_exit asks a vCPU to leave and raises the upper half of the counter that translated code
- * counts down; the lower half is what is left of a vCPU's budget. */
-static bool find_counter(uint8_t *cpu)
-{
-    unsigned counters = 0, requests = 0;
-
-    memset(cpu, 0, CPU_BYTES);
-    cpu_exit(cpu);
-    for (size_t i = 0; i < CPU_BYTES; i += sizeof(uint16_t)) {
-        uint16_t half;
-
-        memcpy(&half, cpu + i, sizeof(half));
-        if (half == UINT16_MAX) {
-            at.low = i ^ sizeof(half);
-            counters++;
-        } else if (half) {
-            at.request = cpu[i] ? i : i + 1;
-            requests++;
-        }
-    }
-    return counters == 1 && requests == 1 && cpu[at.request] == 1;
+    at.halted = (size_t)halted[offset];
+    at.interrupts = (size_t)interrupts[offset];
+    at.exception = (size_t)exception[offset];
+    return at.exception < CPU_BYTES;
 }
 
 /* What icount_update adds to the count of all, with `amount` in memory at `offset`. */
@@ -153,19 +151,22 @@ static int64_t update_with(uint8_t *cpu, size_t offset, int64_t amount, size_t s
             }
             executed = &timers_state[i];
             change = difference;
-            timers_state[i] = before[i];
         }
+    }
+    if (executed) {
+        *executed = before[executed - timers_state];
     }
     return change;
 }
 
-/* Executed is the budget without what is left of it: each of the three fields shows in what
- * the count makes of it. */
+/* Executed is the budget without what is left of it, which is in two fields, one of 64 bits
+ * and the counter of 16 that translated code counts down: each shows in what the count makes
+ * of it. */
 static bool find_budget(uint8_t *cpu)
 {
-    unsigned budgets = 0, extras = 0;
+    unsigned budgets = 0, extras = 0, counters = 0;
 
-    for (size_t i = 0; i + sizeof(int64_t) <= CPU_BYTES; i += sizeof(int64_t)) {
+    for (size_t i = 0; i < CPU_BYTES; i += sizeof(int64_t)) {
         int64_t change = update_with(cpu, i, AMOUNT, sizeof(int64_t));
 
         if (change == AMOUNT) {
@@ -176,7 +177,38 @@ static bool find_budget(uint8_t *cpu)
             extras++;
         }
     }
-    return budgets == 1 && extras == 1 && update_with(cpu, at.low, 4711, 2) == -4711;
+    for (size_t i = 0; i < CPU_BYTES; i += sizeof(uint16_t)) {
+        if ((i < at.extra || i >= at.extra + sizeof(int64_t)) &&
+            update_with(cpu, i, 4711, sizeof(uint16_t)) == -4711) {
+            at.low = i;
+            counters++;
+        }
+    }
+    return budgets == 1 && extras == 1 && counters == 1;
+}
+
+/*
+ * Where kicking one vCPU asks all to leave, the byte that asks: what cpu_exit makes 1, beside
+ * the upper half of the counter. Later QEMUs, which have a function of its own to kick one,
+ * raise that half alone, and nothing has to be taken back.
+ */
+static bool find_request(uint8_t *cpu)
+{
+    unsigned requests = 0;
+
+    if (tcg_kick_vcpu_thread) {
+        return true;
+    }
+    memset(cpu, 0, CPU_BYTES);
+    cpu_exit(cpu);
+    memset(cpu + (at.low & ~(size_t)3), 0, sizeof(uint32_t));
+    for (size_t i = 0; i < CPU_BYTES; i++) {
+        if (cpu[i]) {
+            at.request = i;
+            requests++;
+        }
+    }
+    return requests == 1 && cpu[at.request] == 1;
 }
 
 /* To be called before the machine is made, while nobody else looks at the count. */
@@ -186,13 +218,13 @@ bool find_layout(void)
     bool found;
 
     if (!vmstate_cpu_common || !timers_state || !icount_update || !cpu_exit ||
-        !x86_cpu_exec_halt || !x86_cpu_exec_interrupt || !x86_cpu_do_interrupt) {
+        !x86_cpu_exec_halt || !x86_translate_code || !tcg_x86_init || !breakpoint_handler) {
         refuse("this QEMU does not export what it needs");
         free(cpu);
         return false;
     }
     dl_iterate_phdr(keep_parts, NULL);
-    found = cpu && find_described() && find_counter(cpu) && find_budget(cpu);
+    found = cpu && find_described() && find_budget(cpu) && find_request(cpu);
     free(cpu);
     if (!found) {
         refuse("the vCPUs of this QEMU are not made as expected");
@@ -213,25 +245,28 @@ static size_t place_of(void *const *words, size_t count, const void *target)
 
 /*
  * The target's table of functions for TCG, told by those of its functions that are exported.
- * Between `restore_state_to_opc` and `debug_excp_handler` it has the two that are called
- * when a vCPU begins and ends a slice; they come before `do_interrupt`.
+ * It begins with `initialize` and `translate_code`; the two that are called when a vCPU
+ * begins and ends a slice come right before `debug_excp_handler`, the fifth and sixth or, with
+ * `get_tb_cpu_state` among them, the sixth and seventh.
  */
-static void **find_table(void *const *class, size_t words, size_t *place)
+static void **find_table(void *const *class, size_t words, size_t *place, size_t *enter,
+                         size_t *halt)
 {
     for (size_t i = 0; i < words; i++) {
         void **table = class[i];
-        size_t deliver, interrupt, halt;
+        size_t first, debug;
 
         if (!is_qemus(table, TABLE_WORDS * sizeof(*table))) {
             continue;
         }
-        deliver = place_of(table, TABLE_WORDS, (void *)x86_cpu_do_interrupt);
-        interrupt = place_of(table, TABLE_WORDS, (void *)x86_cpu_exec_interrupt);
-        halt = place_of(table, TABLE_WORDS, (void *)x86_cpu_exec_halt);
-        if (deliver >= 3 && interrupt == deliver + 1 && halt == deliver + 2 &&
-            halt < TABLE_WORDS && is_qemus(table[deliver - 3], 1) &&
-            is_qemus(table[deliver - 2], 1) && is_qemus(table[deliver - 1], 1)) {
+        first = place_of(table, TABLE_WORDS, (void *)tcg_x86_init);
+        debug = place_of(table, TABLE_WORDS, (void *)breakpoint_handler);
+        *halt = place_of(table, TABLE_WORDS, (void *)x86_cpu_exec_halt);
+        if ((debug == first + 6 || debug == first + 7) && *halt < TABLE_WORDS &&
+            table[first + 1] == (void *)x86_translate_code && is_qemus(table[debug - 2], 1) &&
+            is_qemus(table[debug - 1], 1)) {
             *place = i;
+            *enter = debug - 2;
             return table;
         }
     }
@@ -243,21 +278,20 @@ bool exchange_hooks(cpu_state *cpu, const struct hooks *ours, struct hooks *thei
 {
     void **class = *(void ***)cpu; /* Object.class, which is first (include/qom/object.h) */
     void **table, **copy;
-    size_t place, deliver;
+    size_t place, enter, halt;
 
-    table = find_table(class, malloc_usable_size(class) / sizeof(*class), &place);
+    table = find_table(class, malloc_usable_size(class) / sizeof(*class), &place, &enter, &halt);
     copy = table ? malloc(TABLE_WORDS * sizeof(*copy)) : NULL;
     if (!copy) {
         return false;
     }
     memcpy(copy, table, TABLE_WORDS * sizeof(*copy));
-    deliver = place_of(table, TABLE_WORDS, (void *)x86_cpu_do_interrupt);
-    theirs->enter = (void (*)(cpu_state *))table[deliver - 3];
-    theirs->leave = (void (*)(cpu_state *))table[deliver - 2];
+    theirs->enter = (void (*)(cpu_state *))table[enter];
+    theirs->leave = (void (*)(cpu_state *))table[enter + 1];
     theirs->halt = x86_cpu_exec_halt;
-    copy[deliver - 3] = (void *)ours->enter;
-    copy[deliver - 2] = (void *)ours->leave;
-    copy[deliver + 2] = (void *)ours->halt;
+    copy[enter] = (void *)ours->enter;
+    copy[enter + 1] = (void *)ours->leave;
+    copy[halt] = (void *)ours->halt;
     class[place] = copy;
     return true;
 }
