@@ -203,22 +203,53 @@ static void check_once(cpu_state *cpu)
     ready = true;
 }
 
+/*
+ * In a replay, whether the one whose turn it is has been here before with nothing to do. The
+ * main loop has had its chance then, and the slice is over, because the turn may be another's.
+ */
+static bool has_waited(void)
+{
+    static uint64_t waits_at;
+    uint64_t here = log_offset();
+
+    if (replay_mode != MODE_PLAY) {
+        return false;
+    }
+    if (here != waits_at) {
+        waits_at = here;
+        return false;
+    }
+    waits_at = 0;
+    wait_for_main_loop();
+    return true;
+}
+
 static bool leaves_halt(cpu_state *cpu)
 {
     check_once(cpu);
-    return may_run(cpu) && theirs.halt(cpu);
+    if (!may_run(cpu)) {
+        return false;
+    }
+    if (theirs.halt(cpu)) {
+        return true;
+    }
+    has_waited();
+    return false;
 }
 
 static void slice_begins(cpu_state *cpu)
 {
     check_once(cpu);
     turned_away = !may_run(cpu);
+    if (!turned_away) {
+        set_budget(cpu);
+        turned_away = !FIELD(cpu, int64_t, at.budget) && has_waited();
+    }
     if (turned_away) {
         kept_exception = FIELD(cpu, int32_t, at.exception);
         FIELD(cpu, int32_t, at.exception) = LEAVE;
         return;
     }
-    set_budget(cpu);
     theirs.enter(cpu);
 }
 
@@ -248,6 +279,9 @@ static void vcpu_ready(CALLBACK_WITH(unsigned vcpu))
         give_up("QEMU's vCPUs are not those that were asked for");
     }
     vcpus[vcpu] = cpu;
+    if (!known) {
+        begin_waiting();
+    }
     if (!known++ && !exchange_hooks(cpu, &ours, &theirs)) {
         give_up("the functions that run a vCPU are not where this QEMU should have them");
     }
@@ -257,7 +291,7 @@ static bool exports_enough(void)
 {
     return &current_cpu && qemu_get_cpu && cpu_has_work && &replay_mode && &replay_file &&
            replay_mutex_locked && replay_next_event_is && replay_get_instructions &&
-           replay_save_instructions && qemu_clock_deadline_ns_all && icount_round;
+           replay_save_instructions && qemu_clock_deadline_ns_all && icount_round && can_wait();
 }
 
 PROBE_EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, char **argv)

@@ -52,6 +52,11 @@ void note_switch(uint64_t offset, unsigned vcpu);
 bool take_schedule(int fd, unsigned vcpus);
 unsigned scheduled_at(uint64_t offset);
 
+/* scheduler_wait.c */
+bool can_wait(void);
+void begin_waiting(void);
+void wait_for_main_loop(void);
+
 /* policy.c */
 struct policy {
     uint64_t quantum; /* instructions */

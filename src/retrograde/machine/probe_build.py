@@ -23,7 +23,8 @@ SOURCES = (
 )
 HEADERS = ("probe.h", "probe_page.h", "qemu_plugin_abi.h")
 SCHEDULER_SOURCES = (
-    *("scheduler.c", "scheduler_layout.c", "scheduler_timer.c", "schedule.c", "policy.c"),
+    *("scheduler.c", "scheduler_layout.c", "scheduler_timer.c", "scheduler_wait.c"),
+    *("schedule.c", "policy.c"),
 )
 SCHEDULER_HEADERS = ("scheduler.h", "qemu_plugin_abi.h")
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
