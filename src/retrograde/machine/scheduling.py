@@ -111,7 +111,7 @@ def require_scheduler(qemu: Path) -> Path:
         said = done if "scheduler:" in done or not said else said
     raise EnvironmentLacks(
         f"{qemu.name} cannot run several processors in turns.",
-        "Install QEMU 10.0 or later built with plugins and modules, or use -smp 1.",
+        "Install QEMU 10.0 or later built with plugins and modules; one processor needs none.",
         detail=said,
     )
 
