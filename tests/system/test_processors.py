@@ -61,6 +61,7 @@ def test_two_in_order(two: Recording, scheduled: Qemu) -> None:
     result = _compared(two, scheduled, 24)
     assert result.positions == 24
     assert result.after_load == 11
+    assert result.in_place
     assert result.changes > 100
 
 

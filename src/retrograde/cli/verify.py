@@ -177,7 +177,8 @@ def _facts(verdict: Verdict) -> dict[str, str]:
         )
         if several.checkpoint is not None:
             facts["loaded"] = (
-                f"at {format_position(several.checkpoint)}, in place and in a new process: "
+                f"at {format_position(several.checkpoint)}, "
+                f"{'in place and ' if several.in_place else ''}in a new process: "
                 f"equal at the {several.after_load} after it"
             )
     if verdict.seed is not None:

@@ -34,7 +34,8 @@ Report = Callable[[str], None]
 class ProcessorsResult(msgspec.Struct, kw_only=True):
     """`positions` were compared after a fresh start, `after_load` of them also after loads.
 
-    `checkpoint` is the position of that. `changes` are those from one processor to another.
+    `checkpoint` is the position of that, and `in_place` whether the process that made it could
+    load it: not with disk requests in flight. `changes` are those from one processor to another.
     """
 
     vcpus: int
@@ -42,6 +43,7 @@ class ProcessorsResult(msgspec.Struct, kw_only=True):
     positions: int
     checkpoint: int | None
     after_load: int
+    in_place: bool
 
 
 @dataclass(frozen=True)
@@ -80,30 +82,32 @@ async def compare_processors(
     facts = LogFacts.read(recording.log())
     dice = random.Random(seed)  # noqa: S311 - choices, not secrets
     wanted = _positions(facts, around or (1, recording.end), count, dice)
-    half = len(wanted) // 2
-    loaded = wanted[half + 1 :] if can_load else []
+    sights: list[Sight] = []
+    saved: int | None = None
+    in_place = False
     with Scratch() as scratch:
         folder = Folder.at(scratch)
         async with await Replayer.start(recording, qemu) as replayer:
             report("replaying, with stops")
-            sights = []
             fill: Fill | None = None
             for number, position in enumerate(wanted):
                 await replayer.run_to(position)
                 sights.append(await look(replayer))
-                if number == half and loaded:
+                if _is_time(saved, number, len(wanted), can_load) and await replayer.is_quiet():
+                    saved = number
                     await replayer.save(TAG)
                     fill = _filler(recording, replayer)
                     replayer.copy_images(folder)
-            if loaded:
+            in_place = saved is not None and await replayer.is_quiet()
+            if saved is not None and in_place:
                 report("going on from a checkpoint")
-                await replayer.load(Snapshot(TAG, wanted[half], fill))
-                await _follow(replayer, sights[half:], "after a load")
-        if loaded:
+                await replayer.load(Snapshot(TAG, wanted[saved], fill))
+                await _follow(replayer, sights[saved:], "after a load")
+        if saved is not None:
             report("going on from a checkpoint in a new process")
             async with await Replayer.start(recording, qemu, images=folder) as replayer:
-                await replayer.load(Snapshot(TAG, wanted[half], fill))
-                await _follow(replayer, sights[half:], "after a load in a new process")
+                await replayer.load(Snapshot(TAG, wanted[saved], fill))
+                await _follow(replayer, sights[saved:], "after a load in a new process")
                 await replayer.run_to(recording.end)
     report("replaying once more")
     await _replay_again(recording, qemu, sights)
@@ -111,9 +115,15 @@ async def compare_processors(
         vcpus=recording.manifest.machine.vcpus,
         changes=changes,
         positions=len(wanted),
-        checkpoint=wanted[half] if loaded else None,
-        after_load=len(loaded),
+        checkpoint=None if saved is None else wanted[saved],
+        after_load=0 if saved is None else len(wanted) - saved - 1,
+        in_place=in_place,
     )
+
+
+def _is_time(saved: int | None, number: int, count: int, can_load: bool) -> bool:
+    """Whether the checkpoint is still to be made, halfway or, if that was not quiet, later."""
+    return can_load and saved is None and count // 2 <= number < count - 1
 
 
 async def look(replayer: Replayer) -> Sight:
