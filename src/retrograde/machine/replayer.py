@@ -486,7 +486,10 @@ class Replayer:
             return
         if self._has_flash is None:
             self._has_flash = "cfi.pflash01" in await self.monitor.human("info qtree")
-        if self._has_flash:
+        if self._has_flash and self.recording.manifest.machine.vcpus > 1:
+            # gdb would step one processor, whosever turn it is.
+            await self.run_to(await self.ask_position() + 1)
+        elif self._has_flash:
             await (await self.gdb()).step()
         self._has_run = True
 
