@@ -222,6 +222,7 @@ EDITS: Mapping[str, Edit] = {
     "machine type with path": _properties("machine", ("type", "../pc")),
     "m of a path": _properties("m", ("size", "/etc")),
     "smp of two": _properties("smp", ("cpus", "2")),
+    "smp of no places": _properties("smp", ("cpus", "4"), ("cores", "3")),
     "smp of none": _properties("smp", ("maxcpus", "1")),
     "smp twice": _properties("smp", ("cpus", "1"), ("cpus", "2")),
     "fw_cfg file": _properties("fw_cfg", ("name", "opt/x"), ("file", SECRET)),

@@ -18,7 +18,7 @@ from typing import Protocol
 
 NAMES = (
     *("archive", "bookmarks", "checkpoints", "indexmeta", "manifest", "packets"),
-    *("ports", "positions", "probepage", "qcow2", "rrlog", "session"),
+    *("ports", "positions", "probepage", "qcow2", "rrlog", "schedule", "session"),
 )
 
 REGRESSIONS = Path(__file__).with_name("regressions")

@@ -45,6 +45,19 @@ def hot() -> int:
     return total
 
 
+def smp(vcpus: int) -> int:
+    others = vcpus - 1
+    rounds = 20_000 * vcpus
+    total = 0
+    for value in (rounds, rounds, 50 * vcpus * others, *(count * others for count in _TIMES)):
+        total = mix(total, value)
+    return total
+
+
+_TIMES = (20, 100, 50, 20)
+"""What each of the others took part in: NMIs, patches, mappings, waking."""
+
+
 def nested() -> int:
     ticks, deepest = 1500, 4
     return mix(mix(mix(0, ticks), ticks), deepest)

@@ -433,13 +433,11 @@ def test_what_one_could_miss_is_noted():
 
 
 REFUSED = {
-    "one processor": [
-        "-smp 2",
-        "--smp cpus=2",
-        "-smp sockets=1,cores=2",
-        "-smp maxcpus=4",
-        "-device qemu64-x86_64-cpu",
-    ],
+    "made by -smp": ["-device qemu64-x86_64-cpu"],
+    "2 places where maxcpus is 3": ["-smp 3,cores=2"],
+    "4 places for 5": ["-smp 5,maxcpus=4"],
+    "65 processors are more than 64": ["-smp 65"],
+    "clusters of processors are not known": ["-smp 2,clusters=2"],
     "only TCG": ["-accel xen", "-accel whpx -accel xen"],
     "host's processor": ["-cpu max,host-cache-info=on"],
     "time zone": ["-rtc base=localtime", "-localtime"],
@@ -510,6 +508,30 @@ def test_refused_with_the_reason(reason, line):
     assert reason in f"{refusal.value.what} {refusal.value.remedy}"
     assert refusal.value.what.endswith(".")
     assert refusal.value.remedy.endswith(".") or "qemu-img" in refusal.value.remedy
+
+
+@pytest.mark.parametrize("line", ["-smp 2", "--smp cpus=2", "-smp cores=2", "-smp maxcpus=4"])
+def test_several_processors_are_of_x86_64_only(line):
+    with pytest.raises(ArgumentRefused, match="one processor"):
+        parse_arguments(shlex.split(line), "aarch64")
+
+
+@pytest.mark.parametrize(
+    ("line", "all_of_it"),
+    [
+        ("-smp 2", "cpus=2,maxcpus=2,sockets=1,cores=2,threads=1"),
+        ("-smp 4,sockets=2", "cpus=4,maxcpus=4,sockets=2,cores=2,threads=1"),
+        ("-smp cores=2,threads=2", "cpus=4,maxcpus=4,sockets=1,cores=2,threads=2"),
+        ("-smp 2,cores=1,threads=1", "cpus=2,maxcpus=2,sockets=2,cores=1,threads=1"),
+        ("-smp 3,maxcpus=8,dies=2", "cpus=3,maxcpus=8,sockets=1,dies=2,cores=4,threads=1"),
+    ],
+)
+def test_what_smp_leaves_out_is_worked_out(line, all_of_it):
+    """As a QEMU that only parses it says in query-hotpluggable-cpus."""
+    spec = parse(line).spec
+    given = dict(pair.split("=") for pair in all_of_it.split(","))
+    assert props("smp", **given) in spec.options
+    assert spec.vcpus == int(given["cpus"])
 
 
 def test_names_that_are_not_text_are_refused(files):

@@ -17,7 +17,7 @@ from retrograde.machine.command import (
 )
 from retrograde.recording.allowlist import FLAGS, RULES
 from retrograde.recording.keyval import split
-from retrograde.recording.machinespec import MachineSpec
+from retrograde.recording.machinespec import MachineSpec, Properties, Property, Text
 from tests.machine.images import qcow2_image, raw_image
 from tests.machine.specs import KINDS, machines
 
@@ -202,6 +202,23 @@ def test_optional_parts_are_left_out():
     assert not {"-sandbox", "-object", "-machine", "-plugin", "-gdb"} & set(argv)
     assert not any("rrsnapshot" in word for word in argv)
     assert argv[argv.index("-serial") + 1] == "none"
+
+
+def test_processors_beside_the_first_are_devices():
+    smp = (("cpus", "3"), ("maxcpus", "4"), ("sockets", "2"), ("cores", "1"), ("threads", "2"))
+    options = (
+        Text("cpu", "Nehalem,+x2apic"),
+        Properties("smp", tuple(Property(key, value) for key, value in smp)),
+    )
+    spec = MachineSpec("x86_64", options)
+    argv = record_command(spec, launch_for(spec, scheduler="s.so,record=9"))
+    at = argv.index("-smp")
+    assert argv[at : at + 6] == [
+        *("-smp", "cpus=1,maxcpus=4,sockets=2,cores=1,threads=2"),
+        *("-device", "driver=Nehalem-x86_64-cpu,socket-id=0,core-id=0,thread-id=1"),
+        *("-device", "driver=Nehalem-x86_64-cpu,socket-id=1,core-id=0,thread-id=0"),
+    ]
+    assert argv[-2:] == ["-plugin", "s.so,record=9"]
 
 
 def test_gdb_and_plugin_on_request():

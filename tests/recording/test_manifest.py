@@ -53,7 +53,7 @@ def test_it_is_for_people_too(manifest: Manifest) -> None:
 
 
 def test_newer_format(manifest: Manifest) -> None:
-    with pytest.raises(FormatTooNew, match="has format 3"):
+    with pytest.raises(FormatTooNew, match="has format 4"):
         decoded(manifest, format=FORMAT + 1, unheard_of=1)
 
 

@@ -21,6 +21,7 @@ from retrograde.cli.terminal import ConsoleOutput, Terminal
 from retrograde.cli.typist import Script, step_of
 from retrograde.errors import UsageError
 from retrograde.machine.clock import SYSTEM_SHIFT
+from retrograde.machine.scheduling import Policy
 from retrograde.machine.userconsole import (
     AskedPlace,
     FileCopy,
@@ -70,6 +71,11 @@ def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
     help="2^SHIFT ns an instruction. Default: 4 with a disk, -initrd or -append, else 7.",
 )
 @click.option("--timeout", type=float, callback=positive, help="End it after so many seconds.")
+@click.option(
+    "--schedule",
+    metavar="round-robin|random:SEED",
+    help="How several processors (-smp N) take turns; :INSTRUCTIONS may follow.",
+)
 @click.option("--without-quirk", multiple=True, metavar="NAME", help="Leave out a remedy.")
 @click.option(
     "--type",
@@ -101,6 +107,7 @@ def command(
     qemu: str | None,
     shift: int | None,
     timeout: float | None,
+    schedule: str | None,
     without_quirk: tuple[str, ...],
     steps: tuple[str, ...],
     vnc: str,
@@ -130,6 +137,7 @@ def command(
             program=qemu,
             shift=shift,
             timeout=timeout,
+            policy=Policy.parse(schedule) if schedule is not None else None,
             without_quirks=frozenset(without_quirk),
             script=Script([step_of(step) for step in steps]) if steps else None,
             vnc=vnc,
@@ -150,6 +158,7 @@ async def record_here(
     program: str | None,
     shift: int | None = None,
     timeout: float | None = None,
+    policy: Policy | None = None,
     without_quirks: frozenset[str] = frozenset(),
     script: Script | None = None,
     vnc: str = "",
@@ -191,6 +200,7 @@ async def record_here(
             program=program,
             shift=shift,
             timeout=timeout,
+            policy=policy,
             without_quirks=without_quirks,
             copy_disks=copy_disks,
             stop=stop,

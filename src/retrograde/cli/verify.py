@@ -19,11 +19,15 @@ from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.proof import Proof, prove_checkpoints
 from retrograde.verify.cache import CacheCheck, check_cache
+from retrograde.verify.processors import ProcessorsResult, compare_processors
 from retrograde.verify.randomly import RandomResult, compare_randomly
 from retrograde.verify.scenario import ScenarioResult, run_scenario
 
 INSTEAD = 5
 """Random operations where QEMU cannot go back by itself."""
+
+STOPS = 10
+"""Positions that are compared where there are several processors."""
 
 
 class Verdict(msgspec.Struct, kw_only=True):
@@ -38,6 +42,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     cache: CacheCheck | None = None
     checkpoints: Proof | None = None
     random: RandomResult | None = None
+    processors: ProcessorsResult | None = None
     seed: int | None = None
     difference: str | None = None
 
@@ -84,11 +89,16 @@ def command(
     astray, and does N random operations of our timeline, each compared with a fresh
     forward replay. Exit code 1 on any difference. Where no snapshot of the machine can be
     loaded, and so QEMU's own stub does not go back, 5 random operations are done instead.
+
+    A recording of several processors is replayed twice with stops at N random positions (10),
+    and from a checkpoint, instead of all that.
     """
     if not force:
         recording.check_digests()
     program = qemu_for(recording, qemu, force=force)
     unloadable = _unloadable(recording, program)
+    if recording.manifest.machine.vcpus > 1:
+        count = count or STOPS
     count = count or (INSTEAD if unloadable else 0)
     verdict = Verdict(
         unloadable=unloadable,
@@ -119,6 +129,16 @@ async def _verify(
 ) -> None:
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(status("verifying"))
+        if recording.manifest.machine.vcpus > 1 and verdict.seed is not None:
+            verdict.processors = await compare_processors(
+                recording,
+                qemu,
+                count=count,
+                seed=verdict.seed,
+                can_load=not verdict.unloadable,
+                report=report,
+            )
+            return
         if not verdict.unloadable:
             verdict.scenario = await run_scenario(
                 recording, qemu, steps=steps, gdb=gdb, report=report
@@ -150,6 +170,17 @@ def _facts(verdict: Verdict) -> dict[str, str]:
         )
         if cache.lost:
             facts["damaged"] = f"{', '.join(cache.lost)}: not used any more"
+    if several := verdict.processors:
+        facts["schedule"] = f"{several.changes:_} changes between {several.vcpus} processors"
+        facts["compared"] = (
+            f"registers of all processors and RAM at {several.positions} positions in two replays"
+        )
+        if several.checkpoint is not None:
+            facts["loaded"] = (
+                f"at {format_position(several.checkpoint)}, "
+                f"{'in place and ' if several.in_place else ''}in a new process: "
+                f"equal at the {several.after_load} after it"
+            )
     if verdict.seed is not None:
         facts["seed"] = str(verdict.seed)
     if proof := verdict.checkpoints:

@@ -152,6 +152,24 @@ def builtin_guest(name: str = "tiny", target: str = "x86_64", board: str = "") -
     )
 
 
+def processors_guest(vcpus: int, board: str = "pc") -> Guest:
+    """Return the guest for up to 16 processors of x86_64; it runs for 10 M instructions or more.
+
+    It is none of `builtin_names`, whose guests run everywhere.
+    """
+    image = _IMAGES / "x86_64-smp.elf"
+    return Guest(
+        name="smp",
+        target="x86_64",
+        description="locks, interrupts, NMIs, code and pages changed between processors",
+        qemu_args=["-M", board, "-m", "32", "-smp", str(vcpus), "-kernel", str(image)],
+        files=(image,),
+        start="SMP-START",
+        done="SMP-DONE",
+        pattern=Pattern(0x200000, "little"),
+    )
+
+
 def _machine(target: str, board: str) -> _Machine | None:
     first = _MACHINES.get(target)
     if first is not None and board in ("", _board(first)):

@@ -250,7 +250,7 @@ class _Reader:
             "accel": self._accel,
             "nographic": lambda _: plain("machine", (("graphics", "off"),)),
             "cpu": lambda value: useroptions.cpu(value, note),
-            "smp": useroptions.smp,
+            "smp": lambda value: useroptions.smp(value, self._target),
             "m": self._memory,
             "icount": self._icount,
             "vga": useroptions.vga,

@@ -7,6 +7,7 @@ nothing else here names a file.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
@@ -103,7 +104,8 @@ class Launch:
     on every disk; None does neither. `machine_options` and `globals` are quirk remedies
     (`hpet=off`, `apic-common.vapic=off`). `live_netdevs` gives backends, by id, the user's own
     -netdev text, when recording. `ports` are where ports beside the console write, by
-    `MachineSpec.ports`. `plugin` is the value of -plugin, `vnc` that of -vnc, when recording.
+    `MachineSpec.ports`. `plugin` is the value of -plugin, `scheduler` that of another one, which
+    machines with several processors have; `vnc` is that of -vnc, when recording.
     """
 
     program: str
@@ -124,6 +126,7 @@ class Launch:
     globals: Sequence[str] = ()
     live_netdevs: Mapping[str, str] = field(default_factory=dict)
     plugin: str = ""
+    scheduler: str = ""
     vnc: str = ""
 
 
@@ -169,6 +172,8 @@ def _machine(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
                 yield from _serial(option, next(serials), launch)
             case Text("debugcon", "kept"):
                 yield from _debugcon(launch)
+            case Properties("smp") if spec.vcpus > 1:
+                yield from _processors(spec)
             case Properties(name) if name == SEMIHOSTING:
                 yield from _semihosting(option, spec, launch)
             case _:
@@ -200,8 +205,8 @@ def _common(spec: MachineSpec, launch: Launch, mode: Mode) -> Words:
     yield from ("-icount", join(icount))
     if launch.sandbox:
         yield from ("-sandbox", SANDBOX)
-    if launch.plugin:
-        yield from ("-plugin", launch.plugin)
+    for plugin in filter(None, (launch.scheduler, launch.plugin)):
+        yield from ("-plugin", plugin)
 
 
 def _plain(option: Flag | Text | File | Properties | Nic, launch: Launch) -> Words:
@@ -223,6 +228,16 @@ def _plain(option: Flag | Text | File | Properties | Nic, launch: Launch) -> Wor
             yield from ("-net", f"nic,{join((('netdev', netdev), *chosen))}")
         case _:
             assert_never(option)
+
+
+def _processors(spec: MachineSpec) -> Words:
+    """Yield one processor, which is all that QEMU records with, and the others as devices."""
+    topology = spec.topology()
+    assert topology is not None
+    one = dataclasses.replace(topology, cpus=1)
+    yield from ("-smp", join(one.pairs()))
+    for number in range(1, topology.cpus):
+        yield from ("-device", join((("driver", spec.processor()), *topology.place(number))))
 
 
 def _is_audible(option: Properties) -> bool:

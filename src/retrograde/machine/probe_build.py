@@ -1,6 +1,6 @@
-"""Build the probe with the system's C compiler, once, into the user's cache.
+"""Build the probe and the scheduler with the system's C compiler, once, into the user's cache.
 
-The sources are in the wheel (`probe_src/`) and, in a checkout, in `probe/`. The library
+The sources are in the wheel (`probe_src/`) and, in a checkout, in `probe/`. A library
 is named after its sources and compiler, so an upgrade of either builds a new one.
 """
 
@@ -22,8 +22,18 @@ SOURCES = (
     *("moments.c", "expression.c", "frame.c", "trap.c", "gates.c"),
 )
 HEADERS = ("probe.h", "probe_page.h", "qemu_plugin_abi.h")
+SCHEDULER_SOURCES = (
+    *("scheduler.c", "scheduler_layout.c", "scheduler_timer.c", "scheduler_wait.c"),
+    *("schedule.c", "policy.c"),
+)
+SCHEDULER_HEADERS = ("scheduler.h", "qemu_plugin_abi.h")
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 BUILD_SECONDS = 60
+
+_WITHOUT = {
+    "probe": ", or go on without the probe (slower)",
+    "scheduler": ", or record with -smp 1",
+}
 
 APIS = (4, 7)
 """Versions of QEMU's plugin API there is a probe for, the commonest first: 4 is that of QEMU
@@ -52,15 +62,15 @@ def cache_folder() -> Path:
     return folder
 
 
-def compiler() -> str:
+def compiler(of: str = "probe") -> str:
     """Return the path of the C compiler: $CC, or cc, gcc, clang, the first that is here."""
     for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
         path = shutil.which(name) if name else None
         if path:
             return path
     raise EnvironmentLacks(
-        "The probe needs a C compiler and none is here.",
-        "Install gcc, or go on without the probe (slower).",
+        f"The {of} needs a C compiler and none is here.",
+        f"Install gcc{_WITHOUT[of]}.",
     )
 
 
@@ -70,17 +80,28 @@ def build_probe(api: int) -> Path:
     Raises EnvironmentLacks when there is no compiler or it refuses, and where the library
     cannot be kept.
     """
-    sources = source_folder()
-    cc = compiler()
+    return _built("probe", SOURCES, HEADERS, api)
+
+
+def build_scheduler(api: int) -> Path:
+    """Return the scheduler's shared library for an `api`; as `build_probe`."""
+    return _built("scheduler", SCHEDULER_SOURCES, SCHEDULER_HEADERS, api)
+
+
+def _built(name: str, sources: tuple[str, ...], headers: tuple[str, ...], api: int) -> Path:
+    folder = source_folder()
+    cc = compiler(name)
+    paths = [folder / source for source in sources]
     try:
-        return _kept(sources, cc, api)
+        identity = _identity([*paths, *(folder / header for header in headers)], cc)
+        return _kept(f"{name}-{identity}-api{api}.so", name, paths, cc, api)
     except OSError as error:
         place = user_folder("XDG_CACHE_HOME", ".cache")
-        raise cannot_keep("The probe", place, error, "XDG_CACHE_HOME") from error
+        raise cannot_keep(f"The {name}", place, error, "XDG_CACHE_HOME") from error
 
 
-def _kept(sources: Path, cc: str, api: int) -> Path:
-    target = cache_folder() / f"probe-{_identity(sources, cc)}-api{api}.so"
+def _kept(file: str, name: str, sources: list[Path], cc: str, api: int) -> Path:
+    target = cache_folder() / file
     if target.is_file():
         return target
     with Scratch.swept(target.parent) as folder:
@@ -88,26 +109,26 @@ def _kept(sources: Path, cc: str, api: int) -> Path:
         done = ask(
             [
                 *(cc, *FLAGS, f"-DPROBE_API_VERSION={api}", "-o", str(library)),
-                *(str(sources / name) for name in SOURCES),
+                *map(str, sources),
             ],
-            "compiling the probe",
+            f"compiling the {name}",
             seconds=BUILD_SECONDS,
         )
         if done.returncode:
             raise EnvironmentLacks(
-                f"{cc} did not compile the probe.",
-                "Set CC to a C11 compiler, or go on without the probe (slower).",
+                f"{cc} did not compile the {name}.",
+                f"Set CC to a C11 compiler{_WITHOUT[name]}.",
                 detail=done.stderr,
             )
         library.replace(target)  # atomic: others see all of it or nothing
     return target
 
 
-def _identity(sources: Path, cc: str) -> str:
+def _identity(files: list[Path], cc: str) -> str:
     """Return a digest of all that decides what the library is."""
     digest = hashlib.blake2b(digest_size=10)
-    for name in (*SOURCES, *HEADERS):
-        digest.update((sources / name).read_bytes())
+    for path in files:
+        digest.update(path.read_bytes())
     status = Path(cc).stat()
     digest.update(repr((FLAGS, cc, status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()

@@ -40,12 +40,17 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class MachineType:
-    """One board QEMU offers: its name, its alias and the id of its RAM, if any."""
+    """One board QEMU offers: its name, its alias and the id of its RAM, if any.
+
+    `most_vcpus` is how many processors it takes, `plugs_vcpus` whether they can be devices.
+    """
 
     name: str
     alias: str
     ram_id: str
     is_default: bool
+    most_vcpus: int = 1
+    plugs_vcpus: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,8 @@ class Qemu:
                         m.get("alias", ""),
                         m.get("default-ram-id", ""),
                         m.get("is-default", False),
+                        m.get("cpu-max", 1),
+                        m.get("hotpluggable-cpus", False),
                     )
                     for m in answer
                 )

@@ -35,6 +35,7 @@ from retrograde.machine.process import (
 )
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import LOADING, quirks_for
+from retrograde.machine.scheduling import Policy, must_take_processors, require_scheduler
 from retrograde.machine.semihosting import must_be_confined
 from retrograde.machine.switchboard import Switchboard
 from retrograde.machine.wiring import Wiring, fd_path
@@ -43,6 +44,7 @@ from retrograde.recording.bundle import (
     IMAGE,
     INPUTS,
     LOG,
+    SCHEDULE,
     Draft,
     Recording,
     disk_errors_named,
@@ -52,12 +54,11 @@ from retrograde.recording.bundle import (
 from retrograde.recording.folder import open_regular
 from retrograde.recording.machinespec import Shift
 from retrograde.recording.manifest import (
-    FIRST_FORMAT,
-    FORMAT,
     Ending,
     Manifest,
     QemuIdentity,
     Ram,
+    format_of,
 )
 from retrograde.recording.rrlayout import LAYOUTS, known_qemus
 from retrograde.version import __version__
@@ -83,6 +84,7 @@ async def record(
     program: str | None = None,
     shift: Shift | None = None,
     timeout: float | None = None,
+    policy: Policy | None = None,
     without_quirks: frozenset[str] = frozenset(),
     copy_disks: bool = False,
     console: socket.socket | None = None,
@@ -98,6 +100,7 @@ async def record(
 
     `shift` is the clock (2**shift ns an instruction); an -icount in the arguments goes before it,
     and without either it is `clock.usual_shift`.
+    `policy` decides on the turns that several processors take, Policy() if None.
     Ends when the guest does, after `timeout` seconds, when `stop` is set or the task is
     cancelled; each gives a complete recording. `console` is QEMU's end of a connected
     socket pair: what comes in through it is typed at the first serial port, whose
@@ -118,12 +121,16 @@ async def record(
     tell = warn or (lambda _text: None)
     for note in machine.notes:
         tell(note)
+    if policy and machine.spec.vcpus == 1:
+        raise UsageError("One processor needs no schedule.", "Leave it out, or add -smp N.")
     draft = Draft.create(output)
     if draft.aside:
         tell(f"what a killed recorder left in {draft.path.name} is kept as {draft.aside}")
     try:
         _take_inputs(draft, machine, copy_disks)
-        recorder = _Recorder(qemu, machine, draft, without_quirks, answer_seconds, tell)
+        recorder = _Recorder(
+            qemu, machine, draft, policy or Policy(), without_quirks, answer_seconds, tell
+        )
         process = await recorder.start(console, vnc, copies or {}, stdout)
     except BaseException:
         draft.discard()
@@ -150,6 +157,7 @@ class _Recorder:
         qemu: Qemu,
         machine: UserMachine,
         draft: Draft,
+        policy: Policy,
         without_quirks: frozenset[str],
         answer_seconds: float,
         warn: Warn,
@@ -166,6 +174,11 @@ class _Recorder:
                 f"{qemu.path.name} has no machine called {machine.board!r}.",
                 f"`{qemu.path.name} -M help` lists them.",
             )
+        several = machine.spec.vcpus > 1
+        if several:
+            must_take_processors(qemu, board, machine.spec.vcpus)
+        self._library = require_scheduler(qemu.path) if several else None
+        self._policy = policy
         self._qemu = qemu
         self._draft = draft
         self._machine = machine
@@ -190,10 +203,11 @@ class _Recorder:
             qemu=QemuIdentity(
                 version=qemu.full_version, sha256=qemu.digest, log_version=qemu.log_version
             ),
-            format=FORMAT if machine.spec.keeps_ports() else FIRST_FORMAT,
+            format=format_of(machine.spec),
             machine=machine.spec,
             ram=Ram(bytes=ram_bytes, shared=shared),
             snapshot=any(quirk.keeps_snapshot for quirk in self._quirks),
+            scheduler=policy.noted() if several else msgspec.UNSET,
             quirks=tuple(quirk.name for quirk in self._quirks),
             inputs=tuple(draft.inputs),
         )
@@ -293,6 +307,7 @@ class _Recorder:
             if self._confined:
                 with (folder / LOG).open("wb") as log:
                     wiring.lend(log)  # a file it may write
+            scheduler = self._scheduler()
         ports = self._ports(console, copies)
         return Launch(
             program=str(self._qemu.path),
@@ -311,7 +326,16 @@ class _Recorder:
             globals=[q.global_option for q in self._quirks if q.global_option],
             live_netdevs=self._machine.live_netdevs,
             vnc=vnc,
+            scheduler=scheduler,
         )
+
+    def _scheduler(self) -> str:
+        """Return the plugin that has several processors take turns, "" where there is one."""
+        if self._library is None:
+            return ""
+        with (self._draft.path / SCHEDULE).open("wb") as file:
+            fd = self._wiring.lend(file)
+        return self._policy.plugin(self._library, self._machine.spec.vcpus, fd)
 
     def _console(self, live: socket.socket | None) -> Chardev:
         """Return where the console of a machine without other ports goes."""

@@ -29,8 +29,10 @@ def refuse(argument: str, refusal: Refusal) -> NoReturn:
 
 
 SMP = Refusal(
-    "QEMU's record/replay runs one processor", "Use -smp 1; races between processors are lost."
+    "QEMU's record/replay runs one processor, and only those of x86_64 can be added as devices",
+    "Use -smp 1; races between processors are lost.",
 )
+CPU_DEVICE = Refusal("processors are made by -smp", "Use -smp N.")
 NOT_TCG = Refusal(
     "only TCG counts instructions, no hardware accelerator does",
     "Leave it out, or add -accel tcg.",
@@ -124,7 +126,7 @@ REFUSED_DEVICES: tuple[tuple[re.Pattern[str], Refusal], ...] = tuple(
         (r"(isa|pci|usb)-serial.*|usb-braille|isa-parallel|.*-?vty", CHARDEV),
         (r"sclp(lm)?console|x-terminal3270", CHARDEV),
         (r"tpm-.*", TPM),
-        (r".*-cpu(-core)?", SMP),
+        (r".*-cpu(-core)?", CPU_DEVICE),
         (r"nvme.*|usb-(net|uas|audio)|rocker|virtio-sound.*", NO_STATE),
         (r"e1000.*|igb.*", STALLING_NIC),
         (r".*ehci.*", STALLING_USB),

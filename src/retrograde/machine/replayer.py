@@ -30,6 +30,7 @@ from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replaylaunch import Images, Saved, lay_out, open_images
+from retrograde.machine.scheduling import must_be_alone
 from retrograde.machine.semihosting import must_be_confined
 from retrograde.machine.snapshot import Snapshot
 from retrograde.machine.wiring import GdbListener, Wiring
@@ -104,8 +105,11 @@ class Replayer:
         the recording's own of position 0. `console_fd` gets the guest's console,
         `gdb_listener` lets stock gdb attach in our place, `plugin` is the value of
         QEMU's -plugin and `plugin_fds` what it inherits. Raises QemuDied with QEMU's
-        words when it does not start.
+        words when it does not start, UsageError for a recording of several processors when
+        a plugin or stock gdb is to look at it, which would take them for one.
         """
+        if plugin or gdb_listener:
+            must_be_alone(recording)
         wiring = Wiring(recording.manifest.ram.bytes if recording.manifest.ram.shared else None)
 
         def prepare() -> tuple[Images, list[str], bool]:
@@ -482,7 +486,10 @@ class Replayer:
             return
         if self._has_flash is None:
             self._has_flash = "cfi.pflash01" in await self.monitor.human("info qtree")
-        if self._has_flash:
+        if self._has_flash and self.recording.manifest.machine.vcpus > 1:
+            # gdb would step one processor, whosever turn it is.
+            await self.run_to(await self.ask_position() + 1)
+        elif self._has_flash:
             await (await self.gdb()).step()
         self._has_run = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Protocol
@@ -13,6 +14,7 @@ from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.process import input_path
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
+from retrograde.machine.scheduling import replaying_plugin, require_scheduler
 from retrograde.machine.wiring import GdbListener, Wiring, fd_path
 from retrograde.recording.bundle import IMAGE, LOG, Recording
 from retrograde.recording.rrrepair import write_repaired_copy
@@ -94,6 +96,10 @@ def lay_out(
 ) -> Launch:
     """Lay out what QEMU inherits: private copies of all it writes."""
     manifest = recording.manifest
+    scheduler = ""
+    if manifest.machine.vcpus > 1:
+        table = wiring.memory_file("schedule", io.BytesIO(recording.schedule().table()))
+        scheduler = replaying_plugin(require_scheduler(qemu.path), manifest.machine.vcpus, table)
     quirks = quirks_named(manifest.quirks)
     ram = wiring.ram
     console = NOWHERE
@@ -119,6 +125,7 @@ def lay_out(
         machine_options=[q.machine_option for q in quirks if q.machine_option],
         globals=[q.global_option for q in quirks if q.global_option],
         plugin=plugin,
+        scheduler=scheduler,
     )
 
 

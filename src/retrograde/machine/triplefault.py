@@ -148,12 +148,16 @@ def _named(kind: Kind, vector: int | None) -> str:
 
 
 def may_be(recording: Recording) -> bool:
-    """Whether a triple fault may have ended it, as far as the manifest tells."""
+    """Whether a triple fault may have ended it, as far as the manifest tells.
+
+    Of several processors QEMU does not say whose it was.
+    """
     manifest = recording.manifest
     return (
         manifest.complete
         and manifest.ending == "guest-reset"
         and manifest.machine.target in X86
+        and manifest.machine.vcpus == 1
         and recording.end > 0
     )
 

@@ -31,6 +31,7 @@ from retrograde.machine.userfiles import UserFiles
 from retrograde.machine.userjson import json_pairs
 from retrograde.recording.keyval import Pairs, split
 from retrograde.recording.machinespec import SEMIHOSTING, Input, Properties, Property, Shift, Text
+from retrograde.recording.topology import SCHEDULED_TARGETS, Topology
 
 _FILE_KEYS = {
     "device": frozenset({"romfile"}),
@@ -77,7 +78,7 @@ def machine(value: str) -> tuple[Properties | None, list[str]]:
             option = "bios" if key == "firmware" else key
             refuse(f"-machine {key}=", Refusal("it is an option of its own", f"Use -{option}."))
         elif key == "smp" or key.startswith("smp."):
-            refuse(f"-machine {key}=", Refusal("it is an option of its own", "Use -smp 1."))
+            refuse(f"-machine {key}=", Refusal("it is an option of its own", "Use -smp."))
         elif key.replace("_", "-") not in _OF_THE_HOST:
             rest.append((key, text))
     return (properties("machine", tuple(rest)) if rest else None), accelerators
@@ -102,18 +103,23 @@ def cpu(value: str, note: Note) -> Text:
     return Text("cpu", value)
 
 
-def smp(value: str) -> Properties:
-    """Return -smp, which must come to one processor."""
+def smp(value: str, target: str) -> Properties:
+    """Return -smp, with all that QEMU would work out where there are several processors."""
     pairs = split(value, "cpus")
     given = dict(pairs)
     counts = [int(text) for _, text in pairs if text.isdecimal()]
     if len(counts) < len(pairs):
-        raise ArgumentRefused(f"-smp {value} is not understood.", "Use -smp 1.")
+        raise ArgumentRefused(f"-smp {value} is not understood.", "Use -smp N.")
     topology = math.prod(int(text) for key, text in pairs if key not in ("cpus", "maxcpus"))
     # Without cpus= QEMU takes maxcpus, or what the topology holds (hw/core/machine-smp.c).
     number = int(given.get("cpus") or given.get("maxcpus") or topology)
     if number != 1:
-        refuse(f"-smp {value}", SMP)
+        if target not in SCHEDULED_TARGETS:
+            refuse(f"-smp {value}", SMP)
+        try:
+            return properties("smp", Topology.of(pairs).pairs())
+        except ValueError as error:
+            refuse(f"-smp {value}", Refusal(str(error), "Check its numbers, or use -smp N."))
     rest = tuple((key, text) for key, text in pairs if key != "cpus")
     return properties("smp", (("cpus", "1"), *rest))
 

@@ -153,7 +153,7 @@ RULES = {
     "smp": Rule(
         "cpus",
         re.compile("cpus|maxcpus|drawers|books|sockets|dies|clusters|modules|cores|threads"),
-        fixed={"cpus": re.compile("1")},
+        fixed={"cpus": re.compile(r"[1-9]\d?")},
     ),
     "boot": Rule("order", re.compile("order|once|menu|strict|reboot-timeout|splash-time")),
     "rtc": Rule(
@@ -216,7 +216,7 @@ def check_properties(name: str, items: Iterable[tuple[str, str | None]]) -> None
     if name == "global" and [key for key, _ in pairs] != ["driver", "property", "value"]:
         raise ValueError("-global is not a driver, a property and a value")
     if name == "smp" and "cpus" not in dict(pairs):
-        raise ValueError("-smp does not say cpus=1")
+        raise ValueError("-smp does not say cpus=")
     files = rule.files | _DEVICE_FILES.get(driver or "", set())
     for key, value in pairs:
         if value is None:

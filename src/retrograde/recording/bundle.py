@@ -9,6 +9,7 @@
       machine.qcow2     image for snapshots, mostly without one
       console.log       bytes of the first serial port
       ports.log         bytes of all ports, where there are others that are kept (see ports)
+      schedule.log      which processor ran when, where there are several (see schedule)
       cache/            derived data, safe to delete
       reserve           only while recording: room for the final manifest
 
@@ -60,12 +61,14 @@ from retrograde.recording.sparse import copy_sparse
 if TYPE_CHECKING:
     from retrograde.recording.console import ConsoleMap
     from retrograde.recording.rrlog import RrLog
+    from retrograde.recording.schedule import Schedule
 
 MANIFEST = "manifest.json"
 LOG: Final = "replay.log"
 CONSOLE: Final = "console.log"
 IMAGE: Final = "machine.qcow2"
 PORTS: Final = "ports.log"
+SCHEDULE: Final = "schedule.log"
 INPUTS = "inputs"
 CACHE = "cache"
 RESERVE = "reserve"
@@ -208,6 +211,17 @@ class Recording:
 
         version = self.manifest.qemu.log_version
         return RrLog.open(self.log_path, salvage=not self.complete, unfinished=version)
+
+    def schedule(self) -> Schedule:
+        """Return which processor ran when, of a machine with several.
+
+        Raises RecordingError where it is damaged or of another machine.
+        """
+        from retrograde.recording.schedule import SCHEDULE_LIMIT, read_schedule
+
+        with self.open_own(SCHEDULE) as file:
+            content = file.read(SCHEDULE_LIMIT)
+        return read_schedule(content, self.manifest.machine.vcpus, whole=self.complete)
 
     def console_bytes(self) -> bytes:
         """Return what the first serial port put out."""

@@ -23,6 +23,7 @@ from retrograde.recording.allowlist import (
     check_text,
 )
 from retrograde.recording.diskimage import ImageFormat
+from retrograde.recording.topology import SCHEDULED_TARGETS, Topology
 
 InputIndex = Annotated[int, msgspec.Meta(ge=0, lt=1000)]
 """Which of the manifest's inputs a file is, counted from 0."""
@@ -37,6 +38,7 @@ Slot = Annotated[int, msgspec.Meta(ge=0, lt=1000)]
 
 _MODEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+_CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PCI_ADDRESS = re.compile(r"[0-9A-Fa-fx.]{1,8}")
 
 # Devices that read and write their medium inside the instruction that asks for it.
@@ -230,6 +232,8 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("there are too many ports")
         if any(self.properties(SEMIHOSTING)) and self.target not in SEMIHOSTING_TARGETS:
             raise ValueError(f"there is no semihosting for {self.target}")
+        if self.topology() is not None:
+            self._check_processors()
 
     def ports(self) -> tuple[str, ...]:
         """Return the names of the ports whose output is kept, the console's first.
@@ -242,6 +246,35 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         others += ["debugcon" for o in self.options if o == Text("debugcon", "kept")]
         others += ["semihosting" for _ in self.properties(SEMIHOSTING)]
         return ("console", *others)
+
+    def topology(self) -> Topology | None:
+        """Return how several processors lie together, None where there is one."""
+        counts = [option.get("cpus") for option in self.properties("smp")]
+        if all(count == "1" for count in counts):
+            return None
+        if len(counts) > 1:
+            raise ValueError("-smp is given twice")
+        (smp,) = self.properties("smp")
+        return Topology.of((item.key, smp.get(item.key)) for item in smp.items)
+
+    @property
+    def vcpus(self) -> int:
+        """How many processors the machine begins with."""
+        topology = self.topology()
+        return topology.cpus if topology else 1
+
+    def processor(self) -> str:
+        """Return the device model of the machine's processors."""
+        given = [o.value for o in self.options if isinstance(o, Text) and o.name == "cpu"]
+        model = given[-1].partition(",")[0] if given else "qemu64"
+        suffix = f"-{self.target}-cpu"
+        return model if model.endswith(suffix) else model + suffix
+
+    def _check_processors(self) -> None:
+        if self.target not in SCHEDULED_TARGETS:
+            raise ValueError(f"several processors of {self.target} are not recorded")
+        if not _CPU_MODEL.fullmatch(self.processor()):
+            raise ValueError(f"{self.processor()!r} is no processor")
 
     def keeps_ports(self) -> bool:
         """Whether there are ports beside the console that are kept."""

@@ -18,11 +18,14 @@ from retrograde.recording.machinespec import MachineSpec
 from retrograde.recording.rrlayout import FIRST
 from retrograde.visible import visible
 
-FORMAT = 2
+FORMAT = 3
 """Version of the recording directory. Bump it with every change old readers cannot read."""
 
+PORTS_FORMAT = 2
+"""That of recordings with ports.log and without schedule.log, which older ones read."""
+
 FIRST_FORMAT = 1
-"""That of recordings without ports.log, which retrograde 0.1 reads."""
+"""That of recordings without either, which retrograde 0.1 reads."""
 
 MANIFEST_LIMIT = 1 << 20
 """Bytes a manifest may have; a real one has about 3 kB."""
@@ -37,8 +40,9 @@ MAX_RAM_BYTES = 1 << 40
 _REMEDY = "The recording is damaged or not made by retrograde; record it again."
 _QUOTE_LIMIT = 200
 
-FileName = Literal["replay.log", "console.log", "machine.qcow2", "ports.log"]
-"""The recording's own files, the last of them only with ports beside the console."""
+FileName = Literal["replay.log", "console.log", "machine.qcow2", "ports.log", "schedule.log"]
+"""The recording's own files; the fourth only with ports beside the console, the fifth only with
+several processors."""
 
 Ending = Literal[
     "guest-shutdown", "guest-reset", "guest-panic", "timeout", "interrupted", "quit", "killed"
@@ -68,6 +72,22 @@ class Ram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def seen(self) -> int:
         """Bytes of it that can be seen from outside QEMU: all or none."""
         return self.bytes if self.shared else 0
+
+
+SCHEDULER = 1
+"""Version of the scheduler: of what a schedule means in a replay (docs/scheduler.md)."""
+
+
+class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How several processors took turns: the `version` of the scheduler that a replay needs.
+
+    `quantum` is how many instructions one ran before another's turn, the most of them where they
+    were drawn with `seed`, which is 0 where they were not. A replay does not depend on either.
+    """
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+    quantum: Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)]
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=10**18)] = 0
 
 
 class InputFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +120,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     machine: MachineSpec
     ram: Ram
     snapshot: bool
+    scheduler: Scheduler | msgspec.UnsetType = msgspec.UNSET
     quirks: tuple[Line, ...] = ()
     inputs: tuple[InputFile, ...] = ()
     complete: bool = False
@@ -113,7 +134,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def own_files(self) -> tuple[FileName, ...]:
         """Return the names of the recording's own files."""
         names: tuple[FileName, ...] = get_args(FileName)
-        return names if self.machine.keeps_ports() else names[:-1]
+        absent = {"ports.log"} if not self.machine.keeps_ports() else set()
+        absent |= {"schedule.log"} if self.machine.vcpus == 1 else set()
+        return tuple(name for name in names if name not in absent)
+
+
+def format_of(machine: MachineSpec) -> int:
+    """Return the version of a recording of `machine`: the oldest that has what it needs."""
+    if machine.vcpus > 1:
+        return FORMAT
+    return PORTS_FORMAT if machine.keeps_ports() else FIRST_FORMAT
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -141,6 +171,12 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
         # The message may quote a stranger's text, of any length and to a terminal.
         why = visible(str(error)[:_QUOTE_LIMIT])[:_QUOTE_LIMIT]
         raise ManifestError(f"The manifest of {name} is not valid: {why}.", _REMEDY) from error
+    if isinstance(manifest.scheduler, Scheduler) and manifest.scheduler.version > SCHEDULER:
+        raise FormatTooNew(
+            f"{name} needs version {manifest.scheduler.version} of the scheduler, this retrograde "
+            f"has {SCHEDULER}.",
+            "Install a newer retrograde.",
+        )
     return manifest
 
 
@@ -169,6 +205,11 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"the machine needs an input number {min(missing)}")
     if manifest.machine.keeps_ports() and manifest.format == FIRST_FORMAT:
         raise ValueError(f"format {FIRST_FORMAT} has no ports but the console")
+    several = manifest.machine.vcpus > 1
+    if several and manifest.format <= PORTS_FORMAT:
+        raise ValueError(f"format {manifest.format} has one processor")
+    if several != isinstance(manifest.scheduler, Scheduler):
+        raise ValueError("only several processors have a scheduler, and they need one")
     if manifest.files and set(manifest.files) != set(manifest.own_files()):
         raise ValueError("its files are not those of such a machine")
     if manifest.complete and (manifest.ending == "killed" or not manifest.files):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.qemu import Qemu
+from retrograde.machine.scheduling import must_be_alone
 from retrograde.machine.traps import Trap
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording
@@ -78,10 +79,11 @@ class History:
         """Open the history of a recording with so many QEMU processes.
 
         The first time, one replay makes checkpoints in the recording's cache, within
-        `budget` bytes of disk; `progress` is told its position. Raises QemuMismatch,
-        InputChanged and EnvironmentLacks as `qemu_for` does; without a usable probe all is
-        done by single steps.
+        `budget` bytes of disk; `progress` is told its position. Raises UsageError for a
+        recording of several processors, QemuMismatch, InputChanged and EnvironmentLacks as
+        `qemu_for` does; without a usable probe all is done by single steps.
         """
+        must_be_alone(recording)
         used = qemu if qemu else await asyncio.to_thread(qemu_for, recording)
         store = await checkpoints_of(recording, used, budget=budget, progress=progress)
         facts = await asyncio.to_thread(lambda: LogFacts.read(recording.log()))

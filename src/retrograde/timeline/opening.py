@@ -12,6 +12,7 @@ from retrograde.machine.probe import Capacity, Probe
 from retrograde.machine.probe_support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
+from retrograde.machine.scheduling import must_be_alone
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.proof import prove_checkpoints
@@ -34,8 +35,10 @@ async def checkpoints_of(
 
     Where there are none, one replay makes them, within `budget` bytes of disk; `progress`
     is told its position. Where some quirk makes them doubtful they are then tried. With
-    `all_whole` all are looked at first, and made anew where one is damaged.
+    `all_whole` all are looked at first, and made anew where one is damaged. Raises UsageError
+    for a recording of several processors.
     """
+    must_be_alone(recording)
     origin = origin_of(recording, qemu)
     store = await asyncio.to_thread(CheckpointStore.open, recording, origin)
     if store is not None:
