@@ -22,8 +22,8 @@ from pathlib import Path
 from retrograde.gdbserver.address import Address
 from retrograde.gdbserver.server import GdbServer
 from retrograde.guests.builtin import builtin_guest
+from retrograde.isa.isa import isa_for
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.isa import isa_for
 from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer
 from retrograde.machine.wiring import GdbListener

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import retrograde
-from retrograde.index.build import build
-from retrograde.index.hints import IndexHints
-from retrograde.index.origin import origin
-from retrograde.index.store import IndexStore
-from retrograde.index.writes import build_writes
+from retrograde.index.questions.hints import IndexHints
+from retrograde.index.questions.origin import origin
+from retrograde.index.questions.writes import build_writes
+from retrograde.index.tables.build import build
+from retrograde.index.tables.store import IndexStore
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.probe_request import Breakpoint
+from retrograde.machine.probe.request import Breakpoint
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.lastwrite import last_write

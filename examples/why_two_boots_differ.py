@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 import retrograde
-from retrograde.index.diff import find_difference
+from retrograde.index.compare.diff import find_difference
 
 first, second = (retrograde.open(path) for path in sys.argv[1:3])
 found = asyncio.run(find_difference(first, second))

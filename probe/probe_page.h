@@ -1,9 +1,9 @@
 /*
- * The page the probe and retrograde.machine.probe share, and the records in it.
+ * The page the probe and retrograde.machine.probe.probe share, and the records in it.
  *
  * Python owns every field above "Written by the probe" and changes them only while the
  * machine is stopped. All numbers are host-endian. Change a layout, change PAGE_VERSION
- * here and in src/retrograde/machine/probe_page.py.
+ * here and in src/retrograde/machine/probe/page.py.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

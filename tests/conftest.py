@@ -84,7 +84,7 @@ def qemu() -> Qemu:
 @pytest.fixture(scope="session")
 def probe(qemu: Qemu) -> None:
     """Skips, with the reason, what needs the probe where QEMU cannot carry it (before 10.0)."""
-    from retrograde.machine.probe_support import require_probe
+    from retrograde.machine.probe.support import require_probe
 
     try:
         require_probe(qemu.path)

@@ -13,9 +13,9 @@ import pytest
 
 import retrograde
 from retrograde.errors import PositionError, UsageError
-from retrograde.index.build import build
-from retrograde.index.tables import TABLES
-from retrograde.index.views import VIEWS
+from retrograde.index.tables.build import build
+from retrograde.index.tables.tables import TABLES
+from retrograde.index.tables.views import VIEWS
 from tests.leftovers import qemus
 
 SECONDS = 30.0

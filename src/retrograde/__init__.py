@@ -28,9 +28,9 @@ from retrograde.version import __version__
 if TYPE_CHECKING:
     from retrograde.api import Recording, open, record  # noqa: A004
     from retrograde.index.database import Answer
-    from retrograde.index.origin import Step
-    from retrograde.index.views import Call
-    from retrograde.index.writes import Store
+    from retrograde.index.questions.origin import Step
+    from retrograde.index.questions.writes import Store
+    from retrograde.index.tables.views import Call
     from retrograde.timeline.lastwrite import Write
     from retrograde.timeline.search import Hit
     from retrograde.timeline.sync import SyncTimeline
@@ -55,11 +55,11 @@ __all__ = [
 
 _HOMES = {
     "Answer": "retrograde.index.database",
-    "Call": "retrograde.index.views",
+    "Call": "retrograde.index.tables.views",
     "Hit": "retrograde.timeline.search",
     "Recording": "retrograde.api",
-    "Step": "retrograde.index.origin",
-    "Store": "retrograde.index.writes",
+    "Step": "retrograde.index.questions.origin",
+    "Store": "retrograde.index.questions.writes",
     "SyncTimeline": "retrograde.timeline.sync",
     "Timeline": "retrograde.timeline.timeline",
     "Write": "retrograde.timeline.lastwrite",

@@ -17,11 +17,11 @@ from retrograde.portal import LoopThread
 from retrograde.recording import bundle
 
 if TYPE_CHECKING:
+    from retrograde.index.compare.processdiff import Comparison, Past
     from retrograde.index.database import Answer
-    from retrograde.index.origin import Step
-    from retrograde.index.processdiff import Comparison, Past
-    from retrograde.index.views import Call
-    from retrograde.index.writes import Store
+    from retrograde.index.questions.origin import Step
+    from retrograde.index.questions.writes import Store
+    from retrograde.index.tables.views import Call
     from retrograde.investigation.investigation import Investigation
     from retrograde.machine.screen import Picture
     from retrograde.timeline.lastwrite import Write
@@ -151,8 +151,8 @@ class Recording(bundle.Recording):
     ) -> Comparison:
         """Return where what the process `name` did here parts from what it did in `other`.
 
-        A `retrograde.index.processdiff.Comparison`. Both must be indexed recordings of Linux on
-        x86_64. Differences that the host's clock made are passed over; with "inputs" in `past`
+        A `retrograde.index.compare.processdiff.Comparison`. Both must be indexed recordings of
+        Linux on x86_64. What the host's clock made differ is passed over; with "inputs" in `past`
         also those by other inputs, with "threads" those by what other threads wrote. Raises
         UsageError where there is no such process, or several: `name#2` is the second.
         """

@@ -13,7 +13,7 @@ import pytest
 
 from retrograde.cli.debug import _is_part_of
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe_support import require_probe
+from retrograde.machine.probe.support import require_probe
 from tests.command import RETROGRADE, SECONDS, assert_error, retrograde, start
 from tests.recording.handmade import make_recording
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe_build import build_probe
+from retrograde.machine.probe.build import build_probe
 from retrograde.machine.userfolder import user_folder
 from tests.command import assert_error, retrograde
 from tests.conftest import Record

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from retrograde.index.tables import TABLES, Column
-from retrograde.index.views import VIEWS
+from retrograde.index.tables.tables import TABLES, Column
+from retrograde.index.tables.views import VIEWS
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "tables.md"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrograde.machine.probe_build import source_folder
+from retrograde.machine.probe.build import source_folder
 from tests.command import RETROGRADE, Done, retrograde
 from tests.faults import hostilefiles, hostilemanifests, judge
 from tests.faults.hostilefiles import Spoil, victim_of

@@ -32,7 +32,7 @@ PROMPT_SECONDS = 5.0
 ROLES: Mapping[str, Callable[[str, bytes], bool]] = {
     "qemu": lambda name, words: name.startswith("qemu-system") and b"rr=re" in words,
     "gdb": lambda name, words: name == "gdb",
-    "worker": lambda name, words: b"retrograde.index.worker" in words,
+    "worker": lambda name, words: b"retrograde.index.tables.worker" in words,
 }
 """How the processes of a command are told apart: by their name and command line."""
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from retrograde.index.files import META
-from retrograde.index.store import FOLDER, FORMAT, IndexStore, Meta
-from retrograde.index.tables import TABLES
+from retrograde.index.tables.files import META
+from retrograde.index.tables.store import FOLDER, FORMAT, IndexStore, Meta
+from retrograde.index.tables.tables import TABLES
 from retrograde.recording.bundle import LOG
 from retrograde.recording.sealed import copy_of
 from tests.fuzz.mutation import change_json as mutate  # noqa: F401 - part of a target

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from retrograde.commandline.command import Launch, replay_command
 from retrograde.errors import FormatTooNew, ManifestError
-from retrograde.machine.command import Launch, replay_command
 from retrograde.recording.manifest import decode_manifest, encode_manifest
 from tests.fuzz.mutation import change_json as mutate  # noqa: F401 - part of a target
 from tests.machine.images import raw_image

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from retrograde.errors import InternalError, QemuError, UsageError
-from retrograde.machine import probe_page as layout
-from retrograde.machine.probe import Capacity, Probe
-from retrograde.machine.probe_coverage import Coverage
-from retrograde.machine.probe_record import data_of, number_of, numbers_of, pieces, touches
+from retrograde.machine.probe import page as layout
+from retrograde.machine.probe.coverage import Coverage
+from retrograde.machine.probe.probe import Capacity, Probe
+from retrograde.machine.probe.record import data_of, number_of, numbers_of, pieces, touches
 from tests.fuzz.mutation import change_bytes
 
 ROOM = 4

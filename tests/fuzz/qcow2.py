@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from retrograde.commandline.guardedimage import GuardedImage
 from retrograde.errors import RecordingError
-from retrograde.machine.guardedimage import GuardedImage
 from retrograde.recording.diskimage import header_in
 from tests.fuzz.mutation import change_bytes as mutate  # noqa: F401 - part of a target
 from tests.machine.images import EXTERNAL_DATA_FILE, qcow2_header

@@ -9,8 +9,8 @@ import asyncio
 from types import SimpleNamespace
 
 from retrograde.errors import PositionError, QemuRefused
-from retrograde.machine.isa import isa_for
-from retrograde.machine.targetdesc import RegisterLayout
+from retrograde.isa.isa import isa_for
+from retrograde.machine.gdb.targetdesc import RegisterLayout
 from retrograde.position import parse_position
 from retrograde.recording.folder import Folder
 from retrograde.timeline.machineview import MachineView

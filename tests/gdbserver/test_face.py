@@ -6,8 +6,8 @@ import pytest
 
 from retrograde.errors import UsageError
 from retrograde.gdbserver.face import face_of, mode_of, modes_of
-from retrograde.machine.isa import isa_for
-from retrograde.machine.targetdesc import RegisterLayout
+from retrograde.isa.isa import isa_for
+from retrograde.machine.gdb.targetdesc import RegisterLayout
 from retrograde.timeline.machineview import MachineView
 
 WIDE = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip")

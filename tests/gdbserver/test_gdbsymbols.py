@@ -45,8 +45,9 @@ def load_modules(place: Path, name: str, section: str, release: str, *, folders:
     (place / "files").mkdir()
     subprocess.run(["cc", "-g", "-c", "-o", "files/good.ko", "kernel.c"], cwd=place, check=True)
     script, folder = place / "script.py", Path(monitor.__file__).parents[1]
+    places = [str(folder / "gdbserver"), str(folder / "index" / "symbols")]
     script.write_text(
-        f"import sys; sys.path[:0] = {[str(folder / 'gdbserver'), str(folder / 'index')]}\n"
+        f"import sys; sys.path[:0] = {places}\n"
         f"import gdbsymbols; from pathlib import Path\n"
         f"gdbsymbols.load_modules({folders})\n"
         "gdb.execute('info files')\n"

@@ -8,11 +8,11 @@ import struct
 
 import pytest
 
+from retrograde.commandline.arguments import parse_arguments
 from retrograde.errors import EnvironmentLacks
 from retrograde.guests import devices
 from retrograde.guests.devices import device_groups
 from retrograde.guests.modular import unpacked_kernel
-from retrograde.machine.arguments import parse_arguments
 
 PROGRAM = b"\x7fELF" + bytes(range(256)) * 64
 

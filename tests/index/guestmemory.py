@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.index.pagetables import Scheme
-from retrograde.machine.isa import isa_for
+from retrograde.index.symbols.pagetables import Scheme
+from retrograde.isa.isa import isa_for
+from retrograde.machine.gdb.targetdesc import RegisterLayout
 from retrograde.machine.memorymap import RamRange
-from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.timeline.machineview import MachineView
 
 PAGE = 4096

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from retrograde.index.kallsyms import Symbol
+from retrograde.index.symbols.kallsyms import Symbol
 
 Layout = Literal["before 6.4", "since 6.4"]
 

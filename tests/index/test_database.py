@@ -15,9 +15,9 @@ import pytest
 import retrograde
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.index.database import Database
-from retrograde.index.store import IndexStore
-from retrograde.index.tables import TABLES
-from retrograde.index.views import VIEWS
+from retrograde.index.tables.store import IndexStore
+from retrograde.index.tables.tables import TABLES
+from retrograde.index.tables.views import VIEWS
 from retrograde.recording.bundle import Recording
 from tests.damage import spoil
 from tests.recording.handmade import make_recording

@@ -13,8 +13,8 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace
 from retrograde.errors import UsageError
 from retrograde.index.export import export
 from retrograde.index.plot import plot
-from retrograde.index.store import IndexStore
-from retrograde.index.tables import TABLES
+from retrograde.index.tables.store import IndexStore
+from retrograde.index.tables.tables import TABLES
 from retrograde.recording.bundle import Recording
 from tests import command
 from tests.recording.handmade import make_recording

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from retrograde.index.build import build
 from retrograde.index.database import Database
+from retrograde.index.tables.build import build
+from retrograde.isa.isa import X86
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.isa import X86
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts

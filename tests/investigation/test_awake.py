@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from retrograde.index.build import build
+from retrograde.index.tables.build import build
 from retrograde.investigation.investigation import Investigation
 from retrograde.machine.replayer import Replayer
 from retrograde.recording.bundle import Recording

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe import Capacity, Probe
-from retrograde.machine.probe_support import require_probe
+from retrograde.machine.probe.probe import Capacity, Probe
+from retrograde.machine.probe.support import require_probe
 from retrograde.recording.rrevents import Kind
 from tests.machine.replaylab import QEMU, Replay, positions_of
 

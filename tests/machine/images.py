@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from retrograde.machine.guardedimage import GuardedImage
+from retrograde.commandline.guardedimage import GuardedImage
 
 SIZE = 1 << 20
 EXTERNAL_DATA_FILE = 1 << 2

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from retrograde.errors import EnvironmentLacks
+from retrograde.isa.isa import isa_for
 from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, gdb_for
-from retrograde.machine.isa import isa_for
 
 HOST, FOREIGN = isa_for("x86_64"), isa_for("riscv64")
 

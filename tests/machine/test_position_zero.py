@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from retrograde.commandline.command import INITIAL, Launch, record_command
 from retrograde.guests.builtin import builtin_guest
 from retrograde.machine import recorder
-from retrograde.machine.command import INITIAL, Launch, record_command
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.recorder import record
 from retrograde.machine.replayer import Replayer

@@ -10,7 +10,7 @@ import pytest
 
 from retrograde.errors import EnvironmentLacks, QemuDied, RecordingError, UsageError
 from retrograde.machine.image import create_image
-from retrograde.machine.probe_support import require_probe
+from retrograde.machine.probe.support import require_probe
 from retrograde.machine.qemu import Qemu, install_hint, installed_targets
 from retrograde.machine.quirks import (
     ANNOUNCE,

@@ -14,7 +14,7 @@ import pytest
 
 from retrograde.errors import EnvironmentLacks, QemuTimeout, UsageError
 from retrograde.machine import recorder, replayer
-from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.gdb.remote import GdbRemote
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import LOADING
 from retrograde.machine.recorder import record

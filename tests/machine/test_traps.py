@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrograde.machine.probe_page import TRAP, TrapFlag
+from retrograde.machine.probe.page import TRAP, TrapFlag
 from retrograde.machine.traps import Kind, columns_of, trap_of
 
 VECTOR, CODE, ADDRESS = TrapFlag.VECTOR, TrapFlag.CODE, TrapFlag.ADDRESS

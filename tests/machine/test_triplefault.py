@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from retrograde.index.build import build
 from retrograde.index.database import Database
+from retrograde.index.tables.build import build
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.triplefault import FILE, chain_of, find_fault, known_fault
 from retrograde.recording.bundle import Recording

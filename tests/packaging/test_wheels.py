@@ -8,7 +8,7 @@ from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 
-from retrograde.machine.probe_build import HEADERS, SOURCES
+from retrograde.machine.probe.build import HEADERS, SOURCES
 from retrograde.version import __version__
 from tests.docs.pages import ROOT
 from tests.packaging.conftest import Built, build

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qemu_test import GDB, LinuxKernelTest, get_qemu_img, skipIfMissingEnv, skipIfMissingImports
 from qemu_test.machine import QEMUMachine
-from retrograde.machine.isa import X86, isa_for
+from retrograde.isa.isa import X86, isa_for
 from retrograde.machine.segment import QUESTION, linear_pc
 from retrograde.recording.rrlog import RrLog
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from retrograde.index.store import IndexStore
+from retrograde.index.tables.store import IndexStore
 from retrograde.machine.compat import qemu_for
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.opening import checkpoints_of

@@ -170,7 +170,7 @@ async def test_a_mark_keeps_the_ram_alone(recording):
 
 async def test_a_machine_that_may_not_run_on_is_replaced(recording, probe, monkeypatch):
     positions = around_completions(recording, 12, 5)
-    monkeypatch.setattr("retrograde.machine.probe.Probe.drop_code", lambda _probe: False)
+    monkeypatch.setattr("retrograde.machine.probe.probe.Probe.drop_code", lambda _probe: False)
     seen = await shown(recording, positions, 5)
     assert seen == await truth(recording, seen)
 

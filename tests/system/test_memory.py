@@ -7,7 +7,7 @@ import random
 import pytest
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.gdbremote import GdbRemote
+from retrograde.machine.gdb.remote import GdbRemote
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.timeline import Timeline
 from retrograde.verify.oracle import Oracle, Read

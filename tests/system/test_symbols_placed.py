@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from retrograde.guests.builtin import builtin_guest
-from retrograde.index.entrypoints import handlers
+from retrograde.index.symbols.entrypoints import handlers
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.pages import PAGE
 from retrograde.timeline.sync import open_timeline

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from retrograde.machine.isa import isa_for
+from retrograde.isa.isa import isa_for
 from retrograde.verify.gdbmi import GdbMi
 from retrograde.verify.randomly import compare_randomly
 from tests.conftest import qemu_that_replays

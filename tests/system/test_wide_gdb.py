@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
+from retrograde.isa.isa import isa_for
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.isa import isa_for
 from retrograde.timeline.timeline import Timeline
 from retrograde.verify.accesses import rounds_of, truth_of
 from retrograde.verify.gdbmi import GdbMi

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.probe_request import Breakpoint, Watch
+from retrograde.machine.probe.request import Breakpoint, Watch
 from retrograde.testing.cpu import PC, RAM_BYTES
 from retrograde.testing.machine import packet_of
 from tests.timeline import programs as p

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from retrograde.machine.probe_request import Breakpoint, Condition, Watch
+from retrograde.machine.probe.request import Breakpoint, Condition, Watch
 from retrograde.testing.cpu import CODE, NAMES, OPS, PC, RAM_BYTES, Execution, Instruction, Program
 
 registers = st.integers(0, 5)

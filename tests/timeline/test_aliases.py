@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from retrograde.index.symbolfile import read_symbol_file
+from retrograde.index.symbols.symbolfile import read_symbol_file
 from retrograde.timeline.timeline import Timeline
 from tests.guests.sums import ALIASES, calls_of_alias
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_request import COMPARISONS, WORD, Condition
+from retrograde.machine.probe.request import COMPARISONS, WORD, Condition
 from retrograde.timeline.condition import parse_conditions
 
 REGISTERS = ("rax", "rdi", "rip", "eflags", "k0", "fs_base")

@@ -15,7 +15,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from retrograde.errors import QemuDied
-from retrograde.machine.probe_request import Breakpoint
+from retrograde.machine.probe.request import Breakpoint
 from retrograde.testing.cpu import Instruction, Program, execute
 from retrograde.testing.model import model_history
 from retrograde.timeline.history import History

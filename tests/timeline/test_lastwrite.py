@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from retrograde.errors import UsageError
-from retrograde.index.build import build
-from retrograde.index.hints import IndexHints
-from retrograde.index.store import IndexStore
-from retrograde.machine.probe_request import Watch
+from retrograde.index.questions.hints import IndexHints
+from retrograde.index.tables.build import build
+from retrograde.index.tables.store import IndexStore
+from retrograde.machine.probe.request import Watch
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.lastwrite import last_write
 from retrograde.timeline.search import Hit, Stops

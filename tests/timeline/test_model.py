@@ -13,7 +13,7 @@ from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
 from retrograde.errors import PositionError, QemuDied, QemuRefused
-from retrograde.machine.probe_request import Breakpoint
+from retrograde.machine.probe.request import Breakpoint
 from retrograde.testing.cpu import Instruction, Program, execute
 from retrograde.testing.machine import ModelReplayer
 from retrograde.testing.model import CYCLE, model_timeline

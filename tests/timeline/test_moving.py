@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retrograde.machine.probe_request import Breakpoint, Watch
+from retrograde.machine.probe.request import Breakpoint, Watch
 from retrograde.testing.cpu import PC, Instruction, Program, execute
 from retrograde.testing.model import model_timeline
 from retrograde.timeline.moving import Mover, Why

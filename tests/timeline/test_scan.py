@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrograde.machine.probe_page import RECORD, RecordFlag
+from retrograde.machine.probe.page import RECORD, RecordFlag
 from retrograde.timeline import scan as module
 from retrograde.timeline.scan import Scan, gaps
 

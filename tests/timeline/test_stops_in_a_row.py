@@ -10,7 +10,7 @@ import random
 import pytest
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.probe_request import Check
+from retrograde.machine.probe.request import Check
 from retrograde.timeline.timeline import Timeline
 from retrograde.wire.agent import BadExpression, Expression, Op
 from tests.conftest import qemu_that_replays

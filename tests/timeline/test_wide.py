@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from retrograde.index.origin import origin
-from retrograde.index.store import IndexStore
-from retrograde.index.writes import build_writes, row_of
+from retrograde.index.questions.origin import origin
+from retrograde.index.questions.writes import build_writes, row_of
+from retrograde.index.tables.store import IndexStore
 from retrograde.machine.compat import qemu_for
-from retrograde.machine.probe_request import Watch
+from retrograde.machine.probe.request import Watch
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.search import Stops
 from retrograde.timeline.timeline import Timeline

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from retrograde.errors import Divergence
 from retrograde.guests.builtin import builtin_names
-from retrograde.machine.probe_request import Breakpoint, Condition
+from retrograde.machine.probe.request import Breakpoint, Condition
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Timeline

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from retrograde.errors import Divergence
-from retrograde.index import interval
-from retrograde.index.symbolfile import read_symbol_file
+from retrograde.index.symbols.symbolfile import read_symbol_file
+from retrograde.index.tables import interval
 from retrograde.machine.compat import qemu_for
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.timeline import Timeline

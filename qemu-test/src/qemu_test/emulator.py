@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.isa import isa_for
+from retrograde.isa.isa import isa_for
 
 from .layout import host_target
 

@@ -18,11 +18,11 @@ from retrograde.cli.arguments import FORCE, PROGRAM, QEMU, RECORDING, complete_f
 from retrograde.cli.output import progress, warn
 from retrograde.errors import EnvironmentLacks
 from retrograde.held import Scratch
+from retrograde.isa.isa import isa_for
 from retrograde.machine.compat import qemu_for
 from retrograde.machine.elfkind import require_program_for
 from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, PATIENCE, gdb_for
-from retrograde.machine.isa import isa_for
-from retrograde.machine.probe_support import require_probe
+from retrograde.machine.probe.support import require_probe
 from retrograde.machine.process import send_signal
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.wiring import socket_in
@@ -165,8 +165,8 @@ async def _served(
 
 async def _own_names(timeline: Timeline) -> bytes | None:
     """Return the symbols that the Linux kernel here has in its own memory, as a file for gdb."""
-    from retrograde.index.kernelplace import symbols_here
-    from retrograde.index.symbolelf import symbol_elf
+    from retrograde.index.symbols.kernelplace import symbols_here
+    from retrograde.index.symbols.symbolelf import symbol_elf
 
     manifest = timeline.recording.manifest
     if not manifest.ram.seen:

@@ -58,8 +58,8 @@ def _boots() -> tuple[Guest, ...]:
 
 def _what_lacks(guest: Guest) -> EnvironmentLacks | None:
     """Return what the probe or the index needs and is not here; None where all is."""
-    from retrograde.index.store import import_duckdb
-    from retrograde.machine.probe_support import require_probe
+    from retrograde.index.tables.store import import_duckdb
+    from retrograde.machine.probe.support import require_probe
 
     try:
         with status("trying QEMU"):
@@ -89,8 +89,8 @@ def _whole(guests: tuple[Guest, ...], folder: Path) -> None:
 
 
 def _is_indexed(recording: Recording) -> bool:
-    from retrograde.index.interval import REPLAYED
-    from retrograde.index.store import IndexStore
+    from retrograde.index.tables.interval import REPLAYED
+    from retrograde.index.tables.store import IndexStore
 
     store = IndexStore(recording)
     return all(store.covers(table, recording.end) for table in REPLAYED)

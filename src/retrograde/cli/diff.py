@@ -23,10 +23,10 @@ from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
-    from retrograde.index.aligneddiff import Call, Comparison, Parting
-    from retrograde.index.processdiff import Past
-    from retrograde.index.symbols import Symbols
-    from retrograde.machine.targetdesc import RegisterValues
+    from retrograde.index.compare.aligneddiff import Call, Comparison, Parting
+    from retrograde.index.compare.processdiff import Past
+    from retrograde.index.symbols.symbols import Symbols
+    from retrograde.machine.gdb.targetdesc import RegisterValues
 
 Both = tuple[Recording, Recording]
 
@@ -77,7 +77,7 @@ def command(
 
 
 def _by_instructions(both: Both, as_json: bool) -> int:
-    from retrograde.index.diff import find_difference
+    from retrograde.index.compare.diff import find_difference
 
     with status("comparing the logs") as show:
         found = signals.run(find_difference(*both, show))
@@ -116,8 +116,8 @@ def _by_instructions(both: Both, as_json: bool) -> int:
 
 
 def _by_calls(both: Both, as_json: bool) -> int:
-    from retrograde.index.aligneddiff import compare_calls, registers_at
-    from retrograde.index.diff import other_inputs
+    from retrograde.index.compare.aligneddiff import compare_calls, registers_at
+    from retrograde.index.compare.diff import other_inputs
 
     if other := " and ".join(other_inputs(*both)):
         warn(f"They were started with another {other}: addresses are compared as they are.")
@@ -202,7 +202,7 @@ def _label(symbols: Symbols, address: int) -> str:
 
 
 def _symbols(both: Both) -> list[Symbols]:
-    from retrograde.index.symbols import Symbols
+    from retrograde.index.symbols.symbols import Symbols
 
     return [Symbols.of(recording) for recording in both]
 
@@ -232,7 +232,7 @@ def _unequal(states: Sequence[RegisterValues]) -> Iterator[tuple[str, int, int]]
 
 
 def _lines(both: Both, positions: Sequence[int]) -> list[list[str]]:
-    from retrograde.index.diff import lines_around
+    from retrograde.index.compare.diff import lines_around
 
     return [
         list(lines_around(one, position)) for one, position in zip(both, positions, strict=True)

@@ -41,7 +41,7 @@ def stand_in(called: str, words: Sequence[str]) -> int:
 
     Does not return when QEMU is only asked a question: then QEMU takes our place.
     """
-    from retrograde.machine.arguments import asks_only
+    from retrograde.commandline.arguments import asks_only
 
     given, arguments = own_options(words)
     target = given.get("target") or _target_called(called) or os.environ.get("RETROGRADE_TARGET")

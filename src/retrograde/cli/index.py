@@ -69,10 +69,10 @@ def command(
     With --writes, the stores at these positions are added to the table `writes`, which
     holds all stores or those to one range of addresses.
     """
-    from retrograde.index.build import build
-    from retrograde.index.interval import REPLAYED
-    from retrograde.index.logtables import LOG_TABLES
-    from retrograde.index.store import IndexStore
+    from retrograde.index.tables.build import build
+    from retrograde.index.tables.interval import REPLAYED
+    from retrograde.index.tables.logtables import LOG_TABLES
+    from retrograde.index.tables.store import IndexStore
     from retrograde.machine.compat import qemu_for
     from retrograde.machine.triplefault import find_fault
 
@@ -125,7 +125,7 @@ def _add_writes(
     span: tuple[int, int],
     as_json: bool,
 ) -> None:
-    from retrograde.index.writes import build_writes
+    from retrograde.index.questions.writes import build_writes
     from retrograde.timeline.stops import watch_of
 
     watch = None

@@ -13,7 +13,7 @@ from retrograde.cli.output import JSON_OPTION, Progress, print_json, progress
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
-    from retrograde.index.origin import Step
+    from retrograde.index.questions.origin import Step
     from retrograde.machine.qemu import Qemu
     from retrograde.timeline.reading import Space
 

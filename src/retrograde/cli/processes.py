@@ -11,7 +11,7 @@ from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
-    from retrograde.index.processdiff import Comparison, Parting, Past
+    from retrograde.index.compare.processdiff import Comparison, Parting, Past
 
 _TOLD = 20
 """Differences passed over that are listed; JSON has all."""

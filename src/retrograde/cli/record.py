@@ -19,8 +19,8 @@ from retrograde.cli.info import show
 from retrograde.cli.output import JSON_OPTION, note, progress, warn
 from retrograde.cli.terminal import ConsoleOutput, Terminal
 from retrograde.cli.typist import Script, step_of
+from retrograde.commandline.clock import SYSTEM_SHIFT
 from retrograde.errors import UsageError
-from retrograde.machine.clock import SYSTEM_SHIFT
 from retrograde.machine.scheduling import Policy
 from retrograde.machine.userconsole import (
     AskedPlace,

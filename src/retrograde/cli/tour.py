@@ -19,7 +19,7 @@ from retrograde.position import format_position
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
-    from retrograde.index.symbols import Symbols
+    from retrograde.index.symbols.symbols import Symbols
     from retrograde.timeline.timeline import Timeline
 
 _COLUMNS = 80
@@ -76,7 +76,7 @@ def _quoted(word: str) -> str:
 
 def take(boot: Recording, broken: Recording, line: str) -> None:
     """Go through all five, with two indexed boots; `line` is on the console of the first."""
-    from retrograde.index.symbols import Symbols
+    from retrograde.index.symbols.symbols import Symbols
 
     at = f"console:{line}"
     symbols = Symbols.of(boot)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from retrograde.errors import UsageError
-from retrograde.machine.isa import LONG_MODE, Isa
-from retrograde.machine.targetdesc import ROOT_DOCUMENT, RegisterLayout
+from retrograde.isa.isa import LONG_MODE, Isa
+from retrograde.machine.gdb.targetdesc import ROOT_DOCUMENT, RegisterLayout
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import open_regular
 from retrograde.timeline.machineview import MachineView

@@ -17,7 +17,7 @@ from typing import Any
 import gdb  # type: ignore[import-untyped]  # known only inside gdb
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "index"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "index" / "symbols"))
 import gdbsymbols  # type: ignore[import-not-found]
 import gdbwords  # type: ignore[import-not-found]
 

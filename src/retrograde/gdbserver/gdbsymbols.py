@@ -212,7 +212,7 @@ def _plan(answer: _Answer, file: Path) -> tuple[int, list[tuple[str, int]]]:
     places = [(ran, _address_of(name)) for name, ran in answer.handlers]
     both = [(ran, linked) for ran, linked in places if linked is not None]
     slides = {ran - linked for ran, linked in both}
-    # As index/entrypoints.py has it: a name may be of something else, not two of them.
+    # As index/symbols/entrypoints.py has it: a name may be of something else, not two of them.
     if len(both) < _FEWEST or len(slides) > 1 or (slide := slides.pop()) % _PAGE:
         return 0, []
     return slide & _WORD, _below(both[0][1])

@@ -10,12 +10,17 @@ from itertools import islice
 from retrograde.errors import UsageError
 from retrograde.gdbserver.face import WIDEST, mode_of, modes_of
 from retrograde.gdbserver.mode import MODES, ModeChoice
-from retrograde.index.entrypoints import handlers
-from retrograde.index.kernelplace import Kernels, was_in_memory
-from retrograde.index.programplace import Piece
-from retrograde.index.programsearch import Wanted, can_search, places_here, stays_at_checkpoints
+from retrograde.index.symbols.entrypoints import handlers
+from retrograde.index.symbols.kernelplace import Kernels, was_in_memory
+from retrograde.index.symbols.programplace import Piece
+from retrograde.index.symbols.programsearch import (
+    Wanted,
+    can_search,
+    places_here,
+    stays_at_checkpoints,
+)
 from retrograde.investigation.bookmarks import Bookmarks
-from retrograde.machine.probe_request import Breakpoint
+from retrograde.machine.probe.request import Breakpoint
 from retrograde.position import format_position
 from retrograde.timeline.frames import FARTHEST
 from retrograde.timeline.search import Hit, Stops

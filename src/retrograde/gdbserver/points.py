@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from retrograde.machine.probe_page import PAGE_BYTES
-from retrograde.machine.probe_request import LAZY, PCS, Access, Breakpoint, Check
+from retrograde.machine.probe.page import PAGE_BYTES
+from retrograde.machine.probe.request import LAZY, PCS, Access, Breakpoint, Check
 from retrograde.timeline.reading import Space
 from retrograde.timeline.search import Hit, Stops
 from retrograde.timeline.stops import watch_of

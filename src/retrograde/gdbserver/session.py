@@ -32,7 +32,7 @@ from retrograde.gdbserver.requests import (
     pair,
     point_of,
 )
-from retrograde.machine.targetdesc import ROOT_DOCUMENT
+from retrograde.machine.gdb.targetdesc import ROOT_DOCUMENT
 from retrograde.position import format_position
 from retrograde.timeline.moving import Progress
 from retrograde.timeline.timeline import Timeline

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from retrograde.machine.isa import ByteOrder, Isa
-from retrograde.machine.targetdesc import ROOT_DOCUMENT, Register
+from retrograde.isa.isa import ByteOrder, Isa
+from retrograde.machine.gdb.targetdesc import ROOT_DOCUMENT, Register
 from retrograde.timeline.machineview import MachineView
 
 # clang's names of the architectures (llvm's Triple.cpp) where they are not QEMU's.

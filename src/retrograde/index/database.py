@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.held import Scratch
 from retrograde.index.literals import in_decimal
-from retrograde.index.logtables import build_log_tables
-from retrograde.index.store import IndexStore, import_duckdb
-from retrograde.index.tables import TABLES
-from retrograde.index.views import VIEWS
+from retrograde.index.tables.logtables import build_log_tables
+from retrograde.index.tables.store import IndexStore, import_duckdb
+from retrograde.index.tables.tables import TABLES
+from retrograde.index.tables.views import VIEWS
 from retrograde.recording.bundle import Recording
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Database:
     def _prepare(self, tables: set[str]) -> None:
         """Check the files of `tables`, which a query reads, and build or say what is missing."""
         if "symbols" in tables:
-            from retrograde.index.symbols import build_symbols
+            from retrograde.index.symbols.symbols import build_symbols
 
             self.notes += build_symbols(
                 self.store, self._recording, self._symbols, progress=self._progress

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
 from retrograde.index import perfetto
-from retrograde.index.logtables import build_log_tables
-from retrograde.index.store import IndexStore
-from retrograde.index.symbols import Symbols, build_symbols
+from retrograde.index.symbols.symbols import Symbols, build_symbols
+from retrograde.index.tables.logtables import build_log_tables
+from retrograde.index.tables.store import IndexStore
 from retrograde.recording.bundle import Recording
 from retrograde.recording.claim import made_whole, writing
 

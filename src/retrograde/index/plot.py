@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.index.logtables import build_log_tables
-from retrograde.index.store import IndexStore
+from retrograde.index.tables.logtables import build_log_tables
+from retrograde.index.tables.store import IndexStore
 from retrograde.recording.bundle import Recording
 from retrograde.recording.claim import made_whole, writing
 

@@ -20,13 +20,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from retrograde.errors import UsageError
-from retrograde.index.hints import IndexHints
-from retrograde.index.origin import Step, origin, origin_of_register
-from retrograde.index.processdiff import Comparison, Past, compare_processes
-from retrograde.index.processes import Processes
-from retrograde.index.symbols import Symbols, name_here
-from retrograde.index.views import Call
-from retrograde.index.writes import Store, row_of, stores_to
+from retrograde.index.compare.processdiff import Comparison, Past, compare_processes
+from retrograde.index.questions.hints import IndexHints
+from retrograde.index.questions.origin import Step, origin, origin_of_register
+from retrograde.index.questions.processes import Processes
+from retrograde.index.questions.writes import Store, row_of, stores_to
+from retrograde.index.symbols.symbols import Symbols, name_here
+from retrograde.index.tables.views import Call
 from retrograde.investigation.bookmarks import Bookmarks
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.screen import Picture

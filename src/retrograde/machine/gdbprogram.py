@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.isa import Isa
+from retrograde.isa.isa import Isa
 
 PATIENCE: Final = ("-l", "3600")
 """Options for every gdb we start: seconds it waits for an answer. It gives up after 2 unless

@@ -6,8 +6,8 @@ import errno
 import os
 import shutil
 
+from retrograde.asking import ask
 from retrograde.errors import EnvironmentLacks, QemuRefused
-from retrograde.machine.asking import ask
 
 CREATE_SECONDS = 30.0
 

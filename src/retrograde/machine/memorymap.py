@@ -6,8 +6,8 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from retrograde.machine.command import RAM_ID
-from retrograde.machine.isa import X86, Isa
+from retrograde.commandline.command import RAM_ID
+from retrograde.isa.isa import X86, Isa
 
 Human = Callable[[str], Awaitable[str]]
 """Runs a command of QEMU's human monitor on a parked machine."""

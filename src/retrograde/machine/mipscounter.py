@@ -10,8 +10,8 @@ cannot, so that such positions must be known.
 from __future__ import annotations
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.gdbremote import GdbRemote
-from retrograde.machine.isa import Isa
+from retrograde.isa.isa import Isa
+from retrograde.machine.gdb.remote import GdbRemote
 
 DC = 1 << 27
 """Cause: disable counting (MIPS32 Privileged Resource Architecture, release 2)."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from retrograde.machine.gdbsteps import Steps
-from retrograde.machine.isa import Isa
+from retrograde.isa.isa import Isa
+from retrograde.machine.gdb.steps import Steps
+from retrograde.machine.gdb.targetdesc import RegisterLayout
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.snapshot import Snapshot
-from retrograde.machine.targetdesc import RegisterLayout
 
 Progress = Callable[[int], None]
 
 
 class Stub(Protocol):
-    """A gdbstub, for looking and stepping (machine.gdbremote)."""
+    """A gdbstub, for looking and stepping (machine.gdb.remote)."""
 
     async def register_layout(self, isa: Isa) -> RegisterLayout:
         """Return the registers of this machine, from QEMU or, where it is silent, from `isa`."""

@@ -18,10 +18,10 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from retrograde.asking import KILLED, how_it_ended
 from retrograde.errors import QemuDied, QemuTimeout
 from retrograde.held import Scratch
 from retrograde.machine import confine
-from retrograde.machine.asking import KILLED, how_it_ended
 
 Result = TypeVar("Result")
 

@@ -12,8 +12,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrograde.asking import ask
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.asking import ask
 
 OLDEST = (7, 2)
 """The oldest QEMU that retrograde is tested with (Debian 12's own)."""

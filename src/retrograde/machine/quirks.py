@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from retrograde.errors import RecordingError, UsageError
-from retrograde.machine.isa import X86
+from retrograde.isa.isa import X86
 from retrograde.machine.qemu import Qemu
 
 

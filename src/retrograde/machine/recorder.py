@@ -13,6 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from retrograde.commandline.arguments import UserMachine, parse_arguments
+from retrograde.commandline.command import INITIAL, Chardev, Launch, RamFile, record_command
+from retrograde.commandline.guardedimage import GuardedImage
 from retrograde.errors import (
     EnvironmentLacks,
     QemuDied,
@@ -21,9 +24,6 @@ from retrograde.errors import (
     RetrogradeError,
     UsageError,
 )
-from retrograde.machine.arguments import UserMachine, parse_arguments
-from retrograde.machine.command import INITIAL, Chardev, Launch, RamFile, record_command
-from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import NO_SPACE, create_image
 from retrograde.machine.monitor import ANSWER_SECONDS, Monitor
 from retrograde.machine.process import (

@@ -16,12 +16,12 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Self
 
+from retrograde.commandline.command import GDB_ID, INITIAL, replay_command
+from retrograde.commandline.guardedimage import GuardedImage
 from retrograde.errors import InternalError, PositionError, QemuDied, QemuRefused, QemuTimeout
-from retrograde.machine.command import GDB_ID, INITIAL, replay_command
-from retrograde.machine.gdbremote import GdbRemote
-from retrograde.machine.guardedimage import GuardedImage
+from retrograde.isa.isa import isa_for
+from retrograde.machine.gdb.remote import GdbRemote
 from retrograde.machine.image import drop_snapshot
-from retrograde.machine.isa import isa_for
 from retrograde.machine.mipscounter import follows_branch, restart_counter
 from retrograde.machine.monitor import Monitor
 from retrograde.machine.process import EXIT_SECONDS, QemuProcess, finished

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Protocol
 
+from retrograde.commandline.command import INITIAL, NOWHERE, Chardev, Launch, RamFile
+from retrograde.commandline.guardedimage import GuardedImage
 from retrograde.errors import RecordingError
 from retrograde.held import Scratch
-from retrograde.machine.command import INITIAL, NOWHERE, Chardev, Launch, RamFile
-from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.process import input_path
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named

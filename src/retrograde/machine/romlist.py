@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from retrograde.machine.isa import X86
+from retrograde.isa.isa import X86
 from retrograde.machine.memorymap import Human
 
 PAGE = 4096

@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrograde.asking import ask
 from retrograde.errors import EnvironmentLacks, UsageError
-from retrograde.machine.asking import ask
-from retrograde.machine.probe_build import APIS, build_scheduler
+from retrograde.machine.probe.build import APIS, build_scheduler
 from retrograde.machine.qemu import MachineType, Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.recording.manifest import SCHEDULER, Scheduler

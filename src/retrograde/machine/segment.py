@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from retrograde.errors import InternalError
-from retrograde.machine.isa import Isa
+from retrograde.isa.isa import Isa
 
 QUESTION: Final = "info registers"
 """The human monitor's command whose answer `code_base` reads."""

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from retrograde.machine.isa import X86
-from retrograde.machine.probe_page import TrapFlag
+from retrograde.isa.isa import X86
+from retrograde.machine.probe.page import TrapFlag
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

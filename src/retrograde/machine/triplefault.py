@@ -16,7 +16,7 @@ import msgspec
 
 from retrograde.errors import QemuError, RecordingError
 from retrograde.held import Scratch
-from retrograde.machine.isa import X86
+from retrograde.isa.isa import X86
 from retrograde.machine.segment import QUESTION, code_base
 from retrograde.recording.bundle import LOG, Recording
 from retrograde.recording.manifest import Line

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from retrograde.commandline.guardedimage import GuardedImage
 from retrograde.errors import EnvironmentLacks
 from retrograde.held import Scratch
-from retrograde.machine.guardedimage import GuardedImage
 from retrograde.machine.image import create_image
 from retrograde.machine.ram import GuestRam
 from retrograde.recording.diskimage import ImageFormat

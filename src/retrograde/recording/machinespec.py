@@ -1,6 +1,6 @@
 """The recorded machine as typed data: the part of the manifest QEMU's argv comes from.
 
-The argv itself is not kept. It is rebuilt (machine.command) from these structs, in
+The argv itself is not kept. It is rebuilt (commandline.command) from these structs, in
 their order, because the order of devices decides the slots they get. A struct that
 exists has passed the allow-list, whether it was built from the user's arguments or
 decoded from a stranger's manifest: msgspec runs `__post_init__` in both cases and

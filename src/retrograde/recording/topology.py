@@ -1,7 +1,7 @@
 """How the processors of a machine lie together: what `-smp` says, and the place of each.
 
 QEMU records with one processor on its command line only; the others are devices of their
-own, each at its place (machine.command).
+own, each at its place (commandline.command).
 """
 
 from __future__ import annotations

@@ -12,14 +12,14 @@ import random
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
+from retrograde.commandline.command import RAM_ID
 from retrograde.errors import InternalError, QemuDied, QemuRefused
-from retrograde.machine.command import RAM_ID
-from retrograde.machine.gdbsteps import Steps
-from retrograde.machine.isa import Isa
+from retrograde.isa.isa import Isa
+from retrograde.machine.gdb.steps import Steps
+from retrograde.machine.gdb.targetdesc import RegisterLayout
 from retrograde.machine.quiet import RequestsInFlight
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.snapshot import Snapshot
-from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.testing.cpu import NAMES, RAM_BYTES, Execution
 from retrograde.wire.rsp_stop import SIGTRAP, StopReply
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from retrograde.machine.parked import Parked
-from retrograde.machine.probe import Probe
+from retrograde.machine.probe.probe import Probe
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import Folder
 from retrograde.recording.machinespec import MachineSpec

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_moments import Kept
-from retrograde.machine.probe_page import (
+from retrograde.machine.probe.moments import Kept
+from retrograde.machine.probe.page import (
     CHANGE,
     MOMENT,
     MOST_BYTES,
@@ -21,7 +21,7 @@ from retrograde.machine.probe_page import (
     Feature,
     RecordFlag,
 )
-from retrograde.machine.probe_request import ACCESSES, Breakpoint, Condition, Memory, Watch
+from retrograde.machine.probe.request import ACCESSES, Breakpoint, Condition, Memory, Watch
 from retrograde.testing.cpu import NAMES, PC, SP, Access, Execution
 
 HITS_KEPT = 64

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from typing import Final, NoReturn
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_request import COMPARISONS, PCS, WORD, Condition
+from retrograde.machine.probe.request import COMPARISONS, PCS, WORD, Condition
 
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>-?(?:0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)\b)|(?P<name>\$?[A-Za-z_][A-Za-z0-9_.]*)"

@@ -13,16 +13,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.isa import X86
-from retrograde.machine.probe_request import Memory
-from retrograde.machine.targetdesc import RegisterLayout
+from retrograde.isa.isa import X86
+from retrograde.machine.gdb.targetdesc import RegisterLayout
+from retrograde.machine.probe.request import Memory
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.observe import Seen, Wanted, observe
 from retrograde.timeline.seat import Seat
 from retrograde.timeline.window import Place, Window, Writes
 
 SLICE = 16
-"""Bytes of a register that one change record holds (machine.probe_page.CHANGE)."""
+"""Bytes of a register that one change record holds (machine.probe.page.CHANGE)."""
 
 
 async def fill(

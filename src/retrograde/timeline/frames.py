@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from retrograde.machine.isa import LONG_MODE
+from retrograde.isa.isa import LONG_MODE
 from retrograde.timeline.stacks import OneStack, Pointer
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What may be known of a recording without a replay, and so leave out of a search or question.
 
-The timeline only says what it asks; an index answers (index.hints).
+The timeline only says what it asks; an index answers (index.questions.hints).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
+from retrograde.machine.probe.page import LINE_BYTES, PAGE_BYTES
 
 if TYPE_CHECKING:
     from retrograde.timeline.search import Stops

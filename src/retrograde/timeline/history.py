@@ -60,7 +60,7 @@ class History:
         self.facts = pool.seats[0].facts
         self.moments = Moments(view, self.facts)
         self.hints: Hints | None = None
-        """What lets searches skip what cannot match: an index (index.hints)."""
+        """What lets searches skip what cannot match: an index (index.questions.hints)."""
         self._scans: dict[Stops, Scan] = {}
         self._taken: dict[int, list[Trap]] = {}
         self._guests: set[Callable[[], Awaitable[None]]] = set()

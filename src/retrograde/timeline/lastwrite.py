@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_page import PAGE_BYTES
-from retrograde.machine.probe_request import Watch
+from retrograde.machine.probe.page import PAGE_BYTES
+from retrograde.machine.probe.request import Watch
 from retrograde.timeline.hints import Change, Hints, lines_of
 from retrograde.timeline.reading import Space
 from retrograde.timeline.search import Hit, Stops

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import FOREVER
+from retrograde.machine.probe.page import FOREVER
 from retrograde.recording.rrevents import Kind
 from retrograde.recording.rrlog import RrLog
 

@@ -9,9 +9,9 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.isa import PUSHES_NOTHING, X86, Isa, isa_for
+from retrograde.isa.isa import PUSHES_NOTHING, X86, Isa, isa_for
+from retrograde.machine.gdb.targetdesc import Register, RegisterLayout, RegisterValues
 from retrograde.machine.memorymap import RamRange, ask_ram
-from retrograde.machine.targetdesc import Register, RegisterLayout, RegisterValues
 from retrograde.timeline.paging import can_translate
 from retrograde.timeline.seat import Seat
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from retrograde.machine.probe_moments import Kept
-from retrograde.machine.probe_moments import Moment as Told
+from retrograde.machine.probe.moments import Kept
+from retrograde.machine.probe.moments import Moment as Told
 from retrograde.timeline.logfacts import LogFacts
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import PAGE

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe import Probe
-from retrograde.machine.probe_moments import Kept, Moment, moments_of
-from retrograde.machine.probe_page import Feature
-from retrograde.machine.probe_record import retired
-from retrograde.machine.probe_request import Breakpoint, Memory, Watch
+from retrograde.machine.probe.moments import Kept, Moment, moments_of
+from retrograde.machine.probe.page import Feature
+from retrograde.machine.probe.probe import Probe
+from retrograde.machine.probe.record import retired
+from retrograde.machine.probe.request import Breakpoint, Memory, Watch
 from retrograde.timeline.pages import RamImage
 from retrograde.timeline.scan import Records
 from retrograde.timeline.seat import Seat
@@ -92,11 +92,11 @@ class Seen:
         return self._probe.writes()
 
     def changes(self) -> NDArray[np.void]:
-        """Return all changes of registers, oldest first (machine.probe_page.CHANGE)."""
+        """Return all changes of registers, oldest first (machine.probe.page.CHANGE)."""
         return self._probe.changes()
 
     def traps(self) -> NDArray[np.void]:
-        """Return why handlers began up to `until` (machine.probe_page.TRAP)."""
+        """Return why handlers began up to `until` (machine.probe.page.TRAP)."""
         return self._probe.rows("traps").copy()
 
     def pcs(self) -> NDArray[np.uint64]:

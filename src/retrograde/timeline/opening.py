@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrograde.errors import EnvironmentLacks, InternalError
-from retrograde.machine.isa import isa_for
-from retrograde.machine.probe import Capacity, Probe
-from retrograde.machine.probe_support import require_probe
+from retrograde.isa.isa import isa_for
+from retrograde.machine.probe.probe import Capacity, Probe
+from retrograde.machine.probe.support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.scheduling import must_be_alone

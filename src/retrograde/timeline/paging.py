@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.isa import LONG_MODE, X86
+from retrograde.isa.isa import LONG_MODE, X86
 
 PAGE_BITS = 12
 PAGE = 1 << PAGE_BITS

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from retrograde.machine.probe_page import NOWHERE
+from retrograde.machine.probe.page import NOWHERE
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.paging import (
     PAGE,

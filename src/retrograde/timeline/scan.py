@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import RECORD
-from retrograde.machine.probe_record import is_access
+from retrograde.machine.probe.page import RECORD
+from retrograde.machine.probe.record import is_access
 
 Records = NDArray[np.void]
-"""The probe's records (machine.probe_page.RECORD), by position."""
+"""The probe's records (machine.probe.page.RECORD), by position."""
 
 RECORDS_KEPT = 1 << 19
 """Of one scan; 72 bytes each."""

@@ -11,9 +11,9 @@ from itertools import pairwise
 import numpy as np
 
 from retrograde.errors import EnvironmentLacks
-from retrograde.machine.probe_page import NOWHERE, PAGE_BYTES, RECORD
-from retrograde.machine.probe_record import data_of, is_access, is_store, number_of
-from retrograde.machine.probe_request import Breakpoint, Watch
+from retrograde.machine.probe.page import NOWHERE, PAGE_BYTES, RECORD
+from retrograde.machine.probe.record import data_of, is_access, is_store, number_of
+from retrograde.machine.probe.request import Breakpoint, Watch
 from retrograde.timeline.hints import Hints
 from retrograde.timeline.moments import Moments, positions_of
 from retrograde.timeline.observe import Wanted, observe

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from retrograde.errors import InternalError, QemuDied, QemuError, QemuRefused
 from retrograde.machine.parked import Parked, Stub
-from retrograde.machine.probe import Probe
+from retrograde.machine.probe.probe import Probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quiet import RequestsInFlight
 from retrograde.machine.ram import GuestRam

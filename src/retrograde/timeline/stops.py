@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_request import PCS, Access, Breakpoint, Check, Condition, Watch
+from retrograde.machine.probe.request import PCS, Access, Breakpoint, Check, Condition, Watch
 from retrograde.timeline.condition import parse_conditions
 from retrograde.timeline.search import Stops
 

@@ -22,10 +22,10 @@ from typing import Any, NoReturn, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_request import Access, Check
+from retrograde.machine.gdb.targetdesc import RegisterValues
+from retrograde.machine.probe.request import Access, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.screen import Picture
-from retrograde.machine.targetdesc import RegisterValues
 from retrograde.machine.traps import Trap
 from retrograde.portal import LoopThread
 from retrograde.recording.bundle import Recording
@@ -114,7 +114,7 @@ class SyncTimeline:
 
     @property
     def hints(self) -> Hints | None:
-        """What lets searches skip what cannot match: an index (index.hints)."""
+        """What lets searches skip what cannot match: an index (index.questions.hints)."""
         return self._timeline.hints
 
     @hints.setter

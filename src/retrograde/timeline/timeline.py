@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
-from retrograde.machine.isa import X86
+from retrograde.isa.isa import X86
+from retrograde.machine.gdb.targetdesc import RegisterValues
 from retrograde.machine.memorymap import ask_physical
-from retrograde.machine.probe_record import is_pushed
-from retrograde.machine.probe_request import Access, Breakpoint, Check
+from retrograde.machine.probe.record import is_pushed
+from retrograde.machine.probe.request import Access, Breakpoint, Check
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.screen import Picture, take_picture
 from retrograde.machine.segment import ask_linear_pc
-from retrograde.machine.targetdesc import RegisterValues
 from retrograde.machine.traps import Trap
 from retrograde.position import check_position
 from retrograde.recording.bundle import Recording

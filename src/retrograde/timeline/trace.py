@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import UsageError
-from retrograde.machine.probe_record import is_store, touches
-from retrograde.machine.probe_request import Watch
+from retrograde.machine.probe.record import is_store, touches
+from retrograde.machine.probe.request import Watch
 from retrograde.timeline.observe import Wanted, observe
 from retrograde.timeline.scan import Records
 from retrograde.timeline.seat import Seat
@@ -26,7 +26,7 @@ class Trace:
     """The instructions at positions from `start` to before `stop`.
 
     `pcs` are their linear addresses, `accesses` their loads and stores in order
-    (machine.probe_page.RECORD). What an interrupt or exception pushed is with the
+    (machine.probe.page.RECORD). What an interrupt or exception pushed is with the
     instruction before it (probe_record.is_pushed).
     """
 

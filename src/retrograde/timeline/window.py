@@ -15,8 +15,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retrograde.machine.probe_page import FOREVER, MOST_BYTES
-from retrograde.machine.probe_record import is_of_device, is_placed, pieces, shown_after
+from retrograde.machine.probe.page import FOREVER, MOST_BYTES
+from retrograde.machine.probe.record import is_of_device, is_placed, pieces, shown_after
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.pages import PAGE, RamImage
 from retrograde.timeline.paging import AddressSpace
@@ -27,7 +27,7 @@ PAGES_KEPT = 256
 _BYTES = np.arange(MOST_BYTES)
 
 Records = NDArray[np.void]
-"""The probe's records (machine.probe_page.RECORD), oldest first."""
+"""The probe's records (machine.probe.page.RECORD), oldest first."""
 
 
 class Stores(NamedTuple):

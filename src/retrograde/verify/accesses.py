@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from retrograde.errors import Divergence, InternalError
-from retrograde.machine.isa import ByteOrder, isa_for
-from retrograde.machine.probe_request import Breakpoint
+from retrograde.isa.isa import ByteOrder, isa_for
+from retrograde.machine.probe.request import Breakpoint
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.logfacts import LogFacts

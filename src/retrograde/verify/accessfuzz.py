@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from retrograde.errors import Divergence
-from retrograde.machine.probe_request import Access, Watch
+from retrograde.machine.probe.request import Access, Watch
 from retrograde.timeline.lastwrite import last_write
 from retrograde.timeline.search import Hit, Stops, hit_of
 from retrograde.timeline.timeline import Timeline

@@ -6,8 +6,8 @@ import contextlib
 
 import msgspec
 
-from retrograde.index.store import IndexStore, has_index
-from retrograde.index.tables import TABLES
+from retrograde.index.tables.store import IndexStore, has_index
+from retrograde.index.tables.tables import TABLES
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.store import CheckpointStore

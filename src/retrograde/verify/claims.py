@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from retrograde.errors import Divergence
-from retrograde.machine.probe_request import Breakpoint, Condition
-from retrograde.machine.targetdesc import RegisterValues
+from retrograde.machine.gdb.targetdesc import RegisterValues
+from retrograde.machine.probe.request import Breakpoint, Condition
 from retrograde.timeline.search import Hit
 from retrograde.verify.oracle import State, Walk
 

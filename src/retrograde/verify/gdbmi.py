@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from pygdbmi.gdbmiparser import parse_response
 
+from retrograde.asking import how_it_ended
 from retrograde.errors import EnvironmentLacks, QemuTimeout, RetrogradeError
-from retrograde.machine.asking import how_it_ended
 from retrograde.machine.gdbprogram import NOT_ITS_SCRIPTS, PATIENCE
 
 ANSWER_SECONDS = 60.0

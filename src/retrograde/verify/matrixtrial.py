@@ -26,7 +26,7 @@ from retrograde.errors import (
 )
 from retrograde.held import Scratch
 from retrograde.machine.console import ConsolePipe
-from retrograde.machine.probe_support import require_probe
+from retrograde.machine.probe.support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quirks import quirks_named
 from retrograde.machine.recorder import record

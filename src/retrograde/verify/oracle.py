@@ -27,12 +27,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from retrograde.errors import InternalError, QemuRefused
-from retrograde.machine.gdbremote import BreakpointKind, GdbRemote
-from retrograde.machine.isa import Isa, isa_for
+from retrograde.isa.isa import Isa, isa_for
+from retrograde.machine.gdb.remote import BreakpointKind, GdbRemote
+from retrograde.machine.gdb.targetdesc import RegisterLayout, RegisterValues
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.replayer import Replayer
 from retrograde.machine.segment import ask_linear_pc
-from retrograde.machine.targetdesc import RegisterLayout, RegisterValues
 from retrograde.recording.bundle import Recording
 from retrograde.timeline.digest import ram_digest
 from retrograde.timeline.logfacts import LogFacts

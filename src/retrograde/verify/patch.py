@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from retrograde.errors import Divergence, QemuRefused
-from retrograde.machine.isa import LONG_MODE
-from retrograde.machine.probe_request import Access, Breakpoint, Condition
+from retrograde.isa.isa import LONG_MODE
+from retrograde.machine.probe.request import Access, Breakpoint, Condition
 from retrograde.position import format_position
 from retrograde.timeline.search import Hit
 from retrograde.timeline.timeline import Timeline

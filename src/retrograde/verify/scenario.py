@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from retrograde.errors import AnswerNo
+from retrograde.isa.isa import isa_for
 from retrograde.machine.gdbprogram import gdb_for
-from retrograde.machine.isa import isa_for
 from retrograde.machine.monitor import DYING_SECONDS
 from retrograde.machine.process import finished
 from retrograde.machine.qemu import Qemu

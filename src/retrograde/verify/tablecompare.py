@@ -10,8 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from retrograde.errors import Divergence
-from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
-from retrograde.machine.probe_record import is_of_device, is_placed
+from retrograde.machine.probe.page import LINE_BYTES, PAGE_BYTES
+from retrograde.machine.probe.record import is_of_device, is_placed
 from retrograde.timeline.machineview import MachineView
 from retrograde.timeline.search import hit_of
 from retrograde.verify.conventions import Conventions

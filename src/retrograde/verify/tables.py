@@ -22,14 +22,14 @@ import msgspec
 from numpy.typing import NDArray
 
 from retrograde.errors import Divergence, EnvironmentLacks
-from retrograde.index.files import Interval
-from retrograde.index.interval import REPLAYED, Columns, sweep
-from retrograde.index.logtables import build_log_tables
-from retrograde.index.plan import LONGEST
-from retrograde.index.store import IndexStore
-from retrograde.machine.probe import Capacity
-from retrograde.machine.probe_coverage import capacity_for
-from retrograde.machine.probe_support import require_probe
+from retrograde.index.tables.files import Interval
+from retrograde.index.tables.interval import REPLAYED, Columns, sweep
+from retrograde.index.tables.logtables import build_log_tables
+from retrograde.index.tables.plan import LONGEST
+from retrograde.index.tables.store import IndexStore
+from retrograde.machine.probe.coverage import capacity_for
+from retrograde.machine.probe.probe import Capacity
+from retrograde.machine.probe.support import require_probe
 from retrograde.machine.qemu import Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.recording.rrevents import Kind

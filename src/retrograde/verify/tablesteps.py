@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import QemuRefused
-from retrograde.machine.gdbremote import GdbRemote
-from retrograde.machine.isa import Isa, isa_for
-from retrograde.machine.probe_page import LINE_BYTES, PAGE_BYTES
+from retrograde.isa.isa import Isa, isa_for
+from retrograde.machine.gdb.remote import GdbRemote
+from retrograde.machine.gdb.targetdesc import RegisterLayout
+from retrograde.machine.probe.page import LINE_BYTES, PAGE_BYTES
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import MIB, GuestRam
 from retrograde.machine.replayer import Replayer
 from retrograde.machine.segment import ask_linear_pc
-from retrograde.machine.targetdesc import RegisterLayout
 from retrograde.recording.bundle import Recording
 from retrograde.verify.conventions import CONVENTIONS
 

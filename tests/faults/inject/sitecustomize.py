@@ -34,7 +34,7 @@ def _break_requests(act: str) -> None:
     """Count requests to QEMU, and do `act` at the chosen one."""
     from qemu.qmp import QMPClient
 
-    from retrograde.machine.gdblink import GdbLink
+    from retrograde.machine.gdb.link import GdbLink
 
     execute, send = QMPClient.execute, GdbLink.send
 
@@ -62,7 +62,7 @@ def _break_requests(act: str) -> None:
 
 
 def _is_chosen() -> bool:
-    if "retrograde.index.worker" in sys.orig_argv:
+    if "retrograde.index.tables.worker" in sys.orig_argv:
         return os.environ.get("FAULTS_IN") in ("worker", "all")
     return os.environ.get("FAULTS_IN") in ("command", "all")
 
