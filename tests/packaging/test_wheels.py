@@ -8,7 +8,7 @@ from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 
-from retrograde.machine.probe.build import HEADERS, SOURCES
+from retrograde.machine.probe.build import HEADERS, SCHEDULER_HEADERS, SCHEDULER_SOURCES, SOURCES
 from retrograde.version import __version__
 from tests.docs.pages import ROOT
 from tests.packaging.conftest import Built, build
@@ -62,7 +62,8 @@ def test_manual_page_and_completion(retrograde_built: Built) -> None:
 def test_the_probe_comes_as_source(retrograde_built: Built) -> None:
     place = "retrograde/machine/probe_src/"
     found = {name.removeprefix(place) for name in names(retrograde_built.wheel) if place in name}
-    assert found == {*SOURCES, *HEADERS, "Makefile"}
+    scheduler = {*SCHEDULER_SOURCES, *SCHEDULER_HEADERS}
+    assert found == {*SOURCES, *HEADERS, *scheduler, "Makefile"}
 
 
 def test_licence_and_types(retrograde_built: Built, qemu_test_built: Built) -> None:

@@ -239,8 +239,8 @@ def test_riscv_that_writes_nothing(code: str) -> None:
 
 def test_without_capstone_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("dataflow_x86", "dataflow_arm64", "dataflow_riscv", "operands"):
-        monkeypatch.delitem(sys.modules, f"retrograde.index.{module}")
-        monkeypatch.delattr(f"retrograde.index.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"retrograde.index.questions.{module}")
+        monkeypatch.delattr(f"retrograde.index.questions.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "capstone", None)
     with pytest.raises(EnvironmentLacks, match=r"capstone") as error:
         dataflow_for("x86_64")
