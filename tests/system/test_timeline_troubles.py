@@ -87,6 +87,26 @@ async def test_a_checkpoint_is_not_blamed_for_qemus_that_somebody_kills(recordin
         assert list(timeline.store.checkpoints) == checkpoints
 
 
+async def test_images_are_not_blamed_for_a_qemu_killed_as_it_starts(recording, monkeypatch):
+    announce, kills = Replayer._announce_nothing, []
+    position = recording.end // 2
+    expected = await truth(recording, [position])
+
+    async def killed(self):
+        kills.append(self.pid)
+        if len(kills) == 2:  # the one that replaces the first
+            os.kill(self.pid, signal.SIGKILL)
+        await announce(self)
+
+    monkeypatch.setattr(Replayer, "_announce_nothing", killed)
+    async with await Timeline.open(recording, replayers=1) as timeline:
+        checkpoints = list(timeline.store.checkpoints)
+        os.kill(timeline.history.pool.seats[0].pid, signal.SIGKILL)
+        assert await look(timeline, position) == expected[position]
+        assert len(kills) == 3
+        assert list(timeline.store.checkpoints) == checkpoints
+
+
 @pytest.mark.parametrize("turns", (1, 2, 3, 4, 6, 8, 12, 20))
 async def test_a_replacement_cancelled_at_any_moment_leaves_nothing(recording, turns):
     async with await Timeline.open(recording, replayers=1) as timeline:

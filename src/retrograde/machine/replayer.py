@@ -148,6 +148,12 @@ class Replayer:
                 replayer._release_zeros()
             elif images is None and gdb_listener is None:
                 await replayer._save_start()
+        except QemuDied as error:
+            was_killed = await replayer.was_killed()
+            await replayer.close()
+            if was_killed:
+                raise process.died("starting") from error
+            raise
         except BaseException:
             await replayer.close()
             raise

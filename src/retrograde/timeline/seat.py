@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import NamedTuple, Self, TypeVar
 
+from retrograde.asking import KILLED
 from retrograde.errors import InternalError, QemuDied, QemuError, QemuRefused
 from retrograde.machine.parked import Parked, Stub
 from retrograde.machine.probe.probe import Probe
@@ -269,8 +270,9 @@ class Seat:
         self._marks.clear()
         try:
             self._replayer = await self._launch(self.store.images)
-        except QemuError:
-            if self.store.images is None:
+        except QemuError as error:
+            # A QEMU that somebody killed says nothing of the images.
+            if self.store.images is None or error.remedy == KILLED:
                 raise
             self._replayer = await self._launch(None)
             self.store.drop_all()

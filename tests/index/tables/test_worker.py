@@ -14,7 +14,7 @@ from retrograde.index.tables import build, worker
 
 FAILING = (
     "import sys\n"
-    "from retrograde.index import worker\n"
+    "from retrograde.index.tables import worker\n"
     "async def serve(path, program, answer):\n"
     "    raise {}\n"
     "worker._serve = serve\n"
