@@ -112,6 +112,10 @@ class QemuDied(QemuError):
     """The QEMU process ended when it should not have."""
 
 
+class QemuKilled(QemuDied):
+    """Somebody killed the QEMU process, or the kernel did for want of memory (SIGKILL)."""
+
+
 class QemuTimeout(QemuError):
     """QEMU did not answer before the deadline."""
 

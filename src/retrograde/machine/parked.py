@@ -111,8 +111,5 @@ class Parked(Protocol):
     async def load(self, snapshot: Snapshot) -> None:
         """Load a state; raises RequestsInFlight, QemuRefused."""
 
-    async def was_killed(self) -> bool:
-        """Whether somebody killed the process, which died: the state of the machine did not."""
-
     async def close(self) -> None:
         """End the process. Safe to repeat."""

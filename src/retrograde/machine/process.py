@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrograde.asking import KILLED, how_it_ended
-from retrograde.errors import QemuDied, QemuTimeout
+from retrograde.errors import QemuDied, QemuKilled, QemuTimeout
 from retrograde.held import Scratch
 from retrograde.machine import confine
 
@@ -201,8 +201,10 @@ class QemuProcess:
         """Make the error that says QEMU ended while we were `doing` something."""
         code = self.returncode
         how = "closed its connection" if code is None else how_it_ended(code)
-        remedy = KILLED if code == -signal.SIGKILL else DEFECTS
-        return QemuDied(f"{self._name} {how} while {doing}.", remedy, self.stderr())
+        what = f"{self._name} {how} while {doing}."
+        if code == -signal.SIGKILL:
+            return QemuKilled(what, KILLED, self.stderr())
+        return QemuDied(what, DEFECTS, self.stderr())
 
     def timed_out(self, doing: str, seconds: float) -> QemuTimeout:
         """Make the error that says QEMU did not finish `doing` within `seconds`."""

@@ -9,10 +9,8 @@ and we keep snapshots without RAM that only we can load.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -24,7 +22,7 @@ from retrograde.machine.gdb.remote import GdbRemote
 from retrograde.machine.image import drop_snapshot
 from retrograde.machine.mipscounter import follows_branch, restart_counter
 from retrograde.machine.monitor import Monitor
-from retrograde.machine.process import EXIT_SECONDS, QemuProcess, finished
+from retrograde.machine.process import QemuProcess, finished
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.quiet import RequestsInFlight, is_queue_empty, rest
 from retrograde.machine.quirks import quirks_named
@@ -148,12 +146,6 @@ class Replayer:
                 replayer._release_zeros()
             elif images is None and gdb_listener is None:
                 await replayer._save_start()
-        except QemuDied as error:
-            was_killed = await replayer.was_killed()
-            await replayer.close()
-            if was_killed:
-                raise process.died("starting") from error
-            raise
         except BaseException:
             await replayer.close()
             raise
@@ -331,12 +323,6 @@ class Replayer:
             raise QemuRefused(
                 f"Snapshot {snapshot.tag} is of {self._position:_}, not {snapshot.position:_}."
             )
-
-    async def was_killed(self) -> bool:
-        """Whether somebody killed QEMU (SIGKILL), which died: the state of the machine did not."""
-        with contextlib.suppress(QemuTimeout):  # it only closed its connection
-            return await self.process.wait(EXIT_SECONDS) == -signal.SIGKILL
-        return False
 
     async def save_for_gdb(self) -> None:
         """Save position 0, where the machine stands, for QEMU's own reverse commands.

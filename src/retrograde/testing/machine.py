@@ -153,10 +153,6 @@ class ModelReplayer:
             self._forward(self.moment + 1)
         await self._turn()
 
-    async def was_killed(self) -> bool:
-        """Say no: the model dies of itself."""
-        return False
-
     async def close(self) -> None:
         """Give the RAM back."""
         self.ram.close()

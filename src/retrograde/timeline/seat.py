@@ -14,8 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import NamedTuple, Self, TypeVar
 
-from retrograde.asking import KILLED
-from retrograde.errors import InternalError, QemuDied, QemuError, QemuRefused
+from retrograde.errors import InternalError, QemuDied, QemuError, QemuKilled, QemuRefused
 from retrograde.machine.parked import Parked, Stub
 from retrograde.machine.probe.probe import Probe
 from retrograde.machine.qemu import Qemu
@@ -270,9 +269,10 @@ class Seat:
         self._marks.clear()
         try:
             self._replayer = await self._launch(self.store.images)
-        except QemuError as error:
-            # A QEMU that somebody killed says nothing of the images.
-            if self.store.images is None or error.remedy == KILLED:
+        except QemuKilled:
+            raise  # which says nothing of the images
+        except QemuError:
+            if self.store.images is None:
                 raise
             self._replayer = await self._launch(None)
             self.store.drop_all()
@@ -425,12 +425,13 @@ class Seat:
             self.store.drop(checkpoint)
             await self._start_before(checkpoint.position)
             return
+        except QemuKilled:
+            raise  # which says nothing of the checkpoint
         except QemuDied:
-            if not await self._parked.was_killed():
-                # Once may be for want of memory; twice it is what was loaded.
-                if checkpoint == self._died_of:
-                    self.store.drop(checkpoint)
-                self._died_of = checkpoint
+            # Once may be for want of memory; twice it is what was loaded.
+            if checkpoint == self._died_of:
+                self.store.drop(checkpoint)
+            self._died_of = checkpoint
             raise
         registers = await (await self.gdb()).read_registers()
         if registers.decode() == checkpoint.registers:
