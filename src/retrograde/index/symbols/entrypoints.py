@@ -7,12 +7,12 @@ position: after a kexec that is another kernel.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from retrograde.errors import QemuRefused
 from retrograde.isa.isa import LONG_MODE, X86
+from retrograde.machine.segment import ask_handlers_table
 from retrograde.timeline.timeline import Timeline
 
 NAMES: Final = {
@@ -26,9 +26,6 @@ FEWEST: Final = 2
 """Handlers that must be moved by as much."""
 _PAGE: Final = 4096
 
-_TABLE: Final = re.compile(r"^IDT=\s+([0-9a-f]{8,16}) ([0-9a-f]{8})", re.M)
-"""In QEMU's `info registers` (x86_cpu_dump_state in target/i386/cpu-dump.c)."""
-
 
 async def handlers(timeline: Timeline) -> dict[str, int]:
     """Return the addresses of the handlers at the cursor, by each name they may have.
@@ -38,12 +35,11 @@ async def handlers(timeline: Timeline) -> dict[str, int]:
     if timeline.view.isa.target not in X86:
         return {}
     registers = await timeline.registers()
-    found = _TABLE.search(await timeline.human("info registers"))
-    if not found or not registers["cr0"] >> 31:
+    found = await ask_handlers_table(timeline.human)
+    if found is None or not registers["cr0"] >> 31:
         return {}
     size = 16 if registers["efer"] & LONG_MODE else 8
-    base, limit = int(found[1], 16), int(found[2], 16)
-    last = max(NAMES)
+    (base, limit), last = found, max(NAMES)
     if limit < (last + 1) * size - 1:
         return {}
     try:
