@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from retrograde.isa.isa import LONG_MODE
+from retrograde.timeline.paging import LINUX_SPACE
 from retrograde.timeline.stacks import OneStack, Pointer
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ FARTHEST: Final = 1 << 19
 
 NEAR: Final = 1 << 24
 """Bytes between stack pointers of one stack."""
-
-_SPACE: Final = (1 << 52) - (1 << 13)
-"""Of CR3: without PCID, and without the bit that Linux's page-table isolation changes."""
 
 
 class _Frames:
@@ -119,7 +117,7 @@ class _Frames:
         sp = registers[self._isa.sp]
         # Processes may have stacks at the same address, which kernels have not.
         is_of_process = not sp >> (8 * self.word - 1)
-        return Pointer(sp, registers["cr3"] & _SPACE if is_of_process else 0)
+        return Pointer(sp, registers["cr3"] & LINUX_SPACE if is_of_process else 0)
 
     def see(self, pointer: Pointer) -> None:
         """Learn of a stack pointer of the function or what it called."""

@@ -19,6 +19,11 @@ PAGE_BITS = 12
 PAGE = 1 << PAGE_BITS
 _ADDRESS = 0x000FFFFFFFFFF000
 _FOUR_GB = 1 << 32
+
+LINUX_SPACE = (1 << 52) - (1 << 13)
+"""Of CR3 what names an address space: no PCID, nor the bit by which Linux's page-table isolation
+tells the tables of user mode from those of the kernel."""
+
 _WORD = (1 << 64) - 1
 
 ReadPhysical = Callable[[int, int], bytes | None]

@@ -27,13 +27,11 @@ from retrograde.errors import UsageError
 from retrograde.index.symbols.symbols import build_symbols
 from retrograde.index.tables.store import IndexStore
 from retrograde.recording.bundle import Recording
+from retrograde.timeline.paging import LINUX_SPACE
 from retrograde.timeline.timeline import Timeline
 
 Thread = tuple[int, ...]
 """Which child of which: () is the first of a process, (2, 0) the first child of its third."""
-
-SPACE: Final = 0x000F_FFFF_FFFF_E000
-"""Of CR3 what names an address space; Linux's page-table isolation has a table for each mode."""
 
 _BEGINS: Final = ("start_thread", "compat_start_thread")
 _SWITCHES: Final = ("__switch_to_asm",)
@@ -135,7 +133,7 @@ class Processes:
 
         self._tasks = Tasks(calls(_SWITCHES, "arg1"), calls(_BIRTHS, "arg0, space"))
         self.programs = [
-            Program(position, self._tasks.current(position), space & SPACE, entry, sp)
+            Program(position, self._tasks.current(position), space & LINUX_SPACE, entry, sp)
             for position, space, entry, sp in calls(_BEGINS, "space, arg1, arg2")
         ]
         ends = [self._tasks.life(position) for position, _ in calls(_ENDS, "arg0")]
@@ -186,7 +184,7 @@ class Tasks:
         children: defaultdict[Life, int] = defaultdict(int)
         for at, task, space in births:
             maker = self.life(at)
-            self._births[task].append(_Birth(at, space & SPACE, children[maker]))
+            self._births[task].append(_Birth(at, space & LINUX_SPACE, children[maker]))
             children[maker] += 1
 
     def current(self, position: int) -> int:
@@ -280,4 +278,4 @@ def _user_spans(
     starts, stops = at[user], np.append(at, end)[user + 1]
     which = np.searchsorted(moved, starts, side="right") - 1
     spaces = np.where(which >= 0, space[which], 0) if len(space) else np.zeros(len(user), np.uint64)
-    return starts, stops, spaces & np.uint64(SPACE)
+    return starts, stops, spaces & np.uint64(LINUX_SPACE)
