@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrograde.asking import ask
 from retrograde.errors import EnvironmentLacks, UsageError
 from retrograde.machine.probe.build import APIS, build_scheduler
+from retrograde.machine.probe.trial import start_with
 from retrograde.machine.qemu import MachineType, Qemu
 from retrograde.recording.bundle import Recording
 from retrograde.recording.manifest import SCHEDULER, Scheduler
@@ -23,10 +23,6 @@ QUANTUM = 20_000
 """Instructions one processor runs before another's turn (docs/scheduler.md#the-quantum)."""
 
 MOST_QUANTUM = 10**9
-
-TRIAL_SECONDS = 30
-
-_QUIT = '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
 
 
 @dataclass(frozen=True)
@@ -120,15 +116,8 @@ def _try(qemu: Path, library: Path) -> str:
     """Return "" where `qemu` loads the scheduler, else what it says."""
     empty = os.memfd_create("no-schedule")
     try:
-        options = ["-M", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
         plugin = replaying_plugin(library, MOST_VCPUS, empty)
-        done = ask(
-            [qemu, *options, "-qmp", "stdio", "-plugin", plugin],
-            "loading the scheduler",
-            seconds=TRIAL_SECONDS,
-            stdin=_QUIT,
-            pass_fds=[empty],
-        )
+        done = start_with(qemu, plugin, empty, "loading the scheduler")
     finally:
         os.close(empty)
     return "" if done.returncode == 0 else done.stderr.strip() or "It says nothing."

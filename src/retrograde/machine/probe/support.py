@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from retrograde.asking import ask
 from retrograde.errors import EnvironmentLacks
 from retrograde.machine.probe.build import APIS, build_probe
 from retrograde.machine.probe.probe import Capacity, Probe
+from retrograde.machine.probe.trial import start_with
 
-TRIAL_SECONDS = 30
-_QUIT = '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
 _SMALL = Capacity(hits=1, writes=1, steps=1, changes=1)
 
 
@@ -41,13 +39,6 @@ def _try(qemu: Path, library: Path) -> tuple[bool, str]:
     """Return whether `qemu` loads the probe, and what it says."""
     none = np.array([], np.uint64)
     with Probe(library, none, none, capacity=_SMALL) as probe:
-        options = ["-M", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
-        done = ask(
-            [qemu, *options, "-qmp", "stdio", "-plugin", probe.argument],
-            "loading the probe",
-            seconds=TRIAL_SECONDS,
-            stdin=_QUIT,
-            pass_fds=[probe.fd],
-        )
+        done = start_with(qemu, probe.argument, probe.fd, "loading the probe")
         loads = done.returncode == 0 and probe.facts().loaded
         return loads, done.stderr
