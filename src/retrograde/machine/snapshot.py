@@ -24,3 +24,15 @@ class Snapshot:
     position: int
     fill: Fill | None = None
     mend: Fill | None = None
+
+
+def fill_of(ram: GuestRam) -> Fill | None:
+    """Return what makes RAM all that it is now; None where it is QEMU's own."""
+    if not ram.size:
+        return None
+    held = ram.view().tobytes()
+
+    def fill(again: GuestRam) -> None:
+        again.view()[:] = held
+
+    return fill

@@ -16,7 +16,7 @@ from retrograde.held import Scratch
 from retrograde.machine.qemu import Qemu
 from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer
-from retrograde.machine.snapshot import Snapshot
+from retrograde.machine.snapshot import Snapshot, fill_of
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import Folder
 from retrograde.timeline.digest import ram_digest
@@ -72,7 +72,7 @@ async def try_checkpoint(
                 await replayer.run_to(facts.clear_from(replayer.position + 1))
             position = replayer.position
             await replayer.save(TAG)
-            fill = _filler(recording, replayer)
+            fill = fill_of(replayer.ram)
             replayer.copy_images(folder)
             marks = [await _look(replayer)]
             for distance in DISTANCES:
@@ -86,18 +86,6 @@ async def try_checkpoint(
             async with await Replayer.start(recording, qemu, images=folder) as other:
                 fresh = await _follow(other, marks, fill)
     return LoadTrial(position, len(marks), difference, fresh)
-
-
-def _filler(recording: Recording, replayer: Replayer) -> Callable[[GuestRam], None] | None:
-    """Return what puts the RAM of now in place again, None where QEMU does it itself."""
-    if not recording.manifest.ram.shared:
-        return None
-    held = replayer.ram.view().tobytes()
-
-    def fill(ram: GuestRam) -> None:
-        ram.view()[:] = held
-
-    return fill
 
 
 async def _look(replayer: Replayer) -> Landmark:

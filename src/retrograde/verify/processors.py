@@ -18,9 +18,8 @@ from retrograde.errors import Divergence
 from retrograde.held import Scratch
 from retrograde.machine.console import ConsolePipe
 from retrograde.machine.qemu import Qemu
-from retrograde.machine.ram import GuestRam
 from retrograde.machine.replayer import Replayer
-from retrograde.machine.snapshot import Fill, Snapshot
+from retrograde.machine.snapshot import Fill, Snapshot, fill_of
 from retrograde.recording.bundle import Recording
 from retrograde.recording.folder import Folder
 from retrograde.timeline.digest import ram_digest
@@ -96,7 +95,7 @@ async def compare_processors(
                 if _is_time(saved, number, len(wanted), can_load) and await replayer.is_quiet():
                     saved = number
                     await replayer.save(TAG)
-                    fill = _filler(recording, replayer)
+                    fill = fill_of(replayer.ram)
                     replayer.copy_images(folder)
             in_place = saved is not None and await replayer.is_quiet()
             if saved is not None and in_place:
@@ -162,14 +161,3 @@ def _positions(
     first, end = span
     drawn = {facts.clear_from(dice.randrange(first, end)) for _ in range(count)}
     return sorted(position for position in drawn if position < end)
-
-
-def _filler(recording: Recording, replayer: Replayer) -> Fill | None:
-    if not recording.manifest.ram.shared:
-        return None
-    held = replayer.ram.view().tobytes()
-
-    def fill(ram: GuestRam) -> None:
-        ram.view()[:] = held
-
-    return fill

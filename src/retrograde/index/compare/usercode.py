@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrograde.errors import QemuRefused
+from retrograde.index.compare.codepages import Addresses
+from retrograde.index.compare.lane import Positions
 from retrograde.index.questions.stretch import LONGEST_CODE, dataflow_for
 from retrograde.timeline.pages import PAGE
 from retrograde.timeline.timeline import Timeline
-
-Addresses = NDArray[np.uint64]
-Positions = NDArray[np.int64]
 
 
 class UserCode:
