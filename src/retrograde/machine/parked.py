@@ -39,7 +39,7 @@ class Stub(Protocol):
         """Make memory addresses physical, or virtual again."""
 
     async def step(self) -> object:
-        """Execute one instruction, or enter a handler (gdbsteps)."""
+        """Execute one instruction, or enter a handler (machine.gdb.steps)."""
 
     async def step_many(self, count: int, *, until: int | None = None) -> Steps:
         """Take up to `count` steps, none at position `until`, and keep all registers."""

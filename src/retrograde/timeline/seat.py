@@ -304,7 +304,7 @@ class Seat:
             # If it does, each load has a process of its own from now on.
             self._keeps_code = await self._parked.keeps_code()
             await self._start_before(position)
-        # At the end of the log nothing is taken any more, and no step may be (gdbsteps).
+        # At the end of the log nothing is taken any more, and no step may be (machine.gdb.steps).
         if self.facts.is_delivery(position) and position < self.recording.end:
             await self._arrive_delivered(position, progress)
         else:

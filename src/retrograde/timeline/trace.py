@@ -27,7 +27,7 @@ class Trace:
 
     `pcs` are their linear addresses, `accesses` their loads and stores in order
     (machine.probe.page.RECORD). What an interrupt or exception pushed is with the
-    instruction before it (probe_record.is_pushed).
+    instruction before it (probe.record.is_pushed).
     """
 
     start: int

@@ -131,7 +131,7 @@ class GdbRemote:
         """Execute one instruction, or enter the handler of an interrupt or exception.
 
         In replay such an entry is a step of its own that leaves the position as it is;
-        see `gdbsteps`. Outside replay QEMU holds interrupts and timers off while stepping.
+        see `steps`. Outside replay QEMU holds interrupts and timers off while stepping.
         """
         await self._move(b"s", seconds)
         return await self.wait_stop(seconds=seconds)

@@ -87,11 +87,11 @@ class Burst:
 
     @property
     def awaits_stop(self) -> bool:
-        """Whether a step is under way; see gdblink.Receiver."""
+        """Whether a step is under way; see link.Receiver."""
         return self._awaited == "stop"
 
     def receive(self, payload: bytes) -> bool:
-        """Take a packet; see gdblink.Receiver."""
+        """Take a packet; see link.Receiver."""
         if self._awaited == "stop":
             return self._on_stop(payload)
         if self._awaited == "registers":

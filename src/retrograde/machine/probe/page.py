@@ -73,7 +73,7 @@ TABLES: Final = (
 )
 RINGS: Final = ("hits", "writes", "steps", "changes")
 COVERED: Final = ("blocks", "written", "touched", "calls", "contexts", "traps")
-"""Tables the probe fills from their beginning (probe_coverage)."""
+"""Tables the probe fills from their beginning (probe.coverage)."""
 MOMENTS: Final = ("chosen", "ram", "seen", "moments", "moment_registers", "moment_pages")
 
 HEADER = np.dtype(

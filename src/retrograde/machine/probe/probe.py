@@ -49,7 +49,7 @@ class Capacity:
     """Records kept of each kind; the newest stay.
 
     Memory is used as they come: hits and writes 64 bytes each, steps 16, changes 32. Of
-    what probe_coverage reads, the rest, the first stay: blocks 40 bytes, calls 104, contexts
+    what probe.coverage reads, the rest, the first stay: blocks 40 bytes, calls 104, contexts
     24, traps 64; `pages` of physical memory 16.
     """
 
@@ -79,7 +79,7 @@ class ProbeFacts:
     trusted. `audited` blocks were compared with QEMU's count (when armed with `audit`),
     `audit_errors` of them differed, first at `audit_position`. `unplaced` stores were to physical
     addresses that are not known, `overflows` counts what had no room; both only concern
-    probe_coverage.
+    probe.coverage.
     """
 
     loaded: bool
@@ -190,8 +190,8 @@ class Probe:
         stores and what else tells memory at each position, `steps` every instruction,
         `registers` every change of those registers; `audit`
         compares the position of every block with QEMU's own count; `coverage` are those of
-        BLOCKS, WRITTEN, CALLS, CONTEXT and TRAPS that probe_coverage is to read; `moments` says
-        what to keep at hits of breakpoints (probe_moments). Outside the span only
+        BLOCKS, WRITTEN, CALLS, CONTEXT and TRAPS that probe.coverage is to read; `moments` says
+        what to keep at hits of breakpoints (probe.moments). Outside the span only
         instructions are counted (before) or nothing is done (after).
         """
         if not 0 <= span[0] <= span[1] <= layout.FOREVER:
@@ -304,7 +304,7 @@ class Probe:
         return self._records("changes")
 
     def moments(self) -> tuple[NDArray[np.void], NDArray[Any], NDArray[Any]]:
-        """Return what was kept at hits, in place: for probe_moments to read."""
+        """Return what was kept at hits, in place: for probe.moments to read."""
         self._require_active()
         rows = self.rows("moments").copy()
         pages = self._area("moment_pages")
